@@ -1,0 +1,1 @@
+//! Connections, typed errors, sessions, jobs, worker and verifier for Rust programs

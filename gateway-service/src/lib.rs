@@ -1,0 +1,1 @@
+//! What a session is bound to and what is running

@@ -1,0 +1,1 @@
+//! What any server of ours needs and no domain noun
