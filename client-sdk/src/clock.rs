@@ -1,0 +1,103 @@
+//! Where time comes from: the one place of this crate that asks for now.
+//!
+//! A lease is counted with two clocks, since either can stand still or jump: the monotonic one stops
+//! while a machine sleeps, the wall clock can be set.
+
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+/// A monotonic and a wall clock.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Option<Arc<Manual>>);
+
+/// A clock for tests: both hands move only when told to.
+#[derive(Debug)]
+struct Manual {
+    monotonic_ns: AtomicU64,
+    wall_us: AtomicI64,
+}
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+impl Clock {
+    /// The clocks of the machine.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(None)
+    }
+
+    /// A clock whose hands move only when told to. Starts at `wall`.
+    #[must_use]
+    pub fn manual(wall: SystemTime) -> Self {
+        let wall_us = AtomicI64::new(i64::try_from(micros(wall)).unwrap_or(i64::MAX));
+        Self(Some(Arc::new(Manual { monotonic_ns: AtomicU64::new(1_000_000_000), wall_us })))
+    }
+
+    /// Moves both hands of a manual clock; machine clocks do not listen.
+    pub fn advance(&self, by: Duration) {
+        self.advance_monotonic(by);
+        self.advance_wall(by);
+    }
+
+    /// Moves the monotonic hand of a manual clock alone.
+    pub fn advance_monotonic(&self, by: Duration) {
+        if let Some(manual) = &self.0 {
+            manual.monotonic_ns.fetch_add(nanos(by), Ordering::SeqCst);
+        }
+    }
+
+    /// Moves the wall hand of a manual clock alone.
+    pub fn advance_wall(&self, by: Duration) {
+        if let Some(manual) = &self.0 {
+            manual.wall_us.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
+        }
+    }
+
+    /// The wall clock.
+    #[must_use]
+    pub fn wall(&self) -> SystemTime {
+        match &self.0 {
+            None => SystemTime::now(),
+            Some(m) => {
+                let us = u64::try_from(m.wall_us.load(Ordering::SeqCst)).unwrap_or(0);
+                SystemTime::UNIX_EPOCH + Duration::from_micros(us)
+            }
+        }
+    }
+
+    /// Nanoseconds of the monotonic clock since some instant before the first question.
+    #[must_use]
+    pub(crate) fn monotonic_ns(&self) -> u64 {
+        match &self.0 {
+            // One second ahead, so that 0 is always in the past.
+            None => nanos(START.elapsed()).saturating_add(1_000_000_000),
+            Some(m) => m.monotonic_ns.load(Ordering::SeqCst),
+        }
+    }
+}
+
+/// Nanoseconds, at most `u64::MAX`.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Microseconds since 1970; 0 before.
+pub(crate) fn micros(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// An instant of the wire; `None` where it is absent or before 1970.
+pub(crate) fn from_wire(at: Option<prost_types::Timestamp>) -> Option<SystemTime> {
+    at.and_then(|at| SystemTime::try_from(at).ok())
+}
+
+/// A span of the wire; zero where it is absent or negative.
+pub(crate) fn span(duration: Option<prost_types::Duration>) -> Duration {
+    duration.and_then(|d| d.try_into().ok()).unwrap_or_default()
+}

@@ -1,0 +1,242 @@
+//! The seam between verbs and engines.
+//!
+//! A **verb** runs on the rows of one transaction, synchronously, and can be run again with the same
+//! result. What it wants written it only plans: a [`Ran`] carries its answer, its changes and its audit
+//! entries. The engine applies the changes of verbs that succeeded, keeps the audit entries of all, and
+//! commits a whole batch at once; only then are the answers given. So a refused verb has written nothing
+//! but its audit entry, and an acknowledged one is durable.
+//!
+//! - [`Domain`]: what a service's store consists of. Services implement it, and one of
+//!   [`sqlite::SqliteDomain`] and [`model::ModelDomain`] for each engine.
+//! - [`Store`]: the handle that shells use: [`Store::write`], [`Store::read`], [`Store::record`].
+//! - [`writer`]: the bounded queue and the thread that drains it in batches.
+//! - [`sqlite`]: the embedded engine. [`model`]: the plain in-memory engine, the twin in tests.
+//! - [`audit`]: audit entries and the hash chain of each writer, in the same commit.
+
+use std::{fmt, sync::Arc};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    clock::Timestamp,
+    error::{Error, Reason},
+    store::{
+        audit::Entry,
+        command::{Command, Pending},
+        writer::Writer,
+    },
+};
+
+pub mod audit;
+mod command;
+mod lock;
+pub mod model;
+pub mod sqlite;
+pub mod writer;
+
+pub use lock::StoreLock;
+
+/// What a service's store consists of.
+pub trait Domain: Sized + Send + Sync + 'static {
+    /// The keyed reads of one transaction: usually `dyn Rows` of the service.
+    type Rows: ?Sized;
+    /// The name of a row, for [`Stop::Miss`].
+    type Key: Clone + Ord + fmt::Debug + Send;
+    /// One planned write.
+    type Change: Send;
+    /// Told after a commit. A wake-up, never the truth.
+    type Signal: Send + 'static;
+    /// What a verb cannot know from its rows and the shell must ask elsewhere.
+    type Question: Send + fmt::Debug + 'static;
+}
+
+/// Why a verb stopped without an answer.
+#[derive(Debug)]
+pub enum Stop<D: Domain> {
+    /// The caller is refused; audit entries are kept.
+    Refused(Error),
+    /// Rows that this engine has not loaded yet; it loads them and runs the verb again.
+    Miss(Vec<D::Key>),
+    /// The shell must ask outside the transaction, and run the verb again.
+    Unresolved(D::Question),
+    /// The store failed under the verb.
+    Fault(Fault),
+}
+
+impl<D: Domain> From<Error> for Stop<D> {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl<D: Domain> From<Fault> for Stop<D> {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// What one run of a verb gives: its answer and what it wants written.
+#[derive(Debug)]
+pub struct Ran<D: Domain, T> {
+    /// The answer.
+    pub result: Result<T, Stop<D>>,
+    /// Applied only where the result is `Ok`.
+    pub changes: Vec<D::Change>,
+    /// Kept where the result is `Ok` or `Refused`.
+    pub audit: Vec<Entry>,
+}
+
+/// Why the shell got no answer.
+#[derive(Debug)]
+pub enum Halt<D: Domain> {
+    /// Refused, or the store failed.
+    Refused(Error),
+    /// Ask this, then run the verb again.
+    Unresolved(D::Question),
+}
+
+/// A failure of the store itself.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Fault {
+    /// It cannot be read or written now: full, locked, gone. Trying again may help.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// Rows are not as an invariant of ours says. Trying again will not help.
+    #[error("a store invariant is broken: {0}")]
+    Broken(String),
+}
+
+impl Fault {
+    /// A write that should have met exactly one row met `count`.
+    ///
+    /// # Errors
+    /// [`Fault::Broken`] for any other count.
+    pub fn unless_one(count: usize, what: &str) -> Result<(), Self> {
+        if count == 1 { Ok(()) } else { Err(Self::Broken(format!("{what}: {count} rows instead of one"))) }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unavailable(_) => {
+                Self::new(Reason::StoreUnavailable, "the store is unavailable; nothing was changed").caused_by(fault)
+            }
+            Fault::Broken(_) => Self::internal(fault),
+        }
+    }
+}
+
+/// Hears of commits and failures, on the writer's thread, before the answers are given.
+pub trait Observer<D: Domain>: Send + Sync + 'static {
+    /// A batch has been committed.
+    fn committed(&self, signals: Vec<D::Signal>);
+    /// A batch or a verb has failed.
+    fn failed(&self, fault: &Fault);
+}
+
+/// The handle to a service's store. Cheap to clone.
+pub struct Store<D: Domain> {
+    writer: Arc<Writer<D>>,
+    reader: Option<Arc<Writer<D>>>,
+}
+
+impl<D: Domain> Clone for Store<D> {
+    fn clone(&self) -> Self {
+        Self { writer: Arc::clone(&self.writer), reader: self.reader.clone() }
+    }
+}
+
+impl<D: Domain> fmt::Debug for Store<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("own_reader", &self.reader.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl<D: Domain> Store<D> {
+    /// Reads go to `reader` where the engine has one apart, else through the writer.
+    #[must_use]
+    pub fn new(writer: Writer<D>, reader: Option<Writer<D>>) -> Self {
+        Self { writer: Arc::new(writer), reader: reader.map(Arc::new) }
+    }
+
+    /// Runs a verb in a transaction and answers when that is durable.
+    ///
+    /// # Errors
+    /// [`Halt::Refused`] with the verb's reason, `LIMIT_REACHED` where the queue is full,
+    /// `STORE_UNAVAILABLE` or `INTERNAL` where the store failed; [`Halt::Unresolved`].
+    pub async fn write<T, F>(&self, run: F) -> Result<T, Halt<D>>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut D::Rows, Timestamp) -> Ran<D, T> + Send + 'static,
+    {
+        through(&self.writer, run).await
+    }
+
+    /// Runs a reading verb on a snapshot. Its refusals are recorded before they are answered.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub async fn read<T, F>(&self, mut run: F) -> Result<T, Halt<D>>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut D::Rows, Timestamp) -> Ran<D, T> + Send + 'static,
+    {
+        let lane = self.reader.as_ref().unwrap_or(&self.writer);
+        let (result, audit) = through(lane, move |rows: &mut D::Rows, now| {
+            let ran = run(rows, now);
+            assert!(ran.changes.is_empty(), "a read plans no changes");
+            let result = match ran.result {
+                Ok(out) => Ok((Ok(out), ran.audit)),
+                Err(Stop::Refused(error)) => Ok((Err(error), ran.audit)),
+                Err(Stop::Miss(keys)) => Err(Stop::Miss(keys)),
+                Err(Stop::Unresolved(question)) => Err(Stop::Unresolved(question)),
+                Err(Stop::Fault(fault)) => Err(Stop::Fault(fault)),
+            };
+            Ran { result, changes: Vec::new(), audit: Vec::new() }
+        })
+        .await?;
+        if !audit.is_empty() {
+            self.record(audit).await.map_err(Halt::Refused)?;
+        }
+        result.map_err(Halt::Refused)
+    }
+
+    /// Commits audit entries on their own.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub async fn record(&self, entries: Vec<Entry>) -> Result<(), Error> {
+        let recorded = self.write(move |_, _| Ran {
+            result: Ok(()),
+            changes: Vec::new(),
+            audit: entries.clone(),
+        });
+        recorded.await.map_err(|halt| match halt {
+            Halt::Refused(error) => error,
+            Halt::Unresolved(question) => Error::internal(format!("recording asked {question:?}")),
+        })
+    }
+
+    /// Lets no more in, finishes what is queued, and ends the threads.
+    pub async fn close(&self) {
+        self.writer.close().await;
+        if let Some(reader) = &self.reader {
+            reader.close().await;
+        }
+    }
+}
+
+async fn through<D, T, F>(lane: &Writer<D>, run: F) -> Result<T, Halt<D>>
+where
+    D: Domain,
+    T: Send + 'static,
+    F: FnMut(&mut D::Rows, Timestamp) -> Ran<D, T> + Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let command: Box<dyn Command<D>> = Box::new(Pending::new(run, reply));
+    lane.submit(command).map_err(Halt::Refused)?;
+    answer.await.unwrap_or_else(|_| {
+        Err(Halt::Refused(Error::new(Reason::StoreUnavailable, "the store is closed; nothing is known of this call")))
+    })
+}

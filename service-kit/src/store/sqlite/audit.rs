@@ -1,0 +1,209 @@
+//! Audit rows and chain links in SQLite.
+
+use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow};
+
+use crate::{
+    clock::Timestamp,
+    store::{
+        Fault,
+        audit::{ChainKey, Entry, Head, Origin, Row},
+    },
+};
+
+/// Appends the batch's entries and its link; without entries there is nothing to link, unless the
+/// chain is to be sealed.
+pub(super) fn append(
+    connection: &Connection,
+    key: &ChainKey,
+    head: &Head,
+    now: Timestamp,
+    entries: &[Entry],
+    sealed: bool,
+) -> Result<Head, Fault> {
+    if entries.is_empty() && !sealed {
+        return Ok(head.clone());
+    }
+    let rows: Vec<Row> = entries.iter().map(|entry| Row::of(0, now, entry)).collect();
+    let next = head.linked(key, now, &rows, sealed);
+    let number = i64::try_from(next.number).expect("a chain of 2^63 batches");
+    connection
+        .prepare_cached("INSERT INTO audit_batch (writer, number, at, entries, sealed, link) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute((&next.writer, number, now.as_micros(), rows.len() as i64, sealed, &next.link[..]))?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO audit (writer, number, at, principal, role, credential_id, peer, request_id, rpc, action,
+                            outcome, reason, subject, scope, detail, count)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+    )?;
+    for row in &rows {
+        let o = &row.origin;
+        insert.execute(rusqlite::params![
+            next.writer, number, now.as_micros(), o.principal, o.role, o.credential_id, o.peer, o.request_id, o.rpc,
+            row.action, row.outcome, row.reason, row.subject, row.scope, row.detail, row.count as i64,
+        ])?;
+    }
+    Ok(next)
+}
+
+/// The heads of chains that are not sealed.
+pub(super) fn open_heads(connection: &Connection) -> Result<Vec<Head>, Fault> {
+    let mut statement = connection.prepare(
+        "SELECT writer, number, link FROM audit_batch b
+         WHERE number = (SELECT MAX(number) FROM audit_batch WHERE writer = b.writer) AND NOT sealed",
+    )?;
+    let heads = statement.query_map([], head)?.collect::<Result<_, _>>()?;
+    Ok(heads)
+}
+
+fn head(row: &SqlRow<'_>) -> rusqlite::Result<Head> {
+    Ok(Head { writer: row.get(0)?, number: row.get::<_, i64>(1)? as u64, link: row.get(2)? })
+}
+
+/// Which rows to read. Empty texts match all.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Rows after this id.
+    pub after: i64,
+    /// Of this principal.
+    pub principal: String,
+    /// Of this action.
+    pub action: String,
+    /// With this reason.
+    pub reason: String,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Rows in the order they were stored.
+///
+/// # Errors
+/// What the store says.
+pub fn rows(connection: &Connection, filter: &Filter) -> Result<Vec<Row>, Fault> {
+    let mut statement = connection.prepare_cached(&format!(
+        "{SELECT} WHERE id > ?1 AND (?2 = '' OR principal = ?2) AND (?3 = '' OR action = ?3)
+         AND (?4 = '' OR reason = ?4) ORDER BY id LIMIT ?5"
+    ))?;
+    let found = statement.query_map(
+        (filter.after, &filter.principal, &filter.action, &filter.reason, filter.limit),
+        row,
+    )?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+const SELECT: &str = "SELECT id, at, principal, role, credential_id, peer, request_id, rpc, action, outcome, reason,
+                             subject, scope, detail, count FROM audit";
+
+fn row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+    Ok(Row {
+        id: row.get(0)?,
+        at: Timestamp::from_micros(row.get(1)?),
+        origin: Origin {
+            principal: row.get(2)?,
+            role: row.get(3)?,
+            credential_id: row.get(4)?,
+            peer: row.get(5)?,
+            request_id: row.get(6)?,
+            rpc: row.get(7)?,
+        },
+        action: row.get(8)?,
+        outcome: row.get(9)?,
+        reason: row.get(10)?,
+        subject: row.get(11)?,
+        scope: row.get(12)?,
+        detail: row.get(13)?,
+        count: row.get::<_, i64>(14)? as u64,
+    })
+}
+
+/// What is wrong with a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// A link does not follow from its rows and the link before: something was edited.
+    Edited {
+        /// The writer.
+        writer: String,
+        /// The batch.
+        number: u64,
+    },
+    /// A batch is missing.
+    Hole {
+        /// The writer.
+        writer: String,
+        /// The batch that should be there.
+        number: u64,
+    },
+    /// A chain has a link after its seal.
+    AfterSeal {
+        /// The writer.
+        writer: String,
+        /// The batch after the seal.
+        number: u64,
+    },
+    /// Audit rows that belong to no batch.
+    Strays {
+        /// How many.
+        rows: u64,
+    },
+}
+
+/// Reads every chain and compares each link with its rows. Memory holds one batch at a time.
+///
+/// # Errors
+/// What the store says.
+pub fn verify(connection: &Connection, key: &ChainKey) -> Result<Vec<Damage>, Fault> {
+    let mut damages = Vec::new();
+    let mut batches =
+        connection.prepare("SELECT writer, number, link, at, sealed FROM audit_batch ORDER BY writer, number")?;
+    let mut found = batches.query([])?;
+    // Rows of a batch follow each other by id; a temporary index saves a scan for each batch.
+    connection.execute_batch("CREATE TEMP TABLE IF NOT EXISTS audit_place AS SELECT writer, number, id FROM audit; CREATE INDEX IF NOT EXISTS temp.audit_place_by ON audit_place (writer, number, id)")?;
+    let mut previous: Option<(Head, bool)> = None;
+    while let Some(batch) = found.next()? {
+        let stored = head(batch)?;
+        let (at, sealed) = (Timestamp::from_micros(batch.get(3)?), batch.get::<_, bool>(4)?);
+        let (before, was_sealed) = match previous.take() {
+            Some((head, was_sealed)) if head.writer == stored.writer => (head, was_sealed),
+            _ => (Head::start(stored.writer.clone()), false),
+        };
+        damages.extend(damage(connection, key, &before, was_sealed, &stored, at, sealed)?);
+        previous = Some((stored, sealed));
+    }
+    let strays = connection
+        .query_row(
+            "SELECT COUNT(*) FROM audit a WHERE NOT EXISTS (SELECT 1 FROM audit_batch b WHERE b.writer = a.writer AND b.number = a.number)",
+            [],
+            |row| row.get::<_, i64>(0),
+        )
+        .optional()?
+        .unwrap_or(0) as u64;
+    if strays > 0 {
+        damages.push(Damage::Strays { rows: strays });
+    }
+    connection.execute_batch("DROP TABLE temp.audit_place")?;
+    Ok(damages)
+}
+
+fn damage(
+    connection: &Connection,
+    key: &ChainKey,
+    before: &Head,
+    was_sealed: bool,
+    stored: &Head,
+    at: Timestamp,
+    sealed: bool,
+) -> Result<Option<Damage>, Fault> {
+    let writer = stored.writer.clone();
+    if was_sealed {
+        return Ok(Some(Damage::AfterSeal { writer, number: stored.number }));
+    }
+    if stored.number != before.number + 1 {
+        return Ok(Some(Damage::Hole { writer, number: before.number + 1 }));
+    }
+    let mut statement = connection.prepare_cached(&format!(
+        "{SELECT} WHERE id IN (SELECT id FROM temp.audit_place WHERE writer = ?1 AND number = ?2) ORDER BY id"
+    ))?;
+    let rows: Vec<Row> =
+        statement.query_map((&stored.writer, stored.number as i64), row)?.collect::<Result<_, _>>()?;
+    let expected = before.linked(key, at, &rows, sealed);
+    let same = expected.link == stored.link && rows.iter().all(|row| row.at == at);
+    Ok((!same).then_some(Damage::Edited { writer, number: stored.number }))
+}
