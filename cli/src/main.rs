@@ -1,2 +1,56 @@
-//! x
-fn main() {}
+//! `interlock`: the command line for people and scripts.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`args`] | the commands and their flags |
+//! | [`context`] | which services, which credential: files in the user's configuration folder |
+//! | [`keep`] | owner sessions, tokens and cookies in 0600 files |
+//! | [`failure`] | what went wrong, what to do next, exit codes |
+//! | [`output`] | text for people, JSON for programs |
+//! | [`command`] | one file per command |
+//! | [`world`], [`pair`] | a folder in which both services run, and their processes: for `up` and `demo` |
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser as _;
+
+mod args;
+mod command;
+mod context;
+mod failure;
+mod keep;
+mod output;
+mod pair;
+mod project_name;
+mod world;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // These three take flags as other programs define them, so clap's tree does not see them.
+    match arguments.get(1).and_then(|a| a.to_str()) {
+        Some("serve") => return command::serve::run(arguments.into_iter().skip(2)),
+        Some("probe") => return runtime(command::probe::run(arguments.into_iter().skip(2).collect())),
+        Some(command::worker::LAUNCH) => return command::worker::launch(&arguments[2..]),
+        _ => {}
+    }
+    let args = args::Args::parse_from(arguments);
+    let format = args.common.output;
+    runtime(async move {
+        match command::dispatch(args).await {
+            Ok(code) => code,
+            Err(failure) => failure.report(format),
+        }
+    })
+}
+
+fn runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            // A read of standard input may still hang in a blocking thread; it must not hold the exit.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => failure::Failure::local(format!("cannot start: {error}")).report(output::Format::Text),
+    }
+}

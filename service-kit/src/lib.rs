@@ -4,9 +4,35 @@
 //! |---|---|
 //! | [`error`] | reasons, and the one map to statuses |
 //! | [`clock`], [`random`] | where instants and randomness come from |
+//! | [`config`] | file under environment under flags; all mistakes together |
+//! | [`secret_file`], [`internal_token`], [`reload`], [`ready_file`] | files: secrets, what changes at run time, readiness |
+//! | [`pki`], [`spiffe`] | development certificates, and who a certificate is for |
+//! | [`hasher`], [`seal`] | passwords; sealing of answers that hold a secret |
+//! | [`telemetry`], [`health_state`], [`probes`] | logs, metrics, request ids; readiness and its HTTP listener |
+//! | [`tls`], [`serve`] | listeners: TLS that reloads, the accept loop, bounds of connections and calls |
+//! | [`authn`], [`denials`] | gate 1: who may call a method at all; refusals counted |
+//! | [`health`], [`reflection`] | the two services that are not ours |
 //! | [`store`] | queue, writer, batches, engines, audit chain: generic over a service's [`store::Domain`] |
 
+pub mod authn;
 pub mod clock;
+pub mod config;
+pub mod denials;
 pub mod error;
+pub mod hasher;
+pub mod health;
+pub mod health_state;
+pub mod internal_token;
+pub mod pki;
+pub mod probes;
 pub mod random;
+pub mod ready_file;
+pub mod reflection;
+pub mod reload;
+pub mod seal;
+pub mod secret_file;
+pub mod serve;
+pub mod spiffe;
 pub mod store;
+pub mod telemetry;
+pub mod tls;

@@ -160,8 +160,18 @@ impl Row {
     fn feed(&self, mac: &mut Hmac<Sha256>) {
         let o = &self.origin;
         let texts = [
-            &o.principal, &o.role, &o.credential_id, &o.peer, &o.request_id, &o.rpc, &self.action, &self.outcome,
-            &self.reason, &self.subject, &self.scope, &self.detail,
+            &o.principal,
+            &o.role,
+            &o.credential_id,
+            &o.peer,
+            &o.request_id,
+            &o.rpc,
+            &self.action,
+            &self.outcome,
+            &self.reason,
+            &self.subject,
+            &self.scope,
+            &self.detail,
         ];
         for text in texts {
             mac.update(&(text.len() as u64).to_be_bytes());

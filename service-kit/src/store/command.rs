@@ -11,7 +11,7 @@ use crate::{
 /// One queued verb, its type erased.
 pub trait Command<D: Domain>: Send {
     /// Runs it once more; only the last run counts.
-    fn run(&mut self, rows: &mut D::Rows, now: Timestamp) -> Step<D>;
+    fn run(&mut self, rows: &mut D::Rows<'_>, now: Timestamp) -> Step<D>;
     /// Gives the answer of the last run, or the failure of its commit.
     fn answer(self: Box<Self>, committed: Result<(), Fault>);
 }
@@ -46,9 +46,9 @@ impl<D, T, F> Command<D> for Pending<D, T, F>
 where
     D: Domain,
     T: Send,
-    F: FnMut(&mut D::Rows, Timestamp) -> Ran<D, T> + Send,
+    F: FnMut(&mut D::Rows<'_>, Timestamp) -> Ran<D, T> + Send,
 {
-    fn run(&mut self, rows: &mut D::Rows, now: Timestamp) -> Step<D> {
+    fn run(&mut self, rows: &mut D::Rows<'_>, now: Timestamp) -> Step<D> {
         let Ran { result, changes, audit } = (self.run)(rows, now);
         match result {
             Ok(out) => {

@@ -38,8 +38,8 @@ pub use lock::StoreLock;
 
 /// What a service's store consists of.
 pub trait Domain: Sized + Send + Sync + 'static {
-    /// The keyed reads of one transaction: usually `dyn Rows` of the service.
-    type Rows: ?Sized;
+    /// The keyed reads of one transaction: usually `dyn Rows + 't` of the service.
+    type Rows<'t>: ?Sized;
     /// The name of a row, for [`Stop::Miss`].
     type Key: Clone + Ord + fmt::Debug + Send;
     /// One planned write.
@@ -120,7 +120,8 @@ impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Unavailable(_) => {
-                Self::new(Reason::StoreUnavailable, "the store is unavailable; nothing was changed").caused_by(fault)
+                Self::new(Reason::StoreUnavailable, "the store is unavailable; nothing was changed")
+                    .caused_by(fault)
             }
             Fault::Broken(_) => Self::internal(fault),
         }
@@ -168,7 +169,7 @@ impl<D: Domain> Store<D> {
     pub async fn write<T, F>(&self, run: F) -> Result<T, Halt<D>>
     where
         T: Send + 'static,
-        F: FnMut(&mut D::Rows, Timestamp) -> Ran<D, T> + Send + 'static,
+        F: FnMut(&mut D::Rows<'_>, Timestamp) -> Ran<D, T> + Send + 'static,
     {
         through(&self.writer, run).await
     }
@@ -180,10 +181,10 @@ impl<D: Domain> Store<D> {
     pub async fn read<T, F>(&self, mut run: F) -> Result<T, Halt<D>>
     where
         T: Send + 'static,
-        F: FnMut(&mut D::Rows, Timestamp) -> Ran<D, T> + Send + 'static,
+        F: FnMut(&mut D::Rows<'_>, Timestamp) -> Ran<D, T> + Send + 'static,
     {
         let lane = self.reader.as_ref().unwrap_or(&self.writer);
-        let (result, audit) = through(lane, move |rows: &mut D::Rows, now| {
+        let (result, audit) = through(lane, move |rows: &mut D::Rows<'_>, now| {
             let ran = run(rows, now);
             assert!(ran.changes.is_empty(), "a read plans no changes");
             let result = match ran.result {
@@ -207,11 +208,8 @@ impl<D: Domain> Store<D> {
     /// # Errors
     /// As [`Store::write`].
     pub async fn record(&self, entries: Vec<Entry>) -> Result<(), Error> {
-        let recorded = self.write(move |_, _| Ran {
-            result: Ok(()),
-            changes: Vec::new(),
-            audit: entries.clone(),
-        });
+        let recorded =
+            self.write(move |_, _| Ran { result: Ok(()), changes: Vec::new(), audit: entries.clone() });
         recorded.await.map_err(|halt| match halt {
             Halt::Refused(error) => error,
             Halt::Unresolved(question) => Error::internal(format!("recording asked {question:?}")),
@@ -231,12 +229,15 @@ async fn through<D, T, F>(lane: &Writer<D>, run: F) -> Result<T, Halt<D>>
 where
     D: Domain,
     T: Send + 'static,
-    F: FnMut(&mut D::Rows, Timestamp) -> Ran<D, T> + Send + 'static,
+    F: FnMut(&mut D::Rows<'_>, Timestamp) -> Ran<D, T> + Send + 'static,
 {
     let (reply, answer) = oneshot::channel();
     let command: Box<dyn Command<D>> = Box::new(Pending::new(run, reply));
     lane.submit(command).map_err(Halt::Refused)?;
     answer.await.unwrap_or_else(|_| {
-        Err(Halt::Refused(Error::new(Reason::StoreUnavailable, "the store is closed; nothing is known of this call")))
+        Err(Halt::Refused(Error::new(
+            Reason::StoreUnavailable,
+            "the store is closed; nothing is known of this call",
+        )))
     })
 }

@@ -20,7 +20,7 @@ pub trait ModelDomain: Domain {
     type Model: Clone + Default + Send + 'static;
 
     /// Hands `work` the rows of `model`.
-    fn model_rows(model: &mut Self::Model, work: &mut dyn FnMut(&mut Self::Rows));
+    fn model_rows(model: &mut Self::Model, work: &mut dyn FnMut(&mut Self::Rows<'_>));
 
     /// Applies one planned change.
     ///
@@ -46,7 +46,10 @@ pub struct Plain<D: ModelDomain> {
 
 /// Opens an empty plain store that runs each verb on its caller's thread; the second part shows its
 /// rows.
-pub fn open<D: ModelDomain>(clock: Clock, observer: Arc<dyn Observer<D>>) -> (Store<D>, Arc<Mutex<Plain<D>>>) {
+pub fn open<D: ModelDomain>(
+    clock: Clock,
+    observer: Arc<dyn Observer<D>>,
+) -> (Store<D>, Arc<Mutex<Plain<D>>>) {
     let plain = Plain { model: D::Model::default(), audit: Vec::new(), moment: Timestamp::default() };
     let plain = Arc::new(Mutex::new(plain));
     let engine = ModelEngine { clock, plain: Arc::clone(&plain) };
@@ -74,7 +77,9 @@ impl<D: ModelDomain> Engine<D> for ModelEngine<D> {
                     }
                     audit.extend(entries);
                 }
-                Step::Miss(keys) => return Err(Fault::Broken(format!("a plain store misses nothing: {keys:?}"))),
+                Step::Miss(keys) => {
+                    return Err(Fault::Broken(format!("a plain store misses nothing: {keys:?}")));
+                }
                 Step::Fault(fault) => return Err(fault),
             }
         }

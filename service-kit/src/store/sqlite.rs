@@ -41,7 +41,7 @@ pub trait SqliteDomain: Domain {
     fn rows(
         connection: &Connection,
         misses: Option<&BTreeSet<Self::Key>>,
-        work: &mut dyn FnMut(&mut Self::Rows),
+        work: &mut dyn FnMut(&mut Self::Rows<'_>),
     );
 
     /// Applies one planned change.
@@ -94,7 +94,9 @@ pub enum OpenError {
         source: rusqlite::Error,
     },
     /// It is of a newer version, or a migration failed.
-    #[error("cannot bring the store {place} to this version: {source}; use the program that last wrote it, or a newer one")]
+    #[error(
+        "cannot bring the store {place} to this version: {source}; use the program that last wrote it, or a newer one"
+    )]
     Migrate {
         /// Which.
         place: String,
@@ -118,9 +120,13 @@ pub enum OpenError {
 ///
 /// # Errors
 /// [`OpenError`]; the store is then as it was.
-pub fn open<D: SqliteDomain>(options: &Options, observer: Arc<dyn Observer<D>>) -> Result<Store<D>, OpenError> {
+pub fn open<D: SqliteDomain>(
+    options: &Options,
+    observer: Arc<dyn Observer<D>>,
+) -> Result<Store<D>, OpenError> {
     let place = options.place.to_string();
-    let mut connection = connect(&options.place).map_err(|source| OpenError::Open { place: place.clone(), source })?;
+    let mut connection =
+        connect(&options.place).map_err(|source| OpenError::Open { place: place.clone(), source })?;
     migrate::<D>(&mut connection, &place)?;
     let last: i64 = connection
         .query_row("SELECT at FROM moment", [], |row| row.get(0))
@@ -171,7 +177,8 @@ impl fmt::Display for Place {
 /// # Errors
 /// What SQLite says.
 pub fn connect(place: &Place) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = match place {
         Place::File(path) => {
             make_private(path);
@@ -249,9 +256,8 @@ impl<D: SqliteDomain> Engine<D> for Sqlite<D> {
             };
             let head = audit::append(&transaction, &self.key, &self.head, now, &planned.audit, false)?;
             if planned.wrote {
-                let moved = transaction
-                    .prepare_cached("UPDATE moment SET at = ?1")?
-                    .execute([now.as_micros()])?;
+                let moved =
+                    transaction.prepare_cached("UPDATE moment SET at = ?1")?.execute([now.as_micros()])?;
                 Fault::unless_one(moved, "moment")?;
             }
             transaction.commit()?;

@@ -37,8 +37,22 @@ pub(super) fn append(
     for row in &rows {
         let o = &row.origin;
         insert.execute(rusqlite::params![
-            next.writer, number, now.as_micros(), o.principal, o.role, o.credential_id, o.peer, o.request_id, o.rpc,
-            row.action, row.outcome, row.reason, row.subject, row.scope, row.detail, row.count as i64,
+            next.writer,
+            number,
+            now.as_micros(),
+            o.principal,
+            o.role,
+            o.credential_id,
+            o.peer,
+            o.request_id,
+            o.rpc,
+            row.action,
+            row.outcome,
+            row.reason,
+            row.subject,
+            row.scope,
+            row.detail,
+            row.count as i64,
         ])?;
     }
     Ok(next)
@@ -82,14 +96,13 @@ pub fn rows(connection: &Connection, filter: &Filter) -> Result<Vec<Row>, Fault>
         "{SELECT} WHERE id > ?1 AND (?2 = '' OR principal = ?2) AND (?3 = '' OR action = ?3)
          AND (?4 = '' OR reason = ?4) ORDER BY id LIMIT ?5"
     ))?;
-    let found = statement.query_map(
-        (filter.after, &filter.principal, &filter.action, &filter.reason, filter.limit),
-        row,
-    )?;
+    let found = statement
+        .query_map((filter.after, &filter.principal, &filter.action, &filter.reason, filter.limit), row)?;
     Ok(found.collect::<Result<_, _>>()?)
 }
 
-const SELECT: &str = "SELECT id, at, principal, role, credential_id, peer, request_id, rpc, action, outcome, reason,
+const SELECT: &str =
+    "SELECT id, at, principal, role, credential_id, peer, request_id, rpc, action, outcome, reason,
                              subject, scope, detail, count FROM audit";
 
 fn row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
@@ -151,8 +164,8 @@ pub enum Damage {
 /// What the store says.
 pub fn verify(connection: &Connection, key: &ChainKey) -> Result<Vec<Damage>, Fault> {
     let mut damages = Vec::new();
-    let mut batches =
-        connection.prepare("SELECT writer, number, link, at, sealed FROM audit_batch ORDER BY writer, number")?;
+    let mut batches = connection
+        .prepare("SELECT writer, number, link, at, sealed FROM audit_batch ORDER BY writer, number")?;
     let mut found = batches.query([])?;
     // Rows of a batch follow each other by id; a temporary index saves a scan for each batch.
     connection.execute_batch("CREATE TEMP TABLE IF NOT EXISTS audit_place AS SELECT writer, number, id FROM audit; CREATE INDEX IF NOT EXISTS temp.audit_place_by ON audit_place (writer, number, id)")?;

@@ -1,0 +1,101 @@
+//! The command line of `interlock-auth`.
+
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use interlock_kit::config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, Mistake};
+
+use crate::{config::Config, offline};
+
+/// Who is calling and what they may do. Without a command it serves.
+#[derive(Debug, Parser)]
+#[command(name = "interlock-auth", version, disable_help_subcommand = true)]
+pub struct Command {
+    #[command(flatten)]
+    settings: Settings,
+    /// Print the role tokens of a first start once on stdout. Nothing else ever prints them.
+    #[arg(long)]
+    print_first_tokens: bool,
+    #[command(subcommand)]
+    host: Option<Host>,
+}
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// The configuration file (TOML).
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Sets one key, like `--set public.address=127.0.0.1:7401`. Wins over environment and file.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, global = true)]
+    set: Vec<(String, String)>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Host {
+    /// Role tokens on this host, while the service does not run.
+    Auth {
+        #[command(subcommand)]
+        what: offline::What,
+    },
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("must be KEY=VALUE".to_owned()),
+    }
+}
+
+/// Parses arguments (the first is the program's name) and runs. Exit codes: 0 as it should, 1 failed, 64 wrong
+/// usage or configuration.
+pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let command = match Command::try_parse_from(args) {
+        Ok(command) => command,
+        Err(said) => {
+            let shown = said.print().is_ok();
+            return ExitCode::from(if said.use_stderr() || !shown { EXIT_USAGE } else { EXIT_OK });
+        }
+    };
+    let Settings { config, set } = command.settings;
+    let read = match &command.host {
+        Some(_) => Config::of_host_command(config.as_deref(), set),
+        None => Config::of_process(config.as_deref(), set),
+    };
+    match (read, command.host) {
+        (Err(mistakes), _) => misconfigured(&mistakes),
+        (Ok(config), Some(Host::Auth { what })) => offline::main(&config, &what),
+        (Ok(config), None) => {
+            serve(Config { print_first_tokens: command.print_first_tokens, ..config })
+        }
+    }
+}
+
+fn misconfigured(mistakes: &[Mistake]) -> ExitCode {
+    for mistake in mistakes {
+        say(&format!("interlock-auth: {mistake}"));
+    }
+    ExitCode::from(EXIT_USAGE)
+}
+
+fn serve(config: Config) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = runtime.map_err(crate::StartError::from).and_then(|runtime| runtime.block_on(crate::serve(config)));
+    match outcome {
+        Ok(()) => ExitCode::from(EXIT_OK),
+        Err(error) => {
+            say(&format!("interlock-auth: {error}"));
+            ExitCode::from(if error.is_configuration() { EXIT_USAGE } else { EXIT_FAILURE })
+        }
+    }
+}
+
+/// One line on stderr, for what must be said where no log goes.
+pub(crate) fn say(line: &str) {
+    use std::io::Write as _;
+    // Who closed stderr wants no answer.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

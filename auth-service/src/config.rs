@@ -1,0 +1,274 @@
+//! The configuration of auth: every key, its bounds, and the variables that have names of their own.
+//!
+//! Nothing else reads the environment. Two sources of accounts exist only as variables, since they hold
+//! passwords: `INTERLOCK_ACCOUNTS_JSON` and `INTERLOCK_OWNERS_JSON`.
+
+use std::{
+    ffi::OsString,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use interlock_kit::{
+    config::{Common, Defaults, Layers, Mistake, Reader},
+    hasher::{Hasher, Params},
+    serve::ServerLimits,
+};
+use zeroize::Zeroizing;
+
+use crate::limits::{ACCESS_TTL, OWNER_SESSION_TTL, Span};
+
+/// `public.address` follows it: `INTERLOCK_AUTH_PUBLIC_ADDRESS`.
+const ENV_PREFIX: &str = "INTERLOCK_AUTH";
+const ACCOUNTS_JSON: &str = "INTERLOCK_ACCOUNTS_JSON";
+const OWNERS_JSON: &str = "INTERLOCK_OWNERS_JSON";
+const SESSION_TTL_SEC: &str = "INTERLOCK_OWNER_SESSION_TTL_SEC";
+/// Variables that are other names of keys.
+const OTHER_NAMES: [(&str, &str); 2] = [
+    ("INTERLOCK_ACCOUNTS_JSON_FILE", "INTERLOCK_AUTH_ACCOUNTS_JSON_FILE"),
+    ("INTERLOCK_OWNERS_FILE", "INTERLOCK_AUTH_OWNERS_FILE"),
+];
+const SESSION_TTL_VARIABLE: &str = "INTERLOCK_AUTH_OWNER_SESSION_TTL";
+/// Beside the configuration file, where no other owners file is named.
+const OWNERS_FILE_DEFAULT: &str = "owners.json";
+
+const PORT_DEFAULT: u16 = 7_401;
+/// How long a verifier's lease may be.
+const LEASE: Span =
+    Span { default: Duration::from_secs(3), min: Duration::from_secs(1), max: Duration::from_secs(30) };
+
+/// A text that `Debug` does not show.
+#[derive(Clone)]
+pub struct SecretText(pub Zeroizing<String>);
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretText")
+    }
+}
+
+/// Everything that auth is told from outside.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What every service has.
+    pub common: Common,
+    /// `lease`: how long a verifier may admit calls without hearing from here. 1 s to 30 s, 3 s by default.
+    pub lease: Duration,
+    /// `owner_session.ttl` or `INTERLOCK_OWNER_SESSION_TTL_SEC`: when an owner session ends, whatever is
+    /// refreshed. 5 min to 14 d, 12 h by default.
+    pub owner_session_ttl: Duration,
+    /// `owner_session.access_ttl`: how long an access token lives. 1 min to 1 h, 15 min by default.
+    pub access_ttl: Duration,
+    /// `argon2.m_kib`, `argon2.t`, `argon2.p`.
+    pub argon2: Params,
+    /// `hasher.threads`: 1 to 16, 2 by default.
+    pub hasher_threads: usize,
+    /// `hasher.queue`: 4 to 1024 sign-ins that wait, 32 by default.
+    pub hasher_queue: usize,
+    /// `owners_file` or `INTERLOCK_OWNERS_FILE`; `owners.json` beside the configuration file otherwise, if it
+    /// is there.
+    pub owners_file: Option<PathBuf>,
+    /// `accounts_json_file` or `INTERLOCK_ACCOUNTS_JSON_FILE`.
+    pub accounts_json_file: Option<PathBuf>,
+    /// `INTERLOCK_ACCOUNTS_JSON`.
+    pub accounts_json: Option<SecretText>,
+    /// `INTERLOCK_OWNERS_JSON`.
+    pub owners_json: Option<SecretText>,
+    /// Whether the first role tokens are printed once on stdout: flag `--print-first-tokens` only.
+    pub print_first_tokens: bool,
+}
+
+impl Config {
+    /// Reads the configuration of this process: file under environment under flags.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn of_process(file: Option<&Path>, flags: Vec<(String, String)>) -> Result<Self, Vec<Mistake>> {
+        Self::read(file, std::env::vars_os(), flags)
+    }
+
+    /// As [`Config::of_process`], for a command that serves nothing: what only a server needs may be
+    /// missing.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn of_host_command(file: Option<&Path>, flags: Vec<(String, String)>) -> Result<Self, Vec<Mistake>> {
+        let (config, mistakes) = read(file, std::env::vars_os(), flags);
+        let serious: Vec<_> = mistakes.into_iter().filter(|m| !m.place.starts_with("tls.")).collect();
+        if serious.is_empty() { Ok(config) } else { Err(serious) }
+    }
+
+    /// Reads the configuration from an environment that is passed in.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn read(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: Vec<(String, String)>,
+    ) -> Result<Self, Vec<Mistake>> {
+        let (config, mistakes) = read(file, environment, flags);
+        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+    }
+}
+
+fn read(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    flags: Vec<(String, String)>,
+) -> (Config, Vec<Mistake>) {
+    let mut variables = Variables::default();
+    let environment: Vec<_> = environment.into_iter().filter_map(|pair| variables.take(pair)).collect();
+    let mut r = Reader::new(Layers::read(file, ENV_PREFIX, variables.beneath(environment), flags));
+    let public = SocketAddr::from(([127, 0, 0, 1], PORT_DEFAULT));
+    let common = Common::read(&mut r, Defaults { public, limits: ServerLimits::auth() });
+    let beside = file.map(|path| path.with_file_name(OWNERS_FILE_DEFAULT)).filter(|path| path.exists());
+    let config = Config {
+        common,
+        lease: span(&mut r, "lease", LEASE),
+        owner_session_ttl: span(&mut r, "owner_session.ttl", OWNER_SESSION_TTL),
+        access_ttl: span(&mut r, "owner_session.access_ttl", ACCESS_TTL),
+        argon2: read_argon2(&mut r),
+        hasher_threads: r.bounded("hasher.threads", 2, 1..=16),
+        hasher_queue: r.bounded("hasher.queue", Hasher::QUEUE_DEFAULT, 4..=1_024),
+        owners_file: r.path("owners_file").or(beside),
+        accounts_json_file: r.path("accounts_json_file"),
+        accounts_json: variables.accounts_json,
+        owners_json: variables.owners_json,
+        print_first_tokens: false,
+    };
+    if config.access_ttl > config.owner_session_ttl {
+        r.mistake("owner_session.access_ttl", "at most owner_session.ttl");
+    }
+    let mut mistakes = r.finish().err().unwrap_or_default();
+    mistakes.append(&mut variables.mistakes);
+    (config, mistakes)
+}
+
+fn span(r: &mut Reader, key: &str, span: Span) -> Duration {
+    r.bounded(key, span.default, span.min..=span.max)
+}
+
+fn read_argon2(r: &mut Reader) -> Params {
+    let m_kib = r.bounded("argon2.m_kib", 19_456, 8..=Params::M_KIB_MAX);
+    let t = r.bounded("argon2.t", 2, 1..=Params::T_MAX);
+    let p = r.bounded("argon2.p", 1, 1..=Params::P_MAX);
+    Params::new(m_kib, t, p).unwrap_or_else(|_| {
+        r.mistake("argon2.m_kib", "at least 8 for each lane of argon2.p");
+        Params::default()
+    })
+}
+
+/// The variables that do not begin with our prefix.
+#[derive(Default)]
+struct Variables {
+    accounts_json: Option<SecretText>,
+    owners_json: Option<SecretText>,
+    renamed: Vec<(OsString, OsString)>,
+    mistakes: Vec<Mistake>,
+}
+
+impl Variables {
+    /// Keeps what is of these, hands back what is not.
+    fn take(&mut self, (name, value): (OsString, OsString)) -> Option<(OsString, OsString)> {
+        let Some(text) = name.to_str() else { return Some((name, value)) };
+        if let Some((_, key)) = OTHER_NAMES.iter().find(|(other, _)| *other == text) {
+            self.renamed.push((key.into(), value));
+            return None;
+        }
+        match text {
+            ACCOUNTS_JSON => self.accounts_json = self.secret(ACCOUNTS_JSON, value),
+            OWNERS_JSON => self.owners_json = self.secret(OWNERS_JSON, value),
+            SESSION_TTL_SEC => match value.to_str().and_then(|v| v.trim().parse::<u64>().ok()) {
+                Some(s) => self.renamed.push((SESSION_TTL_VARIABLE.into(), format!("{s}s").into())),
+                None => self.mistakes.push(Mistake::new(SESSION_TTL_SEC, "a whole number of seconds")),
+            },
+            _ => return Some((name, value)),
+        }
+        None
+    }
+
+    fn secret(&mut self, name: &str, value: OsString) -> Option<SecretText> {
+        match value.into_string() {
+            Ok(text) if text.trim().is_empty() => None,
+            Ok(text) => Some(SecretText(Zeroizing::new(text))),
+            Err(_) => {
+                self.mistakes.push(Mistake::new(name, "must be UTF-8"));
+                None
+            }
+        }
+    }
+
+    /// A key's own variable wins over its other name.
+    fn beneath(&mut self, environment: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
+        let mut all = std::mem::take(&mut self.renamed);
+        all.extend(environment);
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn read(env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, Vec<Mistake>> {
+        let tls = [("tls.cert", "/c.pem"), ("tls.key", "/c.key")];
+        let flags = tls.iter().chain(flags).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Config::read(None, env.iter().map(|(k, v)| (k.into(), v.into())), flags)
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_design() {
+        let config = read(&[], &[]).expect("good");
+        assert_eq!(config.lease, 3 * SECOND);
+        assert_eq!(config.owner_session_ttl, 12 * 60 * MINUTE);
+        assert_eq!(config.access_ttl, 15 * MINUTE);
+        assert_eq!(config.argon2, Params::default());
+    }
+
+    #[test]
+    fn documented_variables_are_other_names_of_keys() {
+        let config = read(
+            &[
+                ("INTERLOCK_OWNER_SESSION_TTL_SEC", "1800"),
+                ("INTERLOCK_OWNERS_FILE", "/etc/owners.json"),
+                ("INTERLOCK_ACCOUNTS_JSON", "{\"a\":1}"),
+                ("INTERLOCK_ACCOUNTS_JSON_FILE", "/run/accounts.json"),
+            ],
+            &[],
+        )
+        .expect("good");
+        assert_eq!(config.owner_session_ttl, 30 * MINUTE);
+        assert_eq!(config.owners_file.as_deref(), Some(Path::new("/etc/owners.json")));
+        assert_eq!(config.accounts_json_file.as_deref(), Some(Path::new("/run/accounts.json")));
+        assert!(config.accounts_json.is_some());
+        assert!(!format!("{config:?}").contains("\"a\""));
+    }
+
+    #[test]
+    fn the_keys_own_variable_wins_over_its_other_name() {
+        let env = [("INTERLOCK_OWNER_SESSION_TTL_SEC", "1800"), ("INTERLOCK_AUTH_OWNER_SESSION_TTL", "1h")];
+        assert_eq!(read(&env, &[]).expect("good").owner_session_ttl, 60 * MINUTE);
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_a_mistake() {
+        let places = |env: &[(&str, &str)], flags: &[(&str, &str)]| {
+            read(env, flags).expect_err("mistakes").into_iter().map(|m| m.place).collect::<Vec<_>>()
+        };
+        let short = [("INTERLOCK_OWNER_SESSION_TTL_SEC", "299")];
+        assert_eq!(places(&short, &[]), ["owner_session.ttl (INTERLOCK_AUTH_OWNER_SESSION_TTL)"]);
+        assert_eq!(places(&[("INTERLOCK_OWNER_SESSION_TTL_SEC", "soon")], &[]), [SESSION_TTL_SEC]);
+        assert_eq!(places(&[], &[("lease", "31s"), ("argon2.m_kib", "4")]), ["lease (flag)", "argon2.m_kib (flag)"]);
+        assert_eq!(
+            places(&[], &[("owner_session.ttl", "5m")]),
+            ["owner_session.access_ttl"],
+            "an access token never outlives its owner session"
+        );
+    }
+}

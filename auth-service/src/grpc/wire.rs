@@ -1,0 +1,153 @@
+//! Domain types as the wire has them, and what a handler asks of every request.
+
+use std::time::Duration;
+
+use interlock_kit::{clock::Timestamp, error::Error};
+use interlock_proto::auth::v1 as wire;
+
+use crate::{
+    barrier::{Granted, Outgoing, Reached},
+    caller::{Principal, Proof},
+    owner_session::SignedIn,
+    project::Project,
+    revocation::{Revocation, Subject},
+    role_token::RoleToken,
+};
+
+/// A text of a request, within its bound.
+///
+/// # Errors
+/// `MISSING_FIELD` where it is empty, `INVALID_FIELD` where it is too long.
+pub(super) fn text(field: &str, value: String, bytes_max: usize) -> Result<String, Error> {
+    if value.is_empty() {
+        return Err(Error::missing_field(field));
+    }
+    if value.len() > bytes_max {
+        return Err(Error::invalid_field(field, format!("at most {bytes_max} bytes")));
+    }
+    Ok(value)
+}
+
+/// A span of time of a request; absent is zero.
+///
+/// # Errors
+/// `INVALID_FIELD` where it is negative or no duration (`google/protobuf/duration.proto`).
+pub(super) fn span(field: &str, value: Option<prost_types::Duration>) -> Result<Duration, Error> {
+    let Some(value) = value else { return Ok(Duration::ZERO) };
+    value.try_into().map_err(|_| Error::invalid_field(field, "a duration that is not negative"))
+}
+
+pub(super) fn duration(span: Duration) -> prost_types::Duration {
+    // A lease is 30 s at most.
+    prost_types::Duration::try_from(span).unwrap_or_default()
+}
+
+fn at(instant: Timestamp) -> Option<prost_types::Timestamp> {
+    Some(instant.to_wire())
+}
+
+pub(super) fn principal(p: Principal) -> wire::Principal {
+    let kind = match &p.proof {
+        Proof::RoleToken { .. } => wire::CredentialKind::RoleToken,
+        Proof::OwnerSession { .. } => wire::CredentialKind::OwnerSession,
+        Proof::ProjectToken { .. } => wire::CredentialKind::ProjectToken,
+    };
+    let mut message = wire::Principal {
+        kind: kind.into(),
+        credential_id: p.credential_id.to_string(),
+        owner_id: p.owner_id.to_string(),
+        role: p.role.text().to_owned(),
+        roles: p.roles,
+        session_root: p.session_root,
+        issuance: p.issuance,
+        expires_at: p.expires_at.and_then(at),
+        elevated_until: p.elevated_until.and_then(at),
+        ..wire::Principal::default()
+    };
+    match p.proof {
+        Proof::RoleToken { generation } => message.generation = generation,
+        Proof::OwnerSession { session } => message.owner_session_id = session.to_string(),
+        Proof::ProjectToken { project, scopes } => {
+            message.project_id = project.to_string();
+            message.scopes = scopes;
+        }
+    }
+    message
+}
+
+pub(super) fn reached(reached: Reached) -> wire::Reached {
+    let Reached { acknowledged, fenced, streams_closed } = reached;
+    wire::Reached { acknowledged, fenced, streams_closed }
+}
+
+pub(super) fn project(project: Project) -> wire::Project {
+    wire::Project {
+        project_id: project.id.to_string(),
+        name: project.name.to_string(),
+        created_by: project.created_by.to_string(),
+        created_at: at(project.created_at),
+    }
+}
+
+/// A stored generation; the token itself where it is to be shown.
+pub(super) fn role_token(stored: RoleToken, token: Option<&str>) -> wire::RoleToken {
+    wire::RoleToken {
+        role: stored.role.text().to_owned(),
+        generation: stored.generation,
+        credential_id: stored.id.to_string(),
+        masked: stored.masked,
+        token: token.unwrap_or_default().to_owned(),
+        created_at: at(stored.created_at),
+        valid_until: stored.valid_until.and_then(at),
+    }
+}
+
+/// A new owner session and its credentials.
+pub(super) fn signed_in(session: SignedIn, access: &str, refresh: &str) -> wire::LoginResponse {
+    wire::LoginResponse {
+        access_token: access.to_owned(),
+        refresh_token: refresh.to_owned(),
+        owner_session_id: session.session.to_string(),
+        username: session.owner.to_string(),
+        display_name: session.display_name,
+        role: session.role.text().to_owned(),
+        access_expires_at: at(session.access_expires_at),
+        expires_at: at(session.expires_at),
+    }
+}
+
+pub(super) fn outgoing(message: &Outgoing, lease: Duration, epoch: &str) -> wire::HoldLeaseResponse {
+    match message {
+        Outgoing::Revoked(revocation) => revoked(revocation),
+        Outgoing::Granted(Granted { nonce, sequence, reset }) => {
+            let granted = wire::hold_lease_response::Granted {
+                nonce: *nonce,
+                lease: Some(duration(lease)),
+                epoch: epoch.to_owned(),
+                sequence: *sequence,
+                reset: *reset,
+            };
+            let message = wire::hold_lease_response::Message::Granted(granted);
+            wire::HoldLeaseResponse { message: Some(message) }
+        }
+    }
+}
+
+pub(super) fn revoked(revocation: &Revocation) -> wire::HoldLeaseResponse {
+    use wire::revoked::Subject as On;
+    let subject = match &revocation.subject {
+        Subject::Credential(id) => On::CredentialId(id.to_string()),
+        Subject::OwnerSession(id) => On::OwnerSessionId(id.to_string()),
+        Subject::Owner(id) => On::OwnerId(id.to_string()),
+        Subject::Role(role) => On::Role(role.text().to_owned()),
+        Subject::Membership(owner, project) => {
+            On::Membership(wire::Membership { owner_id: owner.to_string(), project_id: project.to_string() })
+        }
+    };
+    let row = wire::Revoked {
+        sequence: revocation.sequence,
+        issued_before: revocation.issued_before,
+        subject: Some(subject),
+    };
+    wire::HoldLeaseResponse { message: Some(wire::hold_lease_response::Message::Revoked(row)) }
+}

@@ -1,0 +1,87 @@
+//! Every number with its unit, default, least and most; their relations are asserted at compile time.
+
+use std::time::Duration;
+
+/// One bounded span of time.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// What holds where nothing is configured.
+    pub default: Duration,
+    /// The least that can be configured.
+    pub min: Duration,
+    /// The most that can be configured.
+    pub max: Duration,
+}
+
+const fn span(default_s: u64, min_s: u64, max_s: u64) -> Span {
+    assert!(min_s <= default_s && default_s <= max_s, "a default outside its bounds");
+    Span {
+        default: Duration::from_secs(default_s),
+        min: Duration::from_secs(min_s),
+        max: Duration::from_secs(max_s),
+    }
+}
+
+impl Span {
+    /// The nearest allowed value.
+    #[must_use]
+    pub fn clamp(self, asked: Duration) -> Duration {
+        asked.clamp(self.min, self.max)
+    }
+
+    /// Whether it may be configured.
+    #[must_use]
+    pub fn allows(self, asked: Duration) -> bool {
+        self.min <= asked && asked <= self.max
+    }
+}
+
+/// How long an access token lives.
+pub const ACCESS_TTL: Span = span(15 * 60, 60, 60 * 60);
+/// How long an owner session lives, whatever is refreshed (`INTERLOCK_OWNER_SESSION_TTL_SEC`).
+pub const OWNER_SESSION_TTL: Span = span(12 * 3600, 300, 14 * 24 * 3600);
+/// How long a replaced role token may stay valid.
+pub const ROTATION_GRACE: Span = span(0, 0, 24 * 3600);
+/// From the first use of a refresh token: for how long it gets the same successor again (DESIGN 14.13).
+pub const REFRESH_WINDOW: Duration = Duration::from_secs(30);
+/// For how long a repeated request that returns a secret gets the same answer (DESIGN 11).
+pub const SEALED_ANSWER_TTL: Duration = Duration::from_secs(600);
+/// Rows of the revocation log that are younger are kept.
+pub const REVOCATION_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Rows of the revocation log beyond this number are dropped, oldest first, whatever their age.
+pub const REVOCATIONS_MAX: u64 = 200_000;
+/// Rows of the revocation log in one answer.
+pub const REVOCATION_PAGE_MAX: u32 = 1_000;
+/// Generations of one role's token that live at once: the present one and those in grace.
+pub const GENERATIONS_MAX: usize = 4;
+/// Refreshes of one owner session; then it must sign in again.
+pub const REFRESHES_MAX: u32 = 10_000;
+/// Living owner sessions of one owner.
+pub const OWNER_SESSIONS_MAX: u64 = 1_000;
+/// Projects that one owner makes.
+pub const PROJECTS_MAX: u64 = 1_000;
+/// Projects in one page where the caller names no number.
+pub const PAGE_DEFAULT: u32 = 100;
+/// Projects in one page.
+pub const PAGE_MAX: u32 = 500;
+/// Things that one round of a sweep clears.
+pub const SWEEP_MAX: u32 = 256;
+/// A password's least length, in characters.
+pub const PASSWORD_CHARS_MIN: usize = 12;
+/// A password's most length, in bytes.
+pub const PASSWORD_BYTES_MAX: usize = 1024;
+/// Accounts in one source.
+pub const ACCOUNTS_MAX: usize = 10_000;
+/// Bytes of one accounts source.
+pub const ACCOUNTS_BYTES_MAX: usize = 8 << 20;
+/// Roles of one owner.
+pub const ROLES_MAX: usize = 16;
+/// Bytes of a role or a display name.
+pub const NAME_BYTES_MAX: usize = 128;
+
+// A verifier that has missed a dropped row is told to forget everything; so the age is about cost, not
+// safety. Still no cached verdict of an owner session should outlive the row that ends it.
+const _: () = assert!(REVOCATION_AGE.as_secs() >= OWNER_SESSION_TTL.max.as_secs());
+const _: () = assert!(ACCESS_TTL.max.as_secs() >= OWNER_SESSION_TTL.min.as_secs(), "spans overlap");
+const _: () = assert!(REFRESH_WINDOW.as_secs() < ACCESS_TTL.min.as_secs());
+const _: () = assert!(PAGE_DEFAULT <= PAGE_MAX);

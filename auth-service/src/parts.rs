@@ -1,0 +1,38 @@
+//! What every handler stands on.
+
+use std::{fmt, time::Duration};
+
+use interlock_kit::{clock::Clock, hasher::Hasher};
+use tokio_util::sync::CancellationToken;
+
+use crate::{barrier::Barrier, guesses::GuessLimit, store::Shell, token_file::TokenFile};
+
+/// The parts of a running auth.
+pub struct Parts {
+    /// Where verbs are run.
+    pub shell: Shell,
+    /// Where ends of revocations are waited for.
+    pub barrier: Barrier,
+    /// Where passwords are hashed.
+    pub hasher: Hasher,
+    /// The recoverable copy of the role tokens. Locked while one is changed: one change at a time.
+    pub copy: tokio::sync::Mutex<TokenFile>,
+    /// How often passwords may be tried.
+    pub guesses: GuessLimit,
+    /// The clock that leases of certificates are judged by; stored instants come from the store.
+    pub clock: Clock,
+    /// Names this start to verifiers.
+    pub epoch: String,
+    /// How long an access token lives.
+    pub access_ttl: Duration,
+    /// How long an owner session lives.
+    pub session_ttl: Duration,
+    /// Streams end when this does.
+    pub shutdown: CancellationToken,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}

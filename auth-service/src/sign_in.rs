@@ -1,0 +1,149 @@
+//! Around the verbs of an owner session: hashing before them, sealing, and the barrier after them.
+
+use interlock_kit::{
+    error::Error,
+    random,
+    seal::Seal,
+    serve::Source,
+};
+use interlock_proto::credential::{Credential, Kind, TEXT_LEN};
+use zeroize::Zeroizing;
+
+use crate::{
+    barrier::Reached,
+    caller::Call,
+    ids::{CredentialId, OwnerId, OwnerSessionId},
+    owner::{LoginFacts, ReadForLogin},
+    owner_session::{Login, LoggedOut, Logout, Refresh, RefuseLogin, Refreshed, SignedIn, Successors},
+    parts::Parts,
+    password::PasswordHash,
+    policy,
+    trust::NewCredential,
+};
+
+/// Keeps the seal of a refresh apart from any other under the same token.
+const REFRESH_LABEL: &str = "owner_session.refresh";
+
+/// Access token and refresh token of one answer.
+#[derive(Debug)]
+pub struct Pair {
+    /// Bearer for calls.
+    pub access: Credential,
+    /// Bearer for the next refresh.
+    pub refresh: Credential,
+}
+
+/// Signs in. Unknown owner and wrong password take the same path and time: one verification and one write.
+///
+/// # Errors
+/// `INVALID_CREDENTIALS`, `RATE_LIMITED`, `LIMIT_REACHED` where too many wait for the hasher.
+pub async fn login(
+    parts: &Parts,
+    call: Call,
+    source: Source,
+    owner: OwnerId,
+    password: Zeroizing<Vec<u8>>,
+) -> Result<(SignedIn, Pair), Error> {
+    parts.guesses.check(source, &owner)?;
+    let priority = parts.guesses.priority(source);
+    let facts = parts.shell.ask(call.clone(), ReadForLogin { owner: owner.clone() }).await?;
+    let stored = facts.as_ref().map(|facts| facts.password.as_str().to_owned());
+    let verified = match stored {
+        Some(stored) => parts.hasher.verify(password.clone(), stored, priority).await?,
+        None => parts.hasher.verify_nothing(password.clone(), priority).await?,
+    };
+    let Some(LoginFacts { version, .. }) = facts.filter(|_| verified.ok) else {
+        parts.shell.run(call, RefuseLogin { claimed: owner }).await?;
+        return Err(policy::wrong_credentials());
+    };
+    let rehashed = match verified.needs_rehash {
+        true => Some(PasswordHash::made(parts.hasher.hash(password, random::bytes()).await?)),
+        false => None,
+    };
+    let pair = Pair::new();
+    let verb = Login {
+        owner,
+        version,
+        session: OwnerSessionId::made(random::id("ows")),
+        access: stored_form(&pair.access),
+        refresh: stored_form(&pair.refresh),
+        access_ttl: parts.access_ttl,
+        session_ttl: parts.session_ttl,
+        rehashed,
+    };
+    let signed_in = parts.shell.run(call, verb).await?;
+    parts.guesses.succeeded(source);
+    Ok((signed_in, pair))
+}
+
+/// Trades a refresh token. Everyone who presents it within its window gets the same pair.
+///
+/// # Errors
+/// `INVALID_CREDENTIALS`; after a replay, only when no verifier admits the ended owner session.
+pub async fn refresh(parts: &Parts, call: Call, presented: &Credential) -> Result<(Successors, Pair), Error> {
+    if presented.kind() != Kind::Refresh {
+        return Err(policy::wrong_credentials());
+    }
+    let pair = Pair::new();
+    let seal = Seal::of(presented.expose().as_bytes(), REFRESH_LABEL);
+    let verb = Refresh {
+        presented: presented.hash(),
+        access: stored_form(&pair.access),
+        refresh: stored_form(&pair.refresh),
+        sealed: seal.seal(random::bytes(), &presented.hash(), &pair.text()),
+        access_ttl: parts.access_ttl,
+    };
+    match parts.shell.run(call, verb).await? {
+        Refreshed::Issued(successors) => {
+            let text = seal.open(&presented.hash(), &successors.sealed);
+            let pair = text.and_then(|text| Pair::of_text(&text));
+            Ok((successors, pair.ok_or_else(|| Error::internal("a sealed answer does not open"))?))
+        }
+        Refreshed::Replayed { session, revocation } => {
+            let reached = parts.barrier.wait_for(revocation).await;
+            tracing::warn!(%session, ?reached, "a refresh token was replayed; its owner session was ended");
+            Err(policy::wrong_credentials())
+        }
+    }
+}
+
+/// Signs out. Returns when no verifier admits the owner session; `None` where it had ended before.
+///
+/// # Errors
+/// `LOGIN_REQUIRED` for a credential of another kind.
+pub async fn logout(parts: &Parts, call: Call, presented: &Credential) -> Result<Option<Reached>, Error> {
+    let verb = Logout { kind: presented.kind(), presented: presented.hash() };
+    match parts.shell.run(call, verb).await? {
+        Some(LoggedOut { revocation, .. }) => Ok(Some(parts.barrier.wait_for(revocation).await)),
+        None => {
+            // An earlier call has ended it, and may still wait: its repetition promises the same.
+            parts.barrier.wait_for_all().await;
+            Ok(None)
+        }
+    }
+}
+
+/// What may be stored of a credential.
+pub fn stored_form(credential: &Credential) -> NewCredential {
+    NewCredential::of(credential, CredentialId::made(random::id("crd")))
+}
+
+impl Pair {
+    fn new() -> Self {
+        let new = |kind| Credential::new(kind, &random::bytes());
+        Self { access: new(Kind::Owner), refresh: new(Kind::Refresh) }
+    }
+
+    fn text(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new([self.access.expose().as_bytes(), self.refresh.expose().as_bytes()].concat())
+    }
+
+    fn of_text(text: &[u8]) -> Option<Self> {
+        let (access, refresh) = text.split_at_checked(TEXT_LEN)?;
+        let read = |bytes, kind| {
+            let credential = Credential::parse(std::str::from_utf8(bytes).ok()?).ok()?;
+            (credential.kind() == kind).then_some(credential)
+        };
+        Some(Self { access: read(access, Kind::Owner)?, refresh: read(refresh, Kind::Refresh)? })
+    }
+}

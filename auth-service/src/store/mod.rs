@@ -1,0 +1,286 @@
+//! The door to the store: what a verb can read, and what it can write with which permit.
+//!
+//! - [`Shell`] runs a [`Verb`] in a transaction, a [`Query`] on a snapshot, for a [`Call`].
+//! - [`View`] reads. [`Tx`] is a view that also plans writes; each takes the permit of `policy.rs`.
+//! - `Rows` is what an engine does: a few keyed reads. Nothing outside this folder reaches it.
+//!
+//! Each refusal of a known principal leaves exactly one audit row, written here and nowhere else; each
+//! verb that plans changes must plan exactly one audit row of its own.
+
+use std::collections::BTreeSet;
+
+use interlock_kit::{
+    clock::Timestamp,
+    error::Error,
+    store::{
+        self as kit, Domain, Halt, Ran, Store,
+        audit::{Entry, Outcome},
+    },
+};
+use interlock_proto::credential::Hash;
+
+pub use self::tx::{Tx, View};
+use crate::{
+    accounts::Source,
+    caller::Call,
+    ids::{OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    owner::{Applied, Owner},
+    owner_session::{Access, OwnerSession, RefreshToken, Successor},
+    password::PasswordHash,
+    project::Project,
+    revocation::Revocation,
+    role_token::{Answer, Role, RoleToken},
+    sweep::Due,
+};
+
+mod missing;
+mod model;
+mod sqlite;
+mod tx;
+
+pub use model::Model;
+
+/// The auth service's store.
+#[derive(Debug)]
+pub struct Auth;
+
+impl Domain for Auth {
+    type Rows<'t> = dyn Rows + 't;
+    type Key = Key;
+    type Change = Change;
+    type Signal = Signal;
+    type Question = Never;
+}
+
+/// Verbs of this service ask nothing outside their transaction.
+#[derive(Debug)]
+pub enum Never {}
+
+/// Why a verb stopped.
+pub type Stop = kit::Stop<Auth>;
+
+/// One thing done in one transaction. Runs any number of times with the same result.
+pub trait Verb: Send + 'static {
+    /// Its answer.
+    type Out: Send + 'static;
+
+    /// Reads, decides, plans.
+    ///
+    /// # Errors
+    /// The refusal, or what the engine needs first.
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Self::Out, Stop>;
+}
+
+/// One thing read from one snapshot.
+pub trait Query: Send + 'static {
+    /// Its answer.
+    type Out: Send + 'static;
+
+    /// Reads and decides.
+    ///
+    /// # Errors
+    /// The refusal, or what the engine needs first.
+    fn run(&self, view: &mut View<'_>) -> Result<Self::Out, Stop>;
+}
+
+/// Told after a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// The revocation log has a new row.
+    Revoked(Revocation),
+    /// Role tokens were stored or replaced.
+    RoleTokensChanged(Role),
+}
+
+/// Runs verbs for calls. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Shell {
+    store: Store<Auth>,
+}
+
+impl Shell {
+    /// Over an opened store.
+    #[must_use]
+    pub fn new(store: Store<Auth>) -> Self {
+        Self { store }
+    }
+
+    /// Runs a verb; answers when it is durable.
+    ///
+    /// # Errors
+    /// The verb's refusal, or what the store says.
+    pub async fn run<V: Verb>(&self, call: &Call, verb: V) -> Result<V::Out, Error> {
+        let call = call.clone();
+        let run = move |rows: &mut (dyn Rows + '_), now: Timestamp| tx::run(rows, &call, now, &verb);
+        self.store.write(run).await.map_err(refusal)
+    }
+
+    /// Runs a query. A refusal is durable in the audit log before it is answered.
+    ///
+    /// # Errors
+    /// The query's refusal, or what the store says.
+    pub async fn ask<Q: Query>(&self, call: &Call, query: Q) -> Result<Q::Out, Error> {
+        let call = call.clone();
+        let run = move |rows: &mut (dyn Rows + '_), now: Timestamp| tx::ask(rows, &call, now, &query);
+        self.store.read(run).await.map_err(refusal)
+    }
+
+    /// Records the refusal of a known principal before any verb (gate 1).
+    ///
+    /// # Errors
+    /// What the store says: then the call fails so.
+    pub async fn record_refusal(&self, call: &Call, refusal: &Error) -> Result<(), Error> {
+        let outcome = Outcome::Refused(refusal.reason());
+        self.store.record(vec![Entry::new(call.origin.clone(), call.action.clone(), outcome)]).await
+    }
+
+    /// Finishes what is queued and ends the store's threads.
+    pub async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+fn refusal(halt: Halt<Auth>) -> Error {
+    match halt {
+        Halt::Refused(error) => error,
+        Halt::Unresolved(never) => match never {},
+    }
+}
+
+type Found<T> = Result<T, Stop>;
+
+/// What an engine reads. Everything a decision rests on is read here, in the deciding transaction.
+pub trait Rows: Sealed {
+    /// The numbers given out last.
+    fn counters(&self) -> Found<Counters>;
+    /// All stored generations of a role, newest first.
+    fn role_tokens(&self, role: Role) -> Found<Vec<RoleToken>>;
+    /// One role token.
+    fn role_token(&self, hash: &Hash) -> Found<Option<RoleToken>>;
+    /// The stored answer to a rotation.
+    fn answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Answer>>;
+    /// An account.
+    fn owner(&self, id: &OwnerId) -> Found<Option<Owner>>;
+    /// Whether any account can sign in.
+    fn any_active_owner(&self) -> Found<bool>;
+    /// What a source said of an owner.
+    fn applied(&self, source: Source, owner: &OwnerId) -> Found<Option<Applied>>;
+    /// An owner session.
+    fn owner_session(&self, id: &OwnerSessionId) -> Found<Option<OwnerSession>>;
+    /// How many of an owner's sessions have not ended at `now`, of those issued from `from` on.
+    fn living_sessions(&self, owner: &OwnerId, from: u64, now: Timestamp) -> Found<u64>;
+    /// An access token.
+    fn access(&self, hash: &Hash) -> Found<Option<Access>>;
+    /// A refresh token.
+    fn refresh_token(&self, hash: &Hash) -> Found<Option<RefreshToken>>;
+    /// A project.
+    fn project(&self, id: &ProjectId) -> Found<Option<Project>>;
+    /// A project by its name.
+    fn project_named(&self, name: &ProjectName) -> Found<Option<Project>>;
+    /// The project that a request made.
+    fn project_of_request(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Project>>;
+    /// How many projects an owner has made.
+    fn projects_made_by(&self, owner: &OwnerId) -> Found<u64>;
+    /// Whether an owner is a member.
+    fn is_member(&self, project: &ProjectId, owner: &OwnerId) -> Found<bool>;
+    /// Projects by name, all or those with this member.
+    fn projects(&self, member: Option<&OwnerId>, after: Option<&str>, limit: u32) -> Found<Vec<Project>>;
+    /// A part of the revocation log.
+    fn revocations(&self, after: u64, limit: u32) -> Found<Vec<Revocation>>;
+    /// The last row of the log that is older than `at`; 0 if none is.
+    fn revocations_before(&self, at: Timestamp) -> Found<u64>;
+    /// What has ended at `now`, but for the log.
+    fn due(&self, now: Timestamp, limit: u32) -> Found<Vec<Due>>;
+}
+
+/// Only engines of this crate have rows.
+pub trait Sealed {}
+
+/// Numbers that only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// The last issuance number.
+    pub issuance: u64,
+    /// The last row of the revocation log.
+    pub revocation: u64,
+    /// The last row of the log that was dropped.
+    pub pruned: u64,
+}
+
+/// The name of a read, for engines that load before they run.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// [`Rows::counters`].
+    Counters,
+    /// [`Rows::role_tokens`].
+    RoleTokens(Role),
+    /// [`Rows::role_token`].
+    RoleToken(Hash),
+    /// [`Rows::answer`].
+    Answer(OwnerId, RequestId),
+    /// [`Rows::owner`].
+    Owner(OwnerId),
+    /// [`Rows::any_active_owner`].
+    AnyActiveOwner,
+    /// [`Rows::applied`].
+    Applied(Source, OwnerId),
+    /// [`Rows::owner_session`].
+    OwnerSession(OwnerSessionId),
+    /// [`Rows::living_sessions`].
+    LivingSessions(OwnerId),
+    /// [`Rows::access`].
+    Access(Hash),
+    /// [`Rows::refresh_token`].
+    RefreshToken(Hash),
+    /// [`Rows::project`].
+    Project(ProjectId),
+    /// [`Rows::project_named`].
+    ProjectNamed(ProjectName),
+    /// [`Rows::project_of_request`].
+    ProjectOfRequest(OwnerId, RequestId),
+    /// [`Rows::projects_made_by`].
+    ProjectsMadeBy(OwnerId),
+    /// [`Rows::is_member`].
+    Member(ProjectId, OwnerId),
+    /// [`Rows::projects`].
+    Projects(Option<OwnerId>, Option<String>),
+    /// [`Rows::revocations`].
+    Revocations(u64),
+    /// [`Rows::revocations_before`].
+    RevocationsBefore(Timestamp),
+    /// [`Rows::due`].
+    Due,
+}
+
+/// One planned write. Each meets exactly the rows that it was planned on, or the store is broken. Its
+/// fields are the crate's own: outside, only [`Tx`] plans changes.
+#[derive(Clone, Debug)]
+pub struct Change(pub(crate) Planned);
+
+/// The writes there are.
+#[derive(Clone, Debug)]
+pub(crate) enum Planned {
+    Counters { from: Counters, to: Counters },
+    InsertRoleToken(RoleToken),
+    EndRoleToken(Hash),
+    LimitRoleToken { hash: Hash, valid_until: Timestamp },
+    PutAnswer { replaces: bool, answer: Answer },
+    InsertOwner(Owner),
+    UpdateOwner { was: u64, owner: Owner },
+    Rehash { owner: OwnerId, version: u64, hash: PasswordHash },
+    PutApplied { replaces: bool, applied: Applied },
+    InsertOwnerSession(OwnerSession),
+    EndOwnerSession { id: OwnerSessionId, at: Timestamp },
+    CountRefresh { id: OwnerSessionId, was: u32 },
+    InsertAccess(Access),
+    InsertRefresh(RefreshToken),
+    UseRefresh { hash: Hash, answer: Successor },
+    SpendRefresh(Hash),
+    InsertProject(Project),
+    InsertMember { project: ProjectId, owner: OwnerId, at: Timestamp },
+    Revoke(Revocation),
+    Clear(Due),
+}
+
+/// The keys that a miss-injecting engine has loaded.
+pub(crate) type Loaded = BTreeSet<Key>;

@@ -1,0 +1,397 @@
+//! [`View`] and [`Tx`]: reads, decisions, planned writes, audit rows.
+
+use std::{ops::Deref, sync::Arc};
+
+use interlock_kit::{
+    clock::Timestamp,
+    error::Error,
+    store::{
+        Ran,
+        audit::{Entry, Outcome},
+    },
+};
+use interlock_proto::credential::Hash;
+
+use crate::{
+    accounts::Source,
+    caller::Call,
+    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    owner::{Applied, Owner, Standing},
+    owner_session::{Access, OwnerSession, RefreshState, RefreshToken, Successor},
+    password::PasswordHash,
+    policy::{self, Act, OwnerPermit, OwnerSessionPermit, ProjectPermit, RoleTokenPermit, SweepPermit},
+    project::Project,
+    revocation::{Revocation, Subject},
+    role_token::{Answer, Role, RoleToken},
+    store::{Auth, Change, Counters, Planned, Query, Rows, Stop, Verb},
+    sweep::Due,
+};
+
+type Found<T> = Result<T, Stop>;
+
+/// The reading side of one transaction.
+pub struct View<'t> {
+    rows: &'t (dyn Rows + 't),
+    call: &'t Call,
+    now: Timestamp,
+}
+
+/// One transaction of one verb. Writes are planned, and applied where the verb returns `Ok`.
+pub struct Tx<'t> {
+    view: View<'t>,
+    changes: Vec<Planned>,
+    counters: Option<(Counters, Counters)>,
+    entry: Entry,
+    recorded: Option<Entry>,
+}
+
+impl std::fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Tx<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tx").field("now", &self.view.now).field("changes", &self.changes.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'t> Deref for Tx<'t> {
+    type Target = View<'t>;
+
+    fn deref(&self) -> &View<'t> {
+        &self.view
+    }
+}
+
+/// Runs a verb once.
+pub(super) fn run<V: Verb>(rows: &(dyn Rows + '_), call: &Call, now: Timestamp, verb: &V) -> Ran<Auth, V::Out> {
+    let view = View { rows, call, now };
+    let entry = Entry::new(Arc::clone(&call.origin), call.action.clone(), Outcome::Done);
+    let mut tx = Tx { view, changes: Vec::new(), counters: None, entry, recorded: None };
+    let result = verb.run(&mut tx);
+    let Tx { mut changes, counters, entry, recorded, .. } = tx;
+    match result {
+        Ok(out) => {
+            assert!(changes.is_empty() || recorded.is_some() || is_sweep(&changes), "a change without its audit row");
+            if let Some((from, to)) = counters {
+                changes.push(Planned::Counters { from, to });
+            }
+            let changes = changes.into_iter().map(Change).collect();
+            Ran { result: Ok(out), changes, audit: recorded.into_iter().collect() }
+        }
+        Err(stop) => {
+            let audit = refused(&stop, entry).into_iter().collect();
+            Ran { result: Err(stop), changes: Vec::new(), audit }
+        }
+    }
+}
+
+/// Runs a query once.
+pub(super) fn ask<Q: Query>(rows: &(dyn Rows + '_), call: &Call, now: Timestamp, query: &Q) -> Ran<Auth, Q::Out> {
+    let mut view = View { rows, call, now };
+    let result = query.run(&mut view);
+    let entry = Entry::new(Arc::clone(&call.origin), call.action.clone(), Outcome::Done);
+    let audit = result.as_ref().err().and_then(|stop| refused(stop, entry)).into_iter().collect();
+    Ran { result, changes: Vec::new(), audit }
+}
+
+fn is_sweep(changes: &[Planned]) -> bool {
+    changes.iter().all(|change| matches!(change, Planned::Clear(_)))
+}
+
+/// The audit row of a refusal. Refusals of nobody are counted elsewhere: a flood must not fill the log.
+fn refused(stop: &Stop, entry: Entry) -> Option<Entry> {
+    match stop {
+        Stop::Refused(error) if !entry.origin.principal.is_empty() => {
+            Some(Entry { outcome: Outcome::Refused(error.reason()), ..entry })
+        }
+        Stop::Refused(_) | Stop::Miss(_) | Stop::Unresolved(_) | Stop::Fault(_) => None,
+    }
+}
+
+impl View<'_> {
+    /// The instant of this transaction.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The call.
+    #[must_use]
+    pub fn call(&self) -> &Call {
+        self.call
+    }
+
+    /// Whether the caller may do this.
+    ///
+    /// # Errors
+    /// The refusal of [`policy::decide`].
+    pub fn authorize(&self, act: Act) -> Result<(), Error> {
+        policy::decide(&self.call.caller, act, self.now)
+    }
+
+    pub(crate) fn counters(&self) -> Found<Counters> {
+        self.rows.counters()
+    }
+
+    pub(crate) fn role_tokens(&self, role: Role) -> Found<Vec<RoleToken>> {
+        self.rows.role_tokens(role)
+    }
+
+    pub(crate) fn role_token(&self, hash: &Hash) -> Found<Option<RoleToken>> {
+        self.rows.role_token(hash)
+    }
+
+    pub(crate) fn answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Answer>> {
+        self.rows.answer(owner, request)
+    }
+
+    pub(crate) fn owner(&self, id: &OwnerId) -> Found<Option<Owner>> {
+        self.rows.owner(id)
+    }
+
+    pub(crate) fn any_active_owner(&self) -> Found<bool> {
+        self.rows.any_active_owner()
+    }
+
+    pub(crate) fn applied(&self, source: Source, owner: &OwnerId) -> Found<Option<Applied>> {
+        self.rows.applied(source, owner)
+    }
+
+    /// What is known of whoever `id` names. `local` and `system` sign in nowhere and enter nothing.
+    pub(crate) fn standing(&self, id: &OwnerId) -> Found<Standing> {
+        let (active, administrator) = match id.as_str() {
+            "admin" => (true, true),
+            "user" => (true, false),
+            "local" | "system" => (false, false),
+            _ => self.rows.owner(id)?.map_or((false, false), |o| (o.active, policy::is_session_root(&o.roles))),
+        };
+        Ok(Standing { id: id.clone(), active, administrator })
+    }
+
+    pub(crate) fn session_and_owner(&self, id: &OwnerSessionId) -> Found<Option<(OwnerSession, Owner)>> {
+        let Some(session) = self.rows.owner_session(id)? else { return Ok(None) };
+        let owner = self.rows.owner(&session.owner)?;
+        Ok(owner.map(|owner| (session, owner)))
+    }
+
+    pub(crate) fn living_sessions(&self, owner: &Owner) -> Found<u64> {
+        self.rows.living_sessions(&owner.id, owner.sessions_from, self.now)
+    }
+
+    pub(crate) fn access(&self, hash: &Hash) -> Found<Option<Access>> {
+        self.rows.access(hash)
+    }
+
+    pub(crate) fn refresh_token(&self, hash: &Hash) -> Found<Option<RefreshToken>> {
+        self.rows.refresh_token(hash)
+    }
+
+    pub(crate) fn project(&self, id: &ProjectId) -> Found<Option<Project>> {
+        self.rows.project(id)
+    }
+
+    pub(crate) fn project_named(&self, name: &ProjectName) -> Found<Option<Project>> {
+        self.rows.project_named(name)
+    }
+
+    pub(crate) fn project_of_request(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Project>> {
+        self.rows.project_of_request(owner, request)
+    }
+
+    pub(crate) fn projects_made_by(&self, owner: &OwnerId) -> Found<u64> {
+        self.rows.projects_made_by(owner)
+    }
+
+    pub(crate) fn is_member(&self, project: &ProjectId, owner: &OwnerId) -> Found<bool> {
+        self.rows.is_member(project, owner)
+    }
+
+    pub(crate) fn projects(&self, member: Option<&OwnerId>, after: Option<&str>, limit: u32) -> Found<Vec<Project>> {
+        self.rows.projects(member, after, limit)
+    }
+
+    pub(crate) fn revocations(&self, after: u64, limit: u32) -> Found<Vec<Revocation>> {
+        self.rows.revocations(after, limit)
+    }
+
+    pub(crate) fn revocations_before(&self, at: Timestamp) -> Found<u64> {
+        self.rows.revocations_before(at)
+    }
+
+    pub(crate) fn due(&self, limit: u32) -> Found<Vec<Due>> {
+        self.rows.due(self.now, limit)
+    }
+}
+
+/// Who is asked about, for the audit row.
+impl Tx<'_> {
+    /// The resource.
+    pub(crate) fn concerning(&mut self, subject: &str) {
+        subject.clone_into(&mut self.entry.subject);
+    }
+
+    /// The project.
+    pub(crate) fn within(&mut self, project: &str) {
+        project.clone_into(&mut self.entry.scope);
+    }
+
+    /// The principal, where only the verb finds out who it is (or claims to be).
+    pub(crate) fn attribute(&mut self, principal: &str, role: &str) {
+        let origin = Arc::make_mut(&mut self.entry.origin);
+        principal.clone_into(&mut origin.principal);
+        role.clone_into(&mut origin.role);
+    }
+
+    /// The credential, where only the verb finds it.
+    pub(crate) fn present(&mut self, credential: &CredentialId) {
+        credential.as_str().clone_into(&mut Arc::make_mut(&mut self.entry.origin).credential_id);
+    }
+
+    /// Plans the one audit row of what was done.
+    pub(crate) fn audit(&mut self, outcome: Outcome, detail: impl Into<String>) {
+        assert!(self.recorded.is_none(), "a verb records what it did once");
+        self.recorded = Some(Entry { outcome, detail: detail.into(), ..self.entry.clone() });
+    }
+}
+
+/// Decisions that leave a permit.
+impl Tx<'_> {
+    pub(crate) fn authorize_role_tokens(&self, act: Act) -> Result<RoleTokenPermit, Error> {
+        policy::role_tokens(&self.call.caller, act, self.now)
+    }
+
+    pub(crate) fn authorize_owners(&self) -> Result<OwnerPermit, Error> {
+        policy::owners(&self.call.caller, self.now)
+    }
+
+    pub(crate) fn authorize_project(&self, act: Act, project: &ProjectId) -> Result<ProjectPermit, Error> {
+        policy::project(&self.call.caller, act, project, self.now)
+    }
+
+    pub(crate) fn authorize_sweep(&self) -> Result<SweepPermit, Error> {
+        policy::sweep(&self.call.caller, self.now)
+    }
+}
+
+/// Numbers.
+impl Tx<'_> {
+    fn numbers(&mut self) -> Found<&mut Counters> {
+        if self.counters.is_none() {
+            let stored = self.view.rows.counters()?;
+            self.counters = Some((stored, stored));
+        }
+        Ok(self.counters.as_mut().map(|(_, to)| to).expect("set above"))
+    }
+
+    /// The next issuance number.
+    pub(crate) fn issue(&mut self) -> Found<u64> {
+        let counters = self.numbers()?;
+        counters.issuance += 1;
+        Ok(counters.issuance)
+    }
+
+    /// The next row of the revocation log: all of `subject`'s credentials that were issued up to now. To
+    /// verifiers it says *ask again*; what ends is said by the other writes of the verb.
+    pub(crate) fn revoke(&mut self, subject: Subject) -> Found<Revocation> {
+        let at = self.now;
+        let counters = self.numbers()?;
+        counters.revocation += 1;
+        let row = Revocation { sequence: counters.revocation, issued_before: counters.issuance + 1, subject, at };
+        self.changes.push(Planned::Revoke(row.clone()));
+        Ok(row)
+    }
+}
+
+/// Writes. Each takes the permit that the decision left, and checks that it is for this row.
+impl Tx<'_> {
+    /// Stores a role token.
+    pub fn insert_role_token(&mut self, _permit: &RoleTokenPermit, token: RoleToken) {
+        self.changes.push(Planned::InsertRoleToken(token));
+    }
+
+    pub(crate) fn end_role_token(&mut self, _permit: &RoleTokenPermit, token: &RoleToken) {
+        self.changes.push(Planned::EndRoleToken(token.hash));
+    }
+
+    pub(crate) fn limit_role_token(&mut self, _permit: &RoleTokenPermit, token: &RoleToken, valid_until: Timestamp) {
+        self.changes.push(Planned::LimitRoleToken { hash: token.hash, valid_until });
+    }
+
+    pub(crate) fn put_answer(&mut self, _permit: &RoleTokenPermit, replaces: bool, answer: Answer) {
+        self.changes.push(Planned::PutAnswer { replaces, answer });
+    }
+
+    pub(crate) fn insert_owner(&mut self, _permit: &OwnerPermit, owner: Owner) {
+        self.changes.push(Planned::InsertOwner(owner));
+    }
+
+    pub(crate) fn update_owner(&mut self, _permit: &OwnerPermit, was: u64, owner: Owner) {
+        assert!(owner.version == was + 1, "an edit is the next version");
+        self.changes.push(Planned::UpdateOwner { was, owner });
+    }
+
+    pub(crate) fn put_applied(&mut self, _permit: &OwnerPermit, replaces: bool, applied: Applied) {
+        self.changes.push(Planned::PutApplied { replaces, applied });
+    }
+
+    pub(crate) fn rehash(&mut self, permit: &OwnerSessionPermit, owner: &Owner, hash: PasswordHash) {
+        assert!(permit.covers_owner(&owner.id), "a permit for another owner");
+        self.changes.push(Planned::Rehash { owner: owner.id.clone(), version: owner.version, hash });
+    }
+
+    pub(crate) fn insert_owner_session(&mut self, permit: &OwnerSessionPermit, session: OwnerSession) {
+        assert!(permit.covers(&session.id) && permit.covers_owner(&session.owner), "a permit for another session");
+        self.changes.push(Planned::InsertOwnerSession(session));
+    }
+
+    pub(crate) fn end_owner_session(&mut self, permit: &OwnerSessionPermit, session: &OwnerSession) {
+        assert!(permit.covers(&session.id), "a permit for another session");
+        self.changes.push(Planned::EndOwnerSession { id: session.id.clone(), at: self.now });
+    }
+
+    pub(crate) fn count_refresh(&mut self, permit: &OwnerSessionPermit, session: &OwnerSession) {
+        assert!(permit.covers(&session.id), "a permit for another session");
+        self.changes.push(Planned::CountRefresh { id: session.id.clone(), was: session.refreshes });
+    }
+
+    pub(crate) fn insert_access(&mut self, permit: &OwnerSessionPermit, access: Access) {
+        assert!(permit.covers(&access.session), "a permit for another session");
+        self.changes.push(Planned::InsertAccess(access));
+    }
+
+    pub(crate) fn insert_refresh(&mut self, permit: &OwnerSessionPermit, token: RefreshToken) {
+        assert!(permit.covers(&token.session) && token.state == RefreshState::Fresh, "a permit for another session");
+        self.changes.push(Planned::InsertRefresh(token));
+    }
+
+    pub(crate) fn use_refresh(&mut self, permit: &OwnerSessionPermit, token: &RefreshToken, answer: Successor) {
+        assert!(permit.covers(&token.session), "a permit for another session");
+        self.changes.push(Planned::UseRefresh { hash: token.hash, answer });
+    }
+
+    pub(crate) fn spend_refresh(&mut self, permit: &OwnerSessionPermit, token: &RefreshToken) {
+        assert!(permit.covers(&token.session), "a permit for another session");
+        self.changes.push(Planned::SpendRefresh(token.hash));
+    }
+
+    pub(crate) fn insert_project(&mut self, permit: &ProjectPermit, project: Project) {
+        assert!(permit.covers(&project.id), "a permit for another project");
+        self.changes.push(Planned::InsertProject(project));
+    }
+
+    pub(crate) fn insert_member(&mut self, permit: &ProjectPermit, project: &ProjectId, owner: &OwnerId) {
+        assert!(permit.covers(project), "a permit for another project");
+        self.changes.push(Planned::InsertMember { project: project.clone(), owner: owner.clone(), at: self.now });
+    }
+
+    pub(crate) fn clear(&mut self, _permit: &SweepPermit, due: Due) -> Found<()> {
+        if let Due::Revocations(through) = due {
+            self.numbers()?.pruned = through;
+        }
+        self.changes.push(Planned::Clear(due));
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! What has ended is cleared away, a bounded number at a time.
+//!
+//! Nothing depends on a sweep: every rule compares instants when it decides. So clearing is no change of
+//! state that anyone can see, and leaves no audit row.
+
+use interlock_proto::credential::Hash;
+
+use crate::{
+    ids::{OwnerId, OwnerSessionId, RequestId},
+    limits,
+    owner_session::RefreshState,
+    policy::Act,
+    store::{Query, Stop, Tx, Verb, View},
+};
+
+/// Something that may be cleared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// A role token whose grace is over.
+    RoleToken(Hash),
+    /// An owner session that has ended or was ended, with all its tokens.
+    OwnerSession(OwnerSessionId),
+    /// An access token that has ended.
+    Access(Hash),
+    /// The sealed answer to a refresh whose window is over. The token stays, to know a replay.
+    Successor(Hash),
+    /// The sealed answer to a rotation that is no longer given.
+    Answer(OwnerId, RequestId),
+    /// Rows of the revocation log up to and with this one.
+    Revocations(u64),
+}
+
+/// Finds what may be cleared, at most [`limits::SWEEP_MAX`] things. By the host only.
+#[derive(Clone, Copy, Debug)]
+pub struct FindDue;
+
+impl Query for FindDue {
+    type Out = Vec<Due>;
+
+    fn run(&self, view: &mut View<'_>) -> Result<Vec<Due>, Stop> {
+        view.authorize(Act::Sweep)?;
+        let mut due = view.due(limits::SWEEP_MAX)?;
+        let counters = view.counters()?;
+        let by_number = counters.revocation.saturating_sub(limits::REVOCATIONS_MAX);
+        let by_age = view.revocations_before(view.now().before(limits::REVOCATION_AGE))?;
+        let through = by_number.max(by_age);
+        if through > counters.pruned {
+            due.push(Due::Revocations(through));
+        }
+        Ok(due)
+    }
+}
+
+/// Clears one thing, if it still may be.
+#[derive(Clone, Debug)]
+pub struct Clear {
+    /// What [`FindDue`] found.
+    pub due: Due,
+}
+
+impl Verb for Clear {
+    /// Whether it was cleared.
+    type Out = bool;
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<bool, Stop> {
+        let permit = tx.authorize_sweep()?;
+        let now = tx.now();
+        let still = match &self.due {
+            Due::RoleToken(hash) => {
+                tx.role_token(hash)?.is_some_and(|t| t.valid_until.is_some_and(|end| end.is_over(now)))
+            }
+            Due::OwnerSession(id) => match tx.session_and_owner(id)? {
+                Some((session, owner)) => session.is_ended(&owner) || session.expires_at.is_over(now),
+                None => false,
+            },
+            Due::Access(hash) => tx.access(hash)?.is_some_and(|a| a.expires_at.is_over(now)),
+            Due::Successor(hash) => tx.refresh_token(hash)?.is_some_and(
+                |t| matches!(t.state, RefreshState::Used(answer) if answer.ends_at().is_over(now)),
+            ),
+            Due::Answer(owner, request) => tx.answer(owner, request)?.is_some_and(|a| a.ends_at.is_over(now)),
+            Due::Revocations(through) => {
+                let counters = tx.counters()?;
+                *through > counters.pruned && *through <= counters.revocation
+            }
+        };
+        if still {
+            tx.clear(&permit, self.due.clone())?;
+        }
+        Ok(still)
+    }
+}

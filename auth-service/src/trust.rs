@@ -1,0 +1,178 @@
+//! What verifiers ask: is this credential good, and may this owner enter that project.
+//!
+//! A verdict and the revocation sequence that it was made at are read from one snapshot: a verifier
+//! compares that sequence with the revocations it has applied, so that a slow answer never brings back
+//! what was revoked (DESIGN 6).
+
+use interlock_kit::clock::Timestamp;
+use interlock_proto::credential::{Credential, Hash, Kind};
+
+use crate::{
+    caller::{Principal, Proof},
+    ids::{CredentialId, OwnerId, ProjectId},
+    owner::Owner,
+    owner_session::{Access, OwnerSession},
+    policy::{self, Act},
+    project,
+    role_token::RoleToken,
+    store::{Query, Stop, View},
+};
+
+/// A credential that a shell has made and a verb is to store: everything but the secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewCredential {
+    /// Its public handle.
+    pub id: CredentialId,
+    /// What it is for.
+    pub kind: Kind,
+    /// The SHA-256 of its text.
+    pub hash: Hash,
+    /// Its first and last four characters.
+    pub masked: String,
+}
+
+impl NewCredential {
+    /// What may be stored of `credential`.
+    #[must_use]
+    pub fn of(credential: &Credential, id: CredentialId) -> Self {
+        Self { id, kind: credential.kind(), hash: credential.hash(), masked: credential.masked() }
+    }
+}
+
+/// What is known of a presented credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Validation {
+    /// It is good.
+    Valid(Verdict),
+    /// It was, until it ended by itself: `TOKEN_EXPIRED`. Who it was is for the audit row.
+    Expired(Box<Principal>),
+    /// Unknown, revoked, of a deactivated owner, or of a kind that proves nobody:
+    /// `PROVIDER_AUTH_FAILED`.
+    Refused,
+}
+
+/// A good credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whom it proves.
+    pub principal: Principal,
+    /// The revocation sequence that this was read at.
+    pub sequence: u64,
+}
+
+/// Gate 1 of this service: who presents this credential? Holding it is the right to ask.
+#[derive(Clone, Debug)]
+pub struct Authenticate {
+    /// SHA-256 of the credential's text.
+    pub hash: Hash,
+}
+
+impl Query for Authenticate {
+    type Out = Validation;
+
+    fn run(&self, view: &mut View<'_>) -> Result<Validation, Stop> {
+        verdict(view, &self.hash)
+    }
+}
+
+/// `TrustService.Validate`: the same for a verifier. Services only.
+#[derive(Clone, Debug)]
+pub struct Validate {
+    /// SHA-256 of the credential's text.
+    pub hash: Hash,
+}
+
+impl Query for Validate {
+    type Out = Validation;
+
+    fn run(&self, view: &mut View<'_>) -> Result<Validation, Stop> {
+        view.authorize(Act::Verify)?;
+        verdict(view, &self.hash)
+    }
+}
+
+/// `TrustService.CheckMembership`. Services only.
+#[derive(Clone, Debug)]
+pub struct CheckMembership {
+    /// Who.
+    pub owner: OwnerId,
+    /// Where.
+    pub project: ProjectId,
+}
+
+/// Whether an owner may enter a project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The project exists and the owner may enter it.
+    pub member: bool,
+    /// The revocation sequence that this was read at.
+    pub sequence: u64,
+}
+
+impl Query for CheckMembership {
+    type Out = Membership;
+
+    fn run(&self, view: &mut View<'_>) -> Result<Membership, Stop> {
+        view.authorize(Act::Verify)?;
+        let sequence = view.counters()?.revocation;
+        let standing = view.standing(&self.owner)?;
+        let member = project::may_enter(view, &standing, &self.project)?;
+        Ok(Membership { member, sequence })
+    }
+}
+
+/// Reads what a credential proves, together with the sequence it was read at.
+pub(crate) fn verdict(view: &View<'_>, hash: &Hash) -> Result<Validation, Stop> {
+    let sequence = view.counters()?.revocation;
+    if let Some(access) = view.access(hash)? {
+        return Ok(of_access(view, &access)?.map_or(Validation::Refused, |p| timed(p, sequence, view.now())));
+    }
+    let token = view.role_token(hash)?;
+    Ok(token.map_or(Validation::Refused, |t| timed(of_role_token(&t), sequence, view.now())))
+}
+
+fn timed(principal: Principal, sequence: u64, now: Timestamp) -> Validation {
+    if principal.expires_at.is_some_and(|end| end.is_over(now)) {
+        Validation::Expired(Box::new(principal))
+    } else {
+        Validation::Valid(Verdict { principal, sequence })
+    }
+}
+
+fn of_role_token(token: &RoleToken) -> Principal {
+    Principal {
+        proof: Proof::RoleToken { generation: token.generation },
+        credential_id: token.id.clone(),
+        owner_id: token.role.owner(),
+        role: token.role,
+        roles: vec![token.role.text().to_owned()],
+        // The admin token meets the root condition (DESIGN 14.1).
+        session_root: token.role == crate::role_token::Role::Admin,
+        issuance: token.issuance,
+        expires_at: token.valid_until,
+        elevated_until: None,
+    }
+}
+
+/// `None` where the owner session was ended or its owner may not act.
+fn of_access(view: &View<'_>, access: &Access) -> Result<Option<Principal>, Stop> {
+    let Some((session, owner)) = view.session_and_owner(&access.session)? else { return Ok(None) };
+    if session.is_ended(&owner) {
+        return Ok(None);
+    }
+    Ok(Some(of_session(access, &session, &owner)))
+}
+
+fn of_session(access: &Access, session: &OwnerSession, owner: &Owner) -> Principal {
+    Principal {
+        proof: Proof::OwnerSession { session: session.id.clone() },
+        credential_id: access.id.clone(),
+        owner_id: owner.id.clone(),
+        role: owner.role(),
+        roles: owner.roles.clone(),
+        session_root: policy::is_session_root(&owner.roles),
+        issuance: access.issuance,
+        expires_at: Some(access.expires_at),
+        elevated_until: None,
+    }
+}

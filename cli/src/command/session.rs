@@ -1,0 +1,282 @@
+//! `session create|list|get|attach|stream|close`.
+
+use std::io::IsTerminal as _;
+
+use interlock_client::{Event, EventKind, From as Start, Session as Found, StreamItem};
+use serde_json::{Value, json};
+
+use crate::{
+    args::Common,
+    command::signed_in,
+    context::Caller,
+    failure::Failure,
+    output::{Format, instant, table},
+};
+
+/// What to do with sessions.
+#[derive(Debug, clap::Subcommand)]
+pub enum Session {
+    /// Make a session; with an agent, attach it at once.
+    Create {
+        /// A name, unique among your living sessions.
+        #[arg(default_value = "")]
+        name: String,
+        /// Attach to this agent, in the project of `--project`.
+        #[arg(long)]
+        agent: Option<String>,
+    },
+    /// List your sessions, newest first.
+    List,
+    /// Show one session.
+    Get {
+        /// The session, by name or id.
+        session: String,
+    },
+    /// Bind a session to an agent and the project of `--project`.
+    Attach {
+        /// The session, by name or id.
+        session: String,
+        /// The agent.
+        #[arg(long)]
+        agent: String,
+    },
+    /// Follow a session's log.
+    Stream {
+        /// The session, by name or id.
+        session: String,
+        /// Start after this sequence number.
+        #[arg(long, default_value_t = 0, conflicts_with = "resume")]
+        after: u64,
+        /// Start where this client stopped reading, and remember how far it comes.
+        #[arg(long)]
+        resume: bool,
+        /// End when everything that is stored has been printed.
+        #[arg(long)]
+        no_follow: bool,
+    },
+    /// End a session.
+    Close {
+        /// The session, by name or id.
+        session: String,
+        /// End it although its jobs are in flight: queued ones are cancelled, running ones asked.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Does it.
+///
+/// # Errors
+/// What gateway-service refuses.
+pub async fn run(session: Session, common: &Common) -> Result<(), Failure> {
+    let caller = signed_in(common)?;
+    match session {
+        Session::Create { name, agent } => create(&caller, &name, agent.as_deref(), common).await,
+        Session::List => {
+            let found = caller.gateway().sessions().list().await?;
+            let rows: Vec<_> = found.iter().map(row).collect();
+            let heading = ["ID", "NAME", "STATE", "AGENT", "PROJECT", "EPOCH", "IN FLIGHT"];
+            Ok(common.output.print(&table(&heading, &rows), &Value::Array(found.iter().map(shown).collect()))?)
+        }
+        Session::Get { session } => {
+            let id = resolve(&caller, &session).await?;
+            let found = caller.scoped().await?.sessions().get(&id).await?;
+            Ok(common.output.print(&described(&found), &shown(&found))?)
+        }
+        Session::Attach { session, agent } => {
+            let id = resolve(&caller, &session).await?;
+            let project = caller.project_id().await?;
+            let attached = caller.scoped().await?.sessions().attach(&id, &agent, &project).await?;
+            let mut json = shown(&attached.session);
+            json["changed"] = attached.changed.into();
+            Ok(common.output.print(&described(&attached.session), &json)?)
+        }
+        Session::Stream { session, after, resume, no_follow } => {
+            let id = resolve(&caller, &session).await?;
+            let from = if resume { Start::Cursor } else { Start::After(after) };
+            stream(&caller, &id, from, no_follow, common.output).await
+        }
+        Session::Close { session, force } => {
+            let id = resolve(&caller, &session).await?;
+            let closed = caller.scoped().await?.sessions().close(&id, force).await?;
+            if closed.gone {
+                caller.jar.forget(&id)?;
+            }
+            let text = if closed.gone {
+                format!("{id} is gone")
+            } else {
+                format!("{id} is closing; it waits for {} jobs", closed.jobs_in_flight)
+            };
+            let json = json!({ "session_id": id, "gone": closed.gone, "jobs_in_flight": closed.jobs_in_flight });
+            Ok(common.output.print(&text, &json)?)
+        }
+    }
+}
+
+async fn create(caller: &Caller, name: &str, agent: Option<&str>, common: &Common) -> Result<(), Failure> {
+    // Named before anything is made, so that a wrong project leaves no half-made session behind.
+    let project = if agent.is_some() { Some(caller.project_id().await?) } else { None };
+    let created = caller.gateway().sessions().create(name).await?;
+    if let Some(cookie) = &created.cookie {
+        caller.jar.keep(cookie)?;
+    }
+    let mut session = created.session;
+    if let (Some(agent), Some(project)) = (agent, &project) {
+        let gateway = caller.gateway().with_project(project.clone());
+        session = gateway.sessions().attach(&session.session_id, agent, project).await?.session;
+    }
+    let mut json = shown(&session);
+    json["client_id"] = created.client_id.into();
+    Ok(common.output.print(&described(&session), &json)?)
+}
+
+/// The id of the session that `name` is the name or the id of.
+///
+/// # Errors
+/// Where the caller has no such session.
+pub async fn resolve(caller: &Caller, name: &str) -> Result<String, Failure> {
+    if name.starts_with("ses_") {
+        return Ok(name.to_owned());
+    }
+    let sessions = caller.gateway().sessions().list().await?;
+    let found = sessions.into_iter().find(|session| session.name == name);
+    found.map(|session| session.session_id).ok_or_else(|| {
+        Failure::local(format!("no session `{name}` of yours")).next("interlock session list")
+    })
+}
+
+async fn stream(
+    caller: &Caller,
+    id: &str,
+    from: Start,
+    no_follow: bool,
+    format: Format,
+) -> Result<(), Failure> {
+    let mut gateway = caller.scoped().await?;
+    let by_cursor = matches!(from, Start::Cursor);
+    if by_cursor {
+        let cookie = caller.jar.of(id)?.ok_or_else(|| {
+            Failure::usage("no cookie of this session is kept here").next("--after N instead of --resume")
+        })?;
+        gateway = gateway.with_cookie(cookie);
+    }
+    let mut events = gateway.sessions().stream(id, from);
+    while let Some(item) = events.next().await {
+        match item? {
+            StreamItem::Event(event) => {
+                format.print(&line(&event), &event_json(&event))?;
+                if by_cursor {
+                    events.ack(event.sequence).await?;
+                }
+            }
+            StreamItem::Gap { from, to } => {
+                format.print(&format!("-- events {from} to {to} are gone --"), &json!({ "gap": [from, to] }))?;
+            }
+            StreamItem::CaughtUp { .. } if no_follow => break,
+            StreamItem::CaughtUp { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+fn row(session: &Found) -> Vec<String> {
+    let (agent, project, epoch) = session.binding.as_ref().map_or_else(
+        || ("-".to_owned(), "-".to_owned(), "0".to_owned()),
+        |b| (b.agent_id.clone(), b.project_id.clone(), b.epoch.to_string()),
+    );
+    vec![
+        session.session_id.clone(),
+        session.name.clone(),
+        session.state.to_string(),
+        agent,
+        project,
+        epoch,
+        session.jobs_in_flight.to_string(),
+    ]
+}
+
+fn described(session: &Found) -> String {
+    let binding = session.binding.as_ref().map_or_else(
+        || "not attached".to_owned(),
+        |b| format!("agent {}, project {}, epoch {}", b.agent_id, b.project_id, b.epoch),
+    );
+    let name = if session.name.is_empty() { String::new() } else { format!(" ({})", session.name) };
+    format!(
+        "{}{name}: {}, {binding}, {} jobs in flight",
+        session.session_id, session.state, session.jobs_in_flight
+    )
+}
+
+fn shown(session: &Found) -> Value {
+    let binding = session.binding.as_ref().map(|b| {
+        json!({ "agent_id": b.agent_id, "project_id": b.project_id, "epoch": b.epoch })
+    });
+    json!({
+        "session_id": session.session_id, "name": session.name, "owner_id": session.owner_id,
+        "state": session.state.to_string(), "binding": binding, "created_at": instant(session.created_at),
+        "last_sequence": session.last_sequence, "jobs_in_flight": session.jobs_in_flight,
+    })
+}
+
+/// One event for people, coloured on a terminal.
+fn line(event: &Event) -> String {
+    let (what, rest) = told(event);
+    let (on, off) = if std::io::stdout().is_terminal() { ("\u{1b}[1m", "\u{1b}[0m") } else { ("", "") };
+    format!("{:>6}  {}  {on}{what}{off}  {rest}", event.sequence, instant(event.occurred_at))
+}
+
+fn told(event: &Event) -> (&'static str, String) {
+    match &event.kind {
+        EventKind::SessionCreated { client_id } => ("session created", client_id.clone()),
+        EventKind::SessionAttached(b) => {
+            ("attached", format!("agent {} project {} epoch {}", b.agent_id, b.project_id, b.epoch))
+        }
+        EventKind::SessionClosing => ("session closing", String::new()),
+        EventKind::JobQueued { job_id } => ("job queued", job_id.clone()),
+        EventKind::JobStarted { job_id, attempt, worker } => {
+            ("job started", format!("{job_id} attempt {attempt} on {worker}"))
+        }
+        EventKind::JobProgress { job_id, data, .. } => {
+            ("progress", format!("{job_id} {}", String::from_utf8_lossy(data).escape_debug()))
+        }
+        EventKind::JobReleased { job_id, attempt, cause } => {
+            ("job released", format!("{job_id} attempt {attempt}: {cause}"))
+        }
+        EventKind::JobCancelRequested { job_id } => ("cancel asked", job_id.clone()),
+        EventKind::JobEnded { job_id, state, cause } => {
+            ("job ended", format!("{job_id} {state} {cause}").trim_end().to_owned())
+        }
+        _ => ("event", "of a kind that this version does not know".to_owned()),
+    }
+}
+
+fn event_json(event: &Event) -> Value {
+    let mut json = json!({
+        "sequence": event.sequence, "occurred_at": instant(event.occurred_at), "project_id": event.project_id,
+        "epoch": event.epoch,
+    });
+    let kind = match &event.kind {
+        EventKind::SessionCreated { client_id } => json!({ "session_created": { "client_id": client_id } }),
+        EventKind::SessionAttached(b) => json!({ "session_attached": {
+            "agent_id": b.agent_id, "project_id": b.project_id, "epoch": b.epoch } }),
+        EventKind::SessionClosing => json!({ "session_closing": {} }),
+        EventKind::JobQueued { job_id } => json!({ "job_queued": { "job_id": job_id } }),
+        EventKind::JobStarted { job_id, attempt, worker } => {
+            json!({ "job_started": { "job_id": job_id, "attempt": attempt, "worker": worker } })
+        }
+        EventKind::JobProgress { job_id, attempt, data } => json!({ "job_progress": {
+            "job_id": job_id, "attempt": attempt, "data": String::from_utf8_lossy(data) } }),
+        EventKind::JobReleased { job_id, attempt, cause } => {
+            json!({ "job_released": { "job_id": job_id, "attempt": attempt, "cause": cause.to_string() } })
+        }
+        EventKind::JobCancelRequested { job_id } => json!({ "job_cancel_requested": { "job_id": job_id } }),
+        EventKind::JobEnded { job_id, state, cause } => {
+            json!({ "job_ended": { "job_id": job_id, "state": state.to_string(), "cause": cause } })
+        }
+        _ => json!({ "unknown": {} }),
+    };
+    if let (Value::Object(all), Value::Object(kind)) = (&mut json, kind) {
+        all.extend(kind);
+    }
+    json
+}

@@ -1,0 +1,169 @@
+//! `login`, `logout`, `whoami`, `status`.
+
+use std::{
+    io::{self, BufRead as _, IsTerminal as _},
+    path::PathBuf,
+};
+
+use interlock_client::Reason;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::{
+    args::Common,
+    command::signed_in,
+    context::Caller,
+    failure::Failure,
+    keep::{read_secret, read_token},
+    output::{instant, instant_or_empty},
+};
+
+/// How to sign in.
+#[derive(Debug, clap::Args)]
+pub struct Login {
+    /// The owner to sign in as.
+    #[arg(required_unless_present = "with_token")]
+    username: Option<String>,
+    /// Read the password from this file instead of the terminal.
+    #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
+    password_file: Option<PathBuf>,
+    /// Read the password from the first line of standard input.
+    #[arg(long)]
+    password_stdin: bool,
+    /// Keep the token in this file as the sign-in, instead of an owner session.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["username", "password_file", "password_stdin"])]
+    with_token: Option<PathBuf>,
+}
+
+/// Signs in and keeps the sign-in.
+///
+/// # Errors
+/// Wrong name or password; a file that cannot be read or written.
+pub async fn login(login: &Login, common: &Common) -> Result<(), Failure> {
+    let caller = Caller::open(common)?;
+    if let Some(file) = &login.with_token {
+        return keep_token(&caller, file, common).await;
+    }
+    let username = login.username.as_deref().unwrap_or_default();
+    let password = password(login, username)?;
+    let session = caller.auth().login(username, &password).await?;
+    caller.sign_in.keep_session(&session)?;
+    let path = caller.sign_in.session_path().display().to_string();
+    let text = format!(
+        "signed in as {} ({}) until {}\nkept in {path}",
+        session.display_name,
+        session.role,
+        instant(session.expires_at)
+    );
+    let json = json!({
+        "username": session.username, "display_name": session.display_name, "role": session.role,
+        "expires_at": instant(session.expires_at), "kept_in": path,
+    });
+    Ok(common.output.print(&text, &json)?)
+}
+
+async fn keep_token(caller: &Caller, file: &std::path::Path, common: &Common) -> Result<(), Failure> {
+    let token = read_token(file)?;
+    let with_token = Common { token_file: Some(file.to_owned()), ..common.clone() };
+    let who = Caller::open(&with_token)?.auth().whoami().await?;
+    caller.sign_in.keep_token(&token)?;
+    let text = format!("acting as {} ({}) from now on", who.owner_id, who.role);
+    Ok(common.output.print(&text, &json!({ "owner_id": who.owner_id, "role": who.role }))?)
+}
+
+fn password(login: &Login, username: &str) -> Result<Zeroizing<String>, Failure> {
+    if let Some(file) = &login.password_file {
+        let text = read_secret(file)?;
+        return Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()));
+    }
+    if login.password_stdin {
+        let mut line = Zeroizing::new(String::new());
+        io::stdin().lock().read_line(&mut line)?;
+        return Ok(Zeroizing::new(line.trim_end_matches(['\r', '\n']).to_owned()));
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage("no terminal to ask for the password on")
+            .next("--password-file FILE or --password-stdin"));
+    }
+    Ok(Zeroizing::new(rpassword::prompt_password(format!("Password of {username}: "))?))
+}
+
+/// Ends the stored session everywhere, then forgets it.
+///
+/// # Errors
+/// Where auth-service cannot be reached: the session is kept then, for another try.
+pub async fn logout(common: &Common) -> Result<(), Failure> {
+    let caller = Caller::open(common)?;
+    let Some(session) = caller.sign_in.session()? else {
+        caller.sign_in.forget()?;
+        return Ok(common.output.print("was not signed in", &json!({ "ended": false }))?);
+    };
+    // The refresh token lives as long as the session does; the access token may have ended before.
+    let reached = caller.auth().logout(&session.refresh_token).await?;
+    caller.sign_in.forget()?;
+    let Some(reached) = reached else {
+        return Ok(common.output.print("signed out; the session had ended before", &json!({ "ended": false }))?);
+    };
+    let text = format!(
+        "signed out; {} verifiers acknowledged, {} waited out, {} streams closed",
+        reached.acknowledged, reached.fenced, reached.streams_closed
+    );
+    let json = json!({
+        "ended": true, "acknowledged": reached.acknowledged, "fenced": reached.fenced,
+        "streams_closed": reached.streams_closed,
+    });
+    Ok(common.output.print(&text, &json)?)
+}
+
+/// Says who the credential stands for.
+///
+/// # Errors
+/// Where there is none, or it is no longer good.
+pub async fn whoami(common: &Common) -> Result<(), Failure> {
+    let caller = signed_in(common)?;
+    let who = caller.auth().whoami().await?;
+    let mut lines = vec![
+        format!("principal      {}", who.owner_id),
+        format!("display name   {}", who.display_name),
+        format!("role           {}", who.role),
+        format!("credential     {}", who.credential_id),
+    ];
+    if let Some(project) = &who.project_id {
+        lines.push(format!("project scope  {project}"));
+        lines.push(format!("scopes         {}", who.scopes.join(" ")));
+    }
+    lines.extend(who.expires_at.map(|at| format!("expires        {}", instant(at))));
+    let json = json!({
+        "owner_id": who.owner_id, "display_name": who.display_name, "role": who.role,
+        "credential_id": who.credential_id, "project_id": who.project_id, "scopes": who.scopes,
+        "expires_at": who.expires_at.map(instant),
+    });
+    Ok(common.output.print(&lines.join("\n"), &json)?)
+}
+
+/// Says whether sign-in is enabled and who is signed in.
+///
+/// # Errors
+/// Where auth-service cannot be reached.
+pub async fn status(common: &Common) -> Result<(), Failure> {
+    let caller = Caller::open(common)?;
+    let status = match caller.auth().sign_in_status().await {
+        // A dead sign-in is an answer here, not a failure.
+        Err(error) if matches!(error.reason(), Some(Reason::ProviderAuthFailed | Reason::TokenExpired)) => {
+            return Ok(common.output.print("Session auth: not signed in", &json!({ "authenticated": false }))?);
+        }
+        answer => answer?,
+    };
+    let text = if status.authenticated {
+        format!("Session auth: {} ({})", status.display_name, status.role)
+    } else if status.enabled {
+        "Session auth: not signed in".to_owned()
+    } else {
+        "Session auth: disabled: no owner can sign in".to_owned()
+    };
+    let json = json!({
+        "enabled": status.enabled, "authenticated": status.authenticated, "username": status.username,
+        "display_name": status.display_name, "role": status.role, "expires_at": instant_or_empty(status.expires_at),
+    });
+    Ok(common.output.print(&text, &json)?)
+}

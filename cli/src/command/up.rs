@@ -1,0 +1,174 @@
+//! `interlock up`: both services in a folder, with everything that a first session needs.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use etcetera::BaseStrategy as _;
+use interlock_client::{Auth, Connection, Credentials, Gateway, Reason, SetAgent, Tls};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    args::Common,
+    command::duration,
+    context::{Context, default_path},
+    failure::Failure,
+    output::Format,
+    pair::Running,
+    world::{Account, World},
+};
+
+/// The owner that a new folder starts with.
+pub const DEV: Account = Account { username: "dev", role: "user", display_name: "Developer" };
+const PROJECT: &str = "demo";
+const AGENT: &str = "builder";
+
+/// Where, and how.
+#[derive(Debug, clap::Args)]
+pub struct Up {
+    /// The folder; made where it is missing. In the user's data folder by default.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// How long a job's lease lives without a heartbeat.
+    #[arg(long, value_parser = duration)]
+    lease: Option<Duration>,
+    /// Write what was printed as JSON to this file, once everything is ready.
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+/// Runs until Ctrl-C, SIGTERM, or the end of a service.
+///
+/// # Errors
+/// Where a service does not start or ends by itself.
+pub async fn run(up: Up, common: &Common) -> Result<ExitCode, Failure> {
+    let folder = match up.dir {
+        Some(folder) => folder,
+        None => etcetera::choose_base_strategy()
+            .map_err(|error| Failure::local(format!("no data folder: {error}")).next("--dir DIR"))?
+            .data_dir()
+            .join("interlock")
+            .join("up"),
+    };
+    let world = World::open(&folder, &[DEV])?;
+    let settings = up.lease.map(|lease| format!("lease_ttl={}ms", lease.as_millis())).into_iter().collect();
+    let mut auth = world.program("auth", Vec::new()).start().await?;
+    let mut gateway = world.program("gateway", settings).start().await?;
+    let context = first_steps(&world, &auth, &gateway).await?;
+    let context_path = match &common.context {
+        Some(path) => path.clone(),
+        None => default_path()?,
+    };
+    context.write(&context_path)?;
+    let story = Story { world: &world, auth: &auth, gateway: &gateway, context: &context, path: &context_path };
+    common.output.print(&story.text(), &story.json())?;
+    if let Some(file) = &up.ready_file {
+        crate::keep::write_private(file, story.json().to_string().as_bytes())?;
+    }
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let fallen = tokio::select! {
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+        fallen = auth.ended() => Some(fallen),
+        fallen = gateway.ended() => Some(fallen),
+    };
+    if common.output == Format::Text {
+        anstream::eprintln!("interlock: draining");
+    }
+    gateway.drain().await;
+    auth.drain().await;
+    match fallen {
+        None => Ok(ExitCode::SUCCESS),
+        Some(failure) => Err(failure),
+    }
+}
+
+/// Signs in as `dev`, and makes its project and its agent where they are missing.
+async fn first_steps(world: &World, auth: &Running, gateway: &Running) -> Result<Context, Failure> {
+    let context = world.context(auth.ready.public, gateway.ready.public, None);
+    let connect = |endpoint: &str| Connection::to(endpoint).tls(Tls::ca_file(&context.ca_file)).open();
+    let sign_in = Auth::new(connect(&context.auth)?);
+    let session = match sign_in.login(DEV.username, &world.password(DEV.username)?).await {
+        // The password was changed since: what follows was done at an earlier start.
+        Err(error) if error.reason() == Some(Reason::InvalidCredentials) => {
+            return Ok(Context { project: Some(PROJECT.to_owned()), ..context });
+        }
+        session => session?,
+    };
+    let credentials = Credentials::bearer(session.access_token.clone());
+    let auth = sign_in.clone().with_credentials(credentials.clone());
+    let projects = auth.list_projects().await?;
+    let project = match projects.into_iter().find(|project| project.name == PROJECT) {
+        Some(project) => project,
+        None => auth.create_project(PROJECT).await?,
+    };
+    let agents = Gateway::new(connect(&context.gateway)?, credentials).agents();
+    let description = Some("the first agent: give it a worker".to_owned());
+    agents.set(AGENT, SetAgent { shared: None, description }).await?;
+    sign_in.logout(&session.access_token).await?;
+    Ok(Context { project: Some(project.project_id), ..context })
+}
+
+/// What a person needs to go on.
+struct Story<'a> {
+    world: &'a World,
+    auth: &'a Running,
+    gateway: &'a Running,
+    context: &'a Context,
+    path: &'a Path,
+}
+
+impl Story<'_> {
+    fn text(&self) -> String {
+        let folder = self.world.folder().display();
+        let password_file = self.world.password_file(DEV.username);
+        format!(
+            "Interlock is up.\n\
+             \n\
+             auth-service     {}  (process {})\n\
+             gateway-service  {}  (process {})\n\
+             folder           {folder}\n\
+             CA               {}\n\
+             role tokens      {}\n\
+             context          {}\n\
+             owner            {}, password in {}\n\
+             project          {PROJECT} ({})\n\
+             agent            {AGENT}\n\
+             \n\
+             Next, in another terminal:\n\
+             \n\
+             interlock login {} --password-file {}\n\
+             interlock session create first --agent {AGENT}\n\
+             interlock worker run --agent {AGENT} -- sh -c 'echo working; wc -c'\n\
+             \n\
+             Then `interlock job submit first hello --wait`. Ctrl-C here drains both services.\n",
+            self.context.auth,
+            self.auth.pid(),
+            self.context.gateway,
+            self.gateway.pid(),
+            self.context.ca_file.display(),
+            self.world.role_tokens_file().display(),
+            self.path.display(),
+            DEV.username,
+            password_file.display(),
+            self.context.project.as_deref().unwrap_or_default(),
+            DEV.username,
+            password_file.display(),
+        )
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "auth": self.context.auth, "gateway": self.context.gateway,
+            "auth_pid": self.auth.pid(), "gateway_pid": self.gateway.pid(),
+            "folder": self.world.folder(), "ca_file": self.context.ca_file, "context": self.path,
+            "role_tokens_file": self.world.role_tokens_file(), "owner": DEV.username,
+            "password_file": self.world.password_file(DEV.username), "project_id": self.context.project,
+            "agent_id": AGENT,
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! Which services the commands talk to, and on which credential: a JSON file in the user's
+//! configuration folder, and the secrets beside it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use etcetera::BaseStrategy as _;
+use interlock_client::{Auth, Connection, Credentials, Gateway, Tls};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    args::Common,
+    failure::Failure,
+    keep::{Jar, SignIn, read_token},
+    project_name,
+};
+
+/// Where the services are. Holds no secret.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Context {
+    /// `https://host:port` of auth-service.
+    pub auth: String,
+    /// `https://host:port` of gateway-service.
+    pub gateway: String,
+    /// The CA that both servers' certificates come from.
+    pub ca_file: PathBuf,
+    /// The project of calls that name none, by name or id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+}
+
+impl Context {
+    /// Reads a context file.
+    ///
+    /// # Errors
+    /// Where it is missing or not a context.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let missing = format!("no context at {}", path.display());
+                return Err(Failure::local(missing).next("interlock up, or --context FILE"));
+            }
+            Err(error) => return Err(Failure::local(format!("cannot read {}: {error}", path.display()))),
+        };
+        serde_json::from_str(&text)
+            .map_err(|error| Failure::local(format!("{} is not a context: {error}", path.display())))
+    }
+
+    /// Writes a context file, its folder too.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(io::Error::other)?;
+        crate::keep::write_private(path, text.as_bytes())
+    }
+}
+
+/// The context file of commands that name none.
+pub fn default_path() -> Result<PathBuf, Failure> {
+    let base = etcetera::choose_base_strategy()
+        .map_err(|error| Failure::local(format!("no configuration folder: {error}")))?;
+    Ok(base.config_dir().join("interlock").join("context.json"))
+}
+
+/// One command's connections and credential.
+pub struct Caller {
+    /// What was read.
+    pub context: Context,
+    /// The stored sign-in and its lock.
+    pub sign_in: Arc<SignIn>,
+    /// Session cookies.
+    pub jar: Jar,
+    auth: Connection,
+    gateway: Connection,
+    credentials: Credentials,
+    project: Option<String>,
+}
+
+impl Caller {
+    /// Reads the context and the credential, if there is one.
+    ///
+    /// # Errors
+    /// Where a file is missing, unreadable or not what it should be.
+    pub fn open(common: &Common) -> Result<Self, Failure> {
+        let path = match &common.context {
+            Some(path) => path.clone(),
+            None => default_path()?,
+        };
+        let context = Context::read(&path)?;
+        let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        let auth = connect(&context.auth, &context.ca_file)?;
+        let gateway = connect(&context.gateway, &context.ca_file)?;
+        let sign_in = Arc::new(SignIn::beside(&folder, &path));
+        let credentials = match &common.token_file {
+            Some(file) => Credentials::bearer(read_token(file)?),
+            None => stored(&sign_in, &auth)?,
+        };
+        let project = common.project.clone().or_else(|| context.project.clone());
+        Ok(Self { context, jar: Jar::beside(&folder), sign_in, auth, gateway, credentials, project })
+    }
+
+    /// Calls to auth-service.
+    pub fn auth(&self) -> Auth {
+        Auth::new(self.auth.clone()).with_credentials(self.credentials.clone())
+    }
+
+    /// Calls to gateway-service that name no project.
+    pub fn gateway(&self) -> Gateway {
+        Gateway::new(self.gateway.clone(), self.credentials.clone())
+    }
+
+    /// Calls to gateway-service for the project of the flag, the environment or the context.
+    ///
+    /// # Errors
+    /// Where that names no project that the caller can enter.
+    pub async fn scoped(&self) -> Result<Gateway, Failure> {
+        match &self.project {
+            Some(_) => Ok(self.gateway().with_project(self.project_id().await?)),
+            None => Ok(self.gateway()),
+        }
+    }
+
+    /// The id of that project.
+    ///
+    /// # Errors
+    /// Where none is named, or none of that name can be entered.
+    pub async fn project_id(&self) -> Result<String, Failure> {
+        let Some(project) = &self.project else {
+            return Err(Failure::usage("no project is named").next("--project PROJECT"));
+        };
+        project_name::resolve(&self.auth(), project).await
+    }
+
+    /// The credential that calls carry.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+}
+
+fn connect(endpoint: &str, ca_file: &Path) -> Result<Connection, Failure> {
+    let connection = Connection::to(endpoint).tls(Tls::ca_file(ca_file)).open();
+    connection.map_err(|error| Failure::from(error).next("interlock up writes a new context"))
+}
+
+fn stored(sign_in: &Arc<SignIn>, auth: &Connection) -> Result<Credentials, Failure> {
+    if let Some(token) = sign_in.token()? {
+        return Ok(Credentials::bearer(token));
+    }
+    if sign_in.session()?.is_some() {
+        return Ok(Credentials::owner_session(Auth::new(auth.clone()), Arc::clone(sign_in) as _));
+    }
+    Ok(Credentials::none())
+}

@@ -1,0 +1,170 @@
+//! What went wrong, what to do next, and the exit code that says it to scripts.
+
+use std::{io, process::ExitCode};
+
+use interlock_client::{Error, Reason};
+use serde_json::json;
+
+use crate::output::Format;
+
+/// A command that did not succeed.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: String,
+    reason: Option<Reason>,
+    next: Option<String>,
+    facts: Vec<String>,
+    request_id: Option<String>,
+}
+
+/// Failed, and no other code fits.
+pub const FAILED: u8 = 1;
+/// The command line was wrong.
+pub const USAGE: u8 = 2;
+/// There is no credential, or it is no longer good.
+pub const NOT_SIGNED_IN: u8 = 4;
+/// The credential is good, and this is not allowed with it.
+pub const DENIED: u8 = 5;
+/// Jobs are in flight.
+pub const BUSY: u8 = 6;
+/// A service cannot be reached or cannot answer now.
+pub const UNAVAILABLE: u8 = 7;
+
+impl Failure {
+    /// Something on this machine.
+    pub fn local(message: impl Into<String>) -> Self {
+        Self::coded(FAILED, message)
+    }
+
+    /// A wrong command line that clap cannot see.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::coded(USAGE, message)
+    }
+
+    /// No credential.
+    pub fn not_signed_in() -> Self {
+        Self::coded(NOT_SIGNED_IN, "not signed in").next("interlock login NAME")
+    }
+
+    /// With another exit code.
+    pub fn coded(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), reason: None, next: None, facts: Vec::new(), request_id: None }
+    }
+
+    /// What to do about it.
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+
+    /// Prints it to standard error and gives the exit code.
+    pub fn report(&self, format: Format) -> ExitCode {
+        let reason = self.reason.map(Reason::text);
+        if format == Format::Json {
+            let error = json!({
+                "error": {
+                    "message": self.message, "reason": reason, "next": self.next, "facts": self.facts,
+                    "request_id": self.request_id, "exit_code": self.code,
+                }
+            });
+            anstream::eprintln!("{error}");
+            return ExitCode::from(self.code);
+        }
+        match reason {
+            Some(reason) => anstream::eprintln!("interlock: {reason}: {}", self.message),
+            None => anstream::eprintln!("interlock: {}", self.message),
+        }
+        for fact in &self.facts {
+            anstream::eprintln!("  {fact}");
+        }
+        if let Some(next) = &self.next {
+            anstream::eprintln!("  next: {next}");
+        }
+        if let Some(id) = &self.request_id {
+            anstream::eprintln!("  request id: {id}");
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::local(error.to_string())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let reason = error.reason();
+        let code = if error.is_unavailable() || error.is_transport() { UNAVAILABLE } else { code_of(reason) };
+        let mut facts = Vec::new();
+        if let Some(busy) = error.busy() {
+            facts.push(format!("agent {}: {} queued, {} running", busy.agent_id, busy.queued, busy.running));
+            facts.extend(busy.jobs.iter().map(|job| {
+                let left = job.lease_left.map(|left| format!(", lease ends in {:.1} s", left.as_secs_f64()));
+                format!("job {} {}{}", job.job_id, job.state, left.unwrap_or_default())
+            }));
+        }
+        facts.extend(error.field_violations().iter().map(|v| format!("field {}: {}", v.field, v.description)));
+        if let Some(delay) = error.retry_after() {
+            facts.push(format!("try again in {:.1} s", delay.as_secs_f64()));
+        }
+        let first_job = error.busy().and_then(|busy| busy.jobs.first()).map(|job| job.job_id.clone());
+        Self {
+            code,
+            message: error.message().to_owned(),
+            reason,
+            next: next_of(reason, error.is_transport(), first_job.as_deref()),
+            facts,
+            request_id: error.request_id().map(str::to_owned).filter(|_| reason == Some(Reason::Internal)),
+        }
+    }
+}
+
+fn code_of(reason: Option<Reason>) -> u8 {
+    match reason {
+        Some(
+            Reason::ProviderAuthFailed
+            | Reason::TokenExpired
+            | Reason::LoginRequired
+            | Reason::InvalidCredentials
+            | Reason::Revoked
+            | Reason::Evicted,
+        ) => NOT_SIGNED_IN,
+        Some(
+            Reason::Forbidden
+            | Reason::OwnerMismatch
+            | Reason::ProjectMismatch
+            | Reason::RootRequired
+            | Reason::ScopeRequired,
+        ) => DENIED,
+        Some(Reason::SessionBusy | Reason::AttachPending) => BUSY,
+        Some(Reason::AuthUnavailable | Reason::StoreUnavailable | Reason::Draining | Reason::DeadlineExceeded) => {
+            UNAVAILABLE
+        }
+        Some(Reason::InvalidField | Reason::MissingField) => USAGE,
+        _ => FAILED,
+    }
+}
+
+fn next_of(reason: Option<Reason>, transport: bool, job: Option<&str>) -> Option<String> {
+    let next = match reason {
+        Some(Reason::ProviderAuthFailed | Reason::TokenExpired | Reason::LoginRequired | Reason::Revoked) => {
+            "interlock login NAME"
+        }
+        Some(Reason::InvalidCredentials) => "check the name and the password",
+        Some(Reason::SessionBusy) => {
+            let job = job.unwrap_or("JOB");
+            return Some(format!("interlock job wait {job}, then the same command again"));
+        }
+        Some(Reason::SessionUnbound) => "interlock session attach SESSION --agent AGENT --project PROJECT",
+        Some(Reason::ProjectRequired | Reason::UnscopedSunset) => "name the project: --project PROJECT",
+        Some(Reason::ProjectMismatch) => "interlock project list, and name the session's own project",
+        Some(Reason::OwnerMismatch) => "interlock session list shows your sessions",
+        Some(Reason::RootRequired) => "use the admin role token: --token-file FILE",
+        _ if transport => "check that both services run: interlock up",
+        _ => return None,
+    };
+    Some(next.to_owned())
+}

@@ -1,0 +1,223 @@
+//! One way to make a call: who makes it, under which id, how long it may take, and what happens when
+//! it fails.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::Stream;
+use http::uri::PathAndQuery;
+use interlock_proto::{credential::Credential, metadata as key};
+use prost::Message;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tonic::{
+    Request, Streaming,
+    client::Grpc,
+    metadata::{Ascii, MetadataMap, MetadataValue},
+};
+use tonic_prost::ProstCodec;
+
+use crate::{
+    connect::{Connection, Line},
+    cookie::Cookie,
+    credentials::{Credentials, Presented},
+    error::{Error, Reason},
+    random,
+    retry::{Backoff, is_idempotent, is_passing},
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// As whom, and for which project, calls are made.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Identity {
+    pub(crate) credentials: Credentials,
+    pub(crate) project: Option<Arc<str>>,
+    pub(crate) cookie: Option<Cookie>,
+}
+
+impl Identity {
+    pub(crate) fn of(credentials: Credentials) -> Self {
+        Self { credentials, ..Self::default() }
+    }
+
+    /// One credential, as it is.
+    pub(crate) fn bearer(credential: &Credential) -> Self {
+        Self::of(Credentials::bearer(credential.clone()))
+    }
+}
+
+/// The answer to a unary call.
+pub(crate) struct Answer<A> {
+    pub(crate) message: A,
+    pub(crate) metadata: MetadataMap,
+}
+
+/// A stream that the server has opened.
+pub(crate) struct Opened<A> {
+    pub(crate) messages: Streaming<A>,
+    pub(crate) line: Arc<Line>,
+    pub(crate) presented: Option<Presented>,
+}
+
+impl Connection {
+    /// Calls the unary method at `path` within the connection's deadline.
+    pub(crate) async fn call<Q, A>(&self, path: &'static str, who: &Identity, message: Q) -> Result<A, Error>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        self.unary(path, who, message, self.deadline()).await.map(|answer| answer.message)
+    }
+
+    /// Calls the unary method at `path`, and again after failures that pass, where its policy allows.
+    pub(crate) async fn unary<Q, A>(
+        &self,
+        path: &'static str,
+        who: &Identity,
+        message: Q,
+        within: Duration,
+    ) -> Result<Answer<A>, Error>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        let request_id = random::id();
+        let deadline = Instant::now() + within;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut renewed = false;
+        let mut last = None;
+        loop {
+            let Ok(presented) = timeout_at(deadline, who.credentials.present()).await else {
+                return Err(last.unwrap_or_else(Error::deadline).of_call(&request_id));
+            };
+            let presented = presented?;
+            let line = self.line();
+            let attempt = self.attempt(path, &line, who, presented.as_ref(), message.clone(), deadline, &request_id);
+            let error = match timeout_at(deadline, attempt).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => error.of_call(&request_id),
+                Err(_) => return Err(last.unwrap_or_else(Error::deadline).of_call(&request_id)),
+            };
+            if error.reason() == Some(Reason::TokenExpired)
+                && !renewed
+                && let Some(presented) = presented
+                && who.credentials.expired(&presented)
+            {
+                // Refused before it did anything: the same call may go out on a fresh credential.
+                renewed = true;
+                continue;
+            }
+            if error.reason() == Some(Reason::Draining) && self.has_choice() {
+                self.move_on(&line);
+            }
+            if !is_idempotent(path) || !is_passing(&error) {
+                return Err(error);
+            }
+            let again = Instant::now() + backoff.pause(error.retry_after());
+            if again >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(path, %request_id, %error, "call failed; it is made again");
+            last = Some(error);
+            sleep_until(again).await;
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call's whole context, named only here")]
+    async fn attempt<Q, A>(
+        &self,
+        path: &'static str,
+        line: &Line,
+        who: &Identity,
+        presented: Option<&Presented>,
+        message: Q,
+        deadline: Instant,
+        request_id: &str,
+    ) -> Result<Answer<A>, Error>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut request = Request::new(message);
+        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        self.dress(request.metadata_mut(), who, presented, request_id).await?;
+        let mut grpc = Grpc::new(line.channel.clone());
+        grpc.ready().await.map_err(|e| Error::transport(format!("not connected: {e}")))?;
+        let codec = ProstCodec::<Q, A>::default();
+        let answer = grpc.unary(request, PathAndQuery::from_static(path), codec).await;
+        let (metadata, message, _) = answer.map_err(|status| Error::from_status(&status))?.into_parts();
+        Ok(Answer { message, metadata })
+    }
+
+    /// Opens the streaming method at `path`, once: whoever streams knows how to go on after a break.
+    pub(crate) async fn open<Q, A, S>(
+        &self,
+        path: &'static str,
+        who: &Identity,
+        messages: S,
+    ) -> Result<Opened<A>, Error>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+        S: Stream<Item = Q> + Send + 'static,
+    {
+        let request_id = random::id();
+        let deadline = Instant::now() + self.deadline();
+        let opening = async {
+            let presented = who.credentials.present().await?;
+            let line = self.line();
+            let mut request = Request::new(messages);
+            self.dress(request.metadata_mut(), who, presented.as_ref(), &request_id).await?;
+            let mut grpc = Grpc::new(line.channel.clone());
+            grpc.ready().await.map_err(|e| Error::transport(format!("not connected: {e}")))?;
+            let codec = ProstCodec::<Q, A>::default();
+            let answer = grpc.streaming(request, PathAndQuery::from_static(path), codec).await;
+            match answer {
+                Ok(answer) => Ok(Opened { messages: answer.into_inner(), line, presented }),
+                Err(status) => {
+                    let error = Error::from_status(&status);
+                    if error.reason() == Some(Reason::Draining) && self.has_choice() {
+                        self.move_on(&line);
+                    }
+                    Err(error)
+                }
+            }
+        };
+        let opened = timeout_at(deadline, opening).await.unwrap_or_else(|_| Err(Error::deadline()));
+        opened.map_err(|error| error.of_call(&request_id))
+    }
+
+    async fn dress(
+        &self,
+        metadata: &mut MetadataMap,
+        who: &Identity,
+        presented: Option<&Presented>,
+        request_id: &str,
+    ) -> Result<(), Error> {
+        metadata.insert(key::REQUEST_ID, ascii("request id", request_id)?);
+        if let Some(presented) = presented {
+            let text = zeroize::Zeroizing::new(format!("Bearer {}", presented.credential.expose()));
+            metadata.insert(key::AUTHORIZATION, secret(&text)?);
+        }
+        if let Some(cookie) = &who.cookie {
+            metadata.insert(key::COOKIE, secret(cookie.expose())?);
+        }
+        if let Some(project) = &who.project {
+            metadata.insert(key::PROJECT, ascii("project", project)?);
+        }
+        if let Some(token) = self.internal_token() {
+            metadata.insert(key::INTERNAL_TOKEN, secret(token.current().await.expose())?);
+        }
+        Ok(())
+    }
+}
+
+fn ascii(what: &str, text: &str) -> Result<MetadataValue<Ascii>, Error> {
+    text.parse().map_err(|_| Error::invalid(what, "visible ASCII"))
+}
+
+fn secret(text: &str) -> Result<MetadataValue<Ascii>, Error> {
+    let mut value = ascii("credential", text)?;
+    value.set_sensitive(true);
+    Ok(value)
+}

@@ -1,0 +1,111 @@
+//! The gateway, for clients: the door to [`Sessions`], [`Jobs`] and [`Agents`].
+
+use std::{sync::Arc, time::Duration};
+
+use interlock_proto::gateway::v1 as wire;
+use prost::Message;
+
+use crate::{
+    agent::Agents, call::Identity, connect::Connection, cookie::Cookie, credentials::Credentials, error::Error,
+    job::Jobs, path, session::Sessions,
+};
+
+/// Lists are read in pages of this many.
+pub(crate) const PAGE: u32 = 500;
+/// And at most this many pages: an endless list is a fault, not a list.
+pub(crate) const PAGES_MAX: usize = 100;
+
+/// A client of the gateway: a connection, and as whom it is used. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    connection: Connection,
+    identity: Arc<Identity>,
+}
+
+impl Gateway {
+    /// Calls over `connection` as `credentials`.
+    #[must_use]
+    pub fn new(connection: Connection, credentials: Credentials) -> Self {
+        Self { connection, identity: Arc::new(Identity::of(credentials)) }
+    }
+
+    /// The same, naming `project_id` on each call (`x-interlock-project`): the server refuses what
+    /// would reach another project.
+    #[must_use]
+    pub fn with_project(self, project_id: impl Into<String>) -> Self {
+        let project = Some(Arc::from(project_id.into()));
+        Self { identity: Arc::new(Identity { project, ..(*self.identity).clone() }), ..self }
+    }
+
+    /// The same, as the client that `cookie` stands for. Beside a bearer, both must lead to the same
+    /// session's owner.
+    #[must_use]
+    pub fn with_cookie(self, cookie: Cookie) -> Self {
+        let cookie = Some(cookie);
+        Self { identity: Arc::new(Identity { cookie, ..(*self.identity).clone() }), ..self }
+    }
+
+    /// Sessions and their logs.
+    #[must_use]
+    pub fn sessions(&self) -> Sessions {
+        Sessions::of(self.clone())
+    }
+
+    /// Jobs.
+    #[must_use]
+    pub fn jobs(&self) -> Jobs {
+        Jobs::of(self.clone())
+    }
+
+    /// The registry of agents.
+    #[must_use]
+    pub fn agents(&self) -> Agents {
+        Agents::of(self.clone())
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(crate) async fn call<Q, A>(&self, path: &'static str, message: Q) -> Result<A, Error>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        self.connection.call(path, &self.identity, message).await
+    }
+
+    /// Calls with `longer` on top of the usual deadline.
+    pub(crate) async fn call_parking<Q, A>(
+        &self,
+        path: &'static str,
+        message: Q,
+        longer: Duration,
+    ) -> Result<A, Error>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        let within = self.connection.deadline() + longer;
+        self.connection.unary(path, &self.identity, message, within).await.map(|answer| answer.message)
+    }
+
+    /// Keeps a stream alive on the credential of now. Answers when that ends.
+    pub(crate) async fn renew_stream(
+        &self,
+        stream_id: &str,
+    ) -> Result<Option<std::time::SystemTime>, Error> {
+        let request = wire::RenewStreamRequest { stream_id: stream_id.to_owned() };
+        let answer: wire::RenewStreamResponse = self.call(path::RENEW_STREAM, request).await?;
+        Ok(crate::clock::from_wire(answer.expires_at))
+    }
+}
+
+/// The part of an answer that must be there.
+pub(crate) fn present<T>(part: Option<T>, what: &str) -> Result<T, Error> {
+    part.ok_or_else(|| Error::protocol(format!("an answer without {what}")))
+}

@@ -1,0 +1,42 @@
+//! The paths of the methods that this crate calls. A test holds each against the descriptor set.
+
+macro_rules! paths {
+    ($($name:ident = $path:literal;)*) => {
+        $(pub(crate) const $name: &str = $path;)*
+        #[cfg(test)]
+        pub(crate) const ALL: &[&str] = &[$($name,)*];
+    };
+}
+
+paths! {
+    LOGIN = "/interlock.auth.v1.OwnerSessionService/Login";
+    REFRESH = "/interlock.auth.v1.OwnerSessionService/Refresh";
+    LOGOUT = "/interlock.auth.v1.OwnerSessionService/Logout";
+    SIGN_IN_STATUS = "/interlock.auth.v1.OwnerSessionService/GetStatus";
+    WHO_AM_I = "/interlock.auth.v1.IdentityService/WhoAmI";
+    ROLE_TOKEN_STATUS = "/interlock.auth.v1.RoleTokenService/GetStatus";
+    ROTATE = "/interlock.auth.v1.RoleTokenService/Rotate";
+    CREATE_PROJECT = "/interlock.auth.v1.ProjectService/CreateProject";
+    LIST_PROJECTS = "/interlock.auth.v1.ProjectService/ListProjects";
+    ADD_MEMBER = "/interlock.auth.v1.ProjectService/AddMember";
+    HOLD_LEASE = "/interlock.auth.v1.TrustService/HoldLease";
+    VALIDATE = "/interlock.auth.v1.TrustService/Validate";
+    CHECK_MEMBERSHIP = "/interlock.auth.v1.TrustService/CheckMembership";
+    CREATE_SESSION = "/interlock.gateway.v1.SessionService/CreateSession";
+    READ_SESSION = "/interlock.gateway.v1.SessionService/GetSession";
+    LIST_SESSIONS = "/interlock.gateway.v1.SessionService/ListSessions";
+    ATTACH_SESSION = "/interlock.gateway.v1.SessionService/AttachSession";
+    CLOSE_SESSION = "/interlock.gateway.v1.SessionService/CloseSession";
+    STREAM_EVENTS = "/interlock.gateway.v1.SessionService/StreamEvents";
+    RENEW_STREAM = "/interlock.gateway.v1.SessionService/RenewStream";
+    ACK = "/interlock.gateway.v1.SessionService/Ack";
+    SUBMIT_JOB = "/interlock.gateway.v1.JobService/SubmitJob";
+    READ_JOB = "/interlock.gateway.v1.JobService/GetJob";
+    LIST_JOBS = "/interlock.gateway.v1.JobService/ListJobs";
+    WAIT_JOB = "/interlock.gateway.v1.JobService/WaitJob";
+    CANCEL_JOB = "/interlock.gateway.v1.JobService/CancelJob";
+    WORK = "/interlock.gateway.v1.WorkerService/Work";
+    SET_AGENT = "/interlock.gateway.v1.AgentService/SetAgent";
+    READ_AGENT = "/interlock.gateway.v1.AgentService/GetAgent";
+    LIST_AGENTS = "/interlock.gateway.v1.AgentService/ListAgents";
+}

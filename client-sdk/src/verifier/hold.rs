@@ -1,0 +1,216 @@
+//! The stream to auth: asks for the lease, applies revocations, acknowledges them.
+//!
+//! The order of a revocation is the whole point: first nothing it matches is good any more, then what
+//! stood on it has ended and is counted, and only then auth hears of it.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use interlock_proto::auth::v1::{
+    self as wire, HoldLeaseRequest, HoldLeaseResponse, hold_lease_request as ask, hold_lease_response as say,
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Core, VerifyError, lease::Stamp};
+use crate::{
+    call::{Identity, Opened},
+    clock::span,
+    error::Error,
+    path,
+    retry::Backoff,
+};
+
+/// How soon a lapse shows to watchers, and an expiry to streams.
+const TICK: Duration = Duration::from_millis(50);
+/// A stream on which nothing is heard for so long is given up: auth is frozen, or cut off.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// Messages on their way to auth. Beyond it auth does not read: the stream is given up.
+const OUTBOX: usize = 256;
+/// Questions for the lease without an answer.
+const UNANSWERED_MAX: usize = 16;
+/// Credentials of open streams that are checked again at once, after a reset.
+const RECHECKS: usize = 32;
+
+/// Holds the lease until it is dropped.
+pub(super) async fn run(core: Arc<Core>, verifier_id: String, renew_every: Duration) {
+    let ticking = Arc::clone(&core);
+    let _ticker = AbortOnDropHandle::new(tokio::spawn(async move { tick(&ticking).await }));
+    let mut holder = Holder { core, verifier_id, renew_every, nonce: 0, epoch: String::new(), recheck: None };
+    let mut backoff = Backoff::new(TICK, Duration::from_secs(1));
+    loop {
+        let granted = holder.nonce;
+        let error = match holder.hold().await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        // Renewals went out on it: the stream had worked, and the next one may be tried at once.
+        if holder.nonce > granted + 1 {
+            backoff.reset();
+        }
+        tracing::warn!(%error, "no stream to auth; the lease lives on until it runs out");
+        sleep(backoff.pause(error.retry_after())).await;
+    }
+}
+
+async fn tick(core: &Core) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        core.lease.settle(&core.clock);
+        core.registry.expire(core.clock.wall());
+    }
+}
+
+struct Holder {
+    core: Arc<Core>,
+    verifier_id: String,
+    renew_every: Duration,
+    /// Of the last question, on any stream.
+    nonce: u64,
+    /// Of the last grant; empty before the first.
+    epoch: String,
+    recheck: Option<AbortOnDropHandle<()>>,
+}
+
+/// One stream: what goes out, and the questions that wait for an answer.
+struct Link {
+    outbox: mpsc::Sender<HoldLeaseRequest>,
+    asked: VecDeque<(u64, Stamp)>,
+}
+
+enum Never {}
+
+impl Holder {
+    async fn hold(&mut self) -> Result<Never, Error> {
+        let (outbox, sending) = mpsc::channel(OUTBOX);
+        let mut link = Link { outbox, asked: VecDeque::new() };
+        let nonce = self.ask(&mut link);
+        let applied = if self.epoch.is_empty() { 0 } else { self.core.log.applied() };
+        link.send(ask::Message::Hello(ask::Hello {
+            verifier_id: self.verifier_id.clone(),
+            applied,
+            epoch: self.epoch.clone(),
+            nonce,
+        }))?;
+        let core = Arc::clone(&self.core);
+        let nobody = Identity::default();
+        let opening = core.trust.open(path::HOLD_LEASE, &nobody, ReceiverStream::new(sending));
+        let opened: Opened<HoldLeaseResponse> =
+            timeout(SILENCE_MAX, opening).await.unwrap_or_else(|_| Err(Error::deadline()))?;
+        let Opened { mut messages, line, .. } = opened;
+
+        let mut renewals = interval(self.renew_every);
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        renewals.tick().await;
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                message = messages.message() => {
+                    heard = Instant::now();
+                    let message = message.map_err(|status| Error::from_status(&status))?;
+                    let message = message.ok_or_else(|| Error::transport("auth ended the stream"))?;
+                    self.hear(message, &mut link)?;
+                }
+                _ = renewals.tick() => {
+                    if heard.elapsed() >= SILENCE_MAX {
+                        core.trust.move_on(&line);
+                        return Err(Error::transport("auth is silent"));
+                    }
+                    let nonce = self.ask(&mut link);
+                    let applied = core.log.applied();
+                    link.send(ask::Message::Renew(ask::Renew { nonce, applied }))?;
+                }
+            }
+        }
+    }
+
+    /// Notes the time before a question is sent.
+    fn ask(&mut self, link: &mut Link) -> u64 {
+        self.nonce += 1;
+        if link.asked.len() == UNANSWERED_MAX {
+            link.asked.pop_front();
+        }
+        link.asked.push_back((self.nonce, Stamp::of(&self.core.clock)));
+        self.nonce
+    }
+
+    fn hear(&mut self, message: HoldLeaseResponse, link: &mut Link) -> Result<(), Error> {
+        match message.message {
+            Some(say::Message::Granted(granted)) => {
+                self.granted(granted, link);
+                Ok(())
+            }
+            Some(say::Message::Revoked(row)) => {
+                let streams_closed = self.core.apply(&row);
+                link.send(ask::Message::Applied(ask::Applied { sequence: row.sequence, streams_closed }))
+            }
+            // A kind of message that this version does not know may have been a revocation.
+            None => Err(Error::protocol("auth said something that this version does not know")),
+        }
+    }
+
+    fn granted(&mut self, granted: say::Granted, link: &mut Link) {
+        let Some(at) = link.asked.iter().position(|(nonce, _)| *nonce == granted.nonce) else { return };
+        let sent = link.asked[at].1;
+        link.asked.drain(..=at);
+        if granted.reset || self.epoch.is_empty() {
+            self.recheck = self.core.start_over(granted.sequence);
+        }
+        self.epoch = granted.epoch;
+        self.core.lease.grant(sent, span(granted.lease), &self.core.clock);
+    }
+}
+
+impl Link {
+    fn send(&self, message: ask::Message) -> Result<(), Error> {
+        let sent = self.outbox.try_send(HoldLeaseRequest { message: Some(message) });
+        sent.map_err(|_| Error::transport("auth does not read"))
+    }
+}
+
+impl Core {
+    /// Applies a revocation. How many streams and parked calls it closed here.
+    fn apply(&self, row: &wire::Revoked) -> u64 {
+        if !self.log.push(row) {
+            return self.log.closed_by(row.sequence);
+        }
+        let closed = self.registry.end(row);
+        self.log.note_closed(row.sequence, closed);
+        tracing::debug!(sequence = row.sequence, closed, "revocation applied");
+        closed
+    }
+
+    /// Nothing that was verified before counts; open streams pause until their credentials have been
+    /// checked again.
+    fn start_over(self: &Arc<Self>, sequence: u64) -> Option<AbortOnDropHandle<()>> {
+        self.log.reset(sequence);
+        self.verdicts.clear();
+        self.members.clear();
+        let doubted = self.registry.doubt_all();
+        if doubted.is_empty() {
+            return None;
+        }
+        let core = Arc::clone(self);
+        Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            use futures_util::StreamExt as _;
+            let checks = futures_util::stream::iter(doubted);
+            checks.for_each_concurrent(RECHECKS, |hash| core.check_again(hash)).await;
+        })))
+    }
+
+    async fn check_again(self: &Arc<Self>, hash: interlock_proto::credential::Hash) {
+        let mut backoff = Backoff::new(TICK, Duration::from_secs(1));
+        loop {
+            match self.verify(hash).await {
+                Ok(verdict) => return self.registry.settle(&hash, Some(&verdict)),
+                Err(VerifyError::Unauthenticated(_)) => return self.registry.settle(&hash, None),
+                Err(VerifyError::AuthUnavailable) => sleep(backoff.pause(None)).await,
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The verifier: admits calls on a credential without asking auth each time, and never on one that a
+//! finished revocation has reached.
+//!
+//! It is one half of the barrier (the other is in the auth service; `trust.proto` is the contract):
+//! *it admits nothing while it holds no lease, and nothing that a revocation it has acknowledged
+//! matches.*
+//!
+//! - `lease`: counted from before each renewal was sent, by whichever clock moved further;
+//! - `log`: the newest applied revocations; whatever was verified before one is held against it
+//!   before it is used again, and what is older than the log is asked again;
+//! - `cache`: verdicts and memberships, bounded; a known credential costs a hash, a look-up and a
+//!   look at the clocks;
+//! - `flight`: one question to auth for any number of callers with the same unknown credential;
+//! - `registry`: streams and parked calls, ended and counted *before* a revocation is acknowledged;
+//! - `hold`: the stream to auth that all of this lives on;
+//! - [`VerifierLayer`] and [`guard`]: the same for another tonic service.
+
+mod cache;
+mod flight;
+mod hold;
+mod layer;
+mod lease;
+mod log;
+mod membership;
+mod registry;
+mod verdict;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use interlock_proto::credential::{Credential, Hash};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use cache::Cache;
+use flight::Flights;
+use lease::Lease;
+use log::{Log, Standing};
+use membership::Member;
+use registry::Registry;
+
+pub use crate::clock::Clock;
+use crate::{connect::Connection, error::Reason, random};
+pub use layer::{VerifierLayer, VerifierService, guard};
+pub use lease::LeaseState;
+pub use registry::{Delivery, End, Registration, RenewError};
+pub use verdict::{CredentialKind, Verdict};
+
+/// A verdict that turns out older than an applied revocation is asked for again; so often at most.
+const ASKS_MAX: u32 = 5;
+
+/// Checks credentials for a service. Cheap to clone; stops holding its lease when the last clone is
+/// dropped.
+#[derive(Clone)]
+pub struct Verifier {
+    core: Arc<Core>,
+    _hold: Arc<AbortOnDropHandle<()>>,
+}
+
+/// What a verifier is started with.
+#[derive(Clone, Debug)]
+pub struct VerifierOptions {
+    /// Unique for each start of a verifier, 16 to 64 characters.
+    pub verifier_id: String,
+    /// The clocks that leases and expiries are judged by.
+    pub clock: Clock,
+    /// How many verdicts are kept. 65,536 by default; the same number of memberships.
+    pub cache_capacity: usize,
+    /// How many applied revocations are remembered. 4,096 by default.
+    pub log_capacity: usize,
+    /// How often the lease is renewed. Each second by default.
+    pub renew_every: Duration,
+}
+
+impl VerifierOptions {
+    /// The defaults, under this id.
+    #[must_use]
+    pub fn new(verifier_id: impl Into<String>) -> Self {
+        Self {
+            verifier_id: verifier_id.into(),
+            clock: Clock::system(),
+            cache_capacity: 65_536,
+            log_capacity: 4_096,
+            renew_every: Duration::from_secs(1),
+        }
+    }
+
+    /// The defaults, under an id made from `name` (at most 31 characters are used) and randomness.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let name: String = name.chars().take(31).collect();
+        Self::new(format!("{name}-{}", random::id()))
+    }
+}
+
+/// Why a credential is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// Auth knows no such living credential, or it has expired.
+    #[error("not authenticated ({})", .0.text())]
+    Unauthenticated(Reason),
+    /// Auth cannot be asked, or the lease has lapsed. Nobody is signed out by this.
+    #[error("auth cannot be asked now")]
+    AuthUnavailable,
+}
+
+impl VerifyError {
+    /// The reason to refuse with.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Unauthenticated(reason) => reason,
+            Self::AuthUnavailable => Reason::AuthUnavailable,
+        }
+    }
+}
+
+/// The state that calls, the stream to auth and registrations share.
+pub(crate) struct Core {
+    trust: Connection,
+    clock: Clock,
+    lease: Lease,
+    log: Log,
+    verdicts: Cache<Hash, Arc<Verdict>>,
+    members: Cache<String, Arc<Member>>,
+    flights: Flights,
+    registry: Registry,
+}
+
+impl Verifier {
+    /// Starts holding a lease over `trust`: a connection to auth's internal listener, with client
+    /// certificate and internal token. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn start(trust: Connection, options: VerifierOptions) -> Self {
+        let core = Arc::new(Core {
+            trust,
+            clock: options.clock,
+            lease: Lease::default(),
+            log: Log::new(options.log_capacity),
+            verdicts: Cache::new(options.cache_capacity),
+            members: Cache::new(options.cache_capacity),
+            flights: Flights::default(),
+            registry: Registry::default(),
+        });
+        let holding = hold::run(Arc::clone(&core), options.verifier_id, options.renew_every);
+        let hold = Arc::new(AbortOnDropHandle::new(tokio::spawn(holding)));
+        Self { core, _hold: hold }
+    }
+
+    /// Checks a credential: from the cache under the lease, else by asking auth, once for all callers
+    /// that present the same one.
+    ///
+    /// # Errors
+    /// [`VerifyError`]. Negative answers are not kept.
+    pub async fn verify(&self, credential: &Credential) -> Result<Arc<Verdict>, VerifyError> {
+        self.core.verify(credential.hash()).await
+    }
+
+    /// Whether an owner may enter a project. A yes is kept like a verdict and ends like one; a no is
+    /// not kept.
+    ///
+    /// # Errors
+    /// [`VerifyError::AuthUnavailable`].
+    pub async fn may_enter(&self, owner_id: &str, project_id: &str) -> Result<bool, VerifyError> {
+        self.core.may_enter(owner_id, project_id).await
+    }
+
+    /// Whether the lease lives, now.
+    #[must_use]
+    pub fn holds_lease(&self) -> bool {
+        self.core.lease.holds(&self.core.clock)
+    }
+
+    /// The lease as it changes. A lapse shows here within 50 ms; [`Verifier::holds_lease`] knows at
+    /// once.
+    #[must_use]
+    pub fn lease_state(&self) -> watch::Receiver<LeaseState> {
+        self.core.lease.watch()
+    }
+
+    /// Waits until the lease is held.
+    pub async fn ready(&self) {
+        self.core.lease.held(&self.core.clock).await;
+    }
+
+    /// Registers a stream or a parked call that stands on `verdict`: it is told when the credential is
+    /// revoked or expires. One that was revoked since it was verified is ended from the start.
+    #[must_use]
+    pub fn register(&self, verdict: &Arc<Verdict>) -> Registration {
+        Registration::new(&self.core, verdict, None)
+    }
+
+    /// As [`Verifier::register`], for something inside a project: ended also when the owner's
+    /// membership in `project_id` ends. Register first and ask [`Verifier::may_enter`] then: so an end
+    /// of the membership is seen by one of the two.
+    #[must_use]
+    pub fn register_in(&self, verdict: &Arc<Verdict>, project_id: &str) -> Registration {
+        Registration::new(&self.core, verdict, Some(project_id))
+    }
+
+    /// How many streams and parked calls are registered.
+    #[must_use]
+    pub fn registered(&self) -> usize {
+        self.core.registry.len()
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("holds_lease", &self.holds_lease()).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    async fn verify(self: &Arc<Self>, hash: Hash) -> Result<Arc<Verdict>, VerifyError> {
+        for _ in 0..ASKS_MAX {
+            if !self.lease.holds(&self.clock) {
+                return Err(VerifyError::AuthUnavailable);
+            }
+            let verdict = match self.verdicts.find(&hash) {
+                Some(verdict) => verdict,
+                None => self.flights.ask(self, hash).await?,
+            };
+            match self.standing(&verdict) {
+                Standing::Good => return self.admit(verdict),
+                // The same credential may have been admitted anew since: auth says.
+                Standing::Matched | Standing::Forgotten => self.verdicts.remove(&hash),
+            }
+        }
+        Err(VerifyError::AuthUnavailable)
+    }
+
+    /// The last look: the lease and the expiry, after the look at the revocations.
+    fn admit(&self, verdict: Arc<Verdict>) -> Result<Arc<Verdict>, VerifyError> {
+        if !self.lease.holds(&self.clock) {
+            return Err(VerifyError::AuthUnavailable);
+        }
+        if verdict.expires_at.is_some() && verdict.is_expired(self.clock.wall()) {
+            return Err(VerifyError::Unauthenticated(Reason::TokenExpired));
+        }
+        Ok(verdict)
+    }
+
+    fn standing(&self, verdict: &Verdict) -> Standing {
+        self.log.standing(verdict.checked(), |row| verdict.matched_by(row))
+    }
+}

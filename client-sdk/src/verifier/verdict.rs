@@ -1,0 +1,171 @@
+//! A verdict: who a credential stands for, as auth said at one point of the revocation log.
+
+use std::{sync::atomic::AtomicU64, time::SystemTime};
+
+use interlock_proto::{
+    auth::v1::{self as wire, revoked::Subject},
+    credential::Hash,
+    options::v1::Caller,
+};
+
+use crate::clock::from_wire;
+
+/// What kind of credential proved a principal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CredentialKind {
+    /// A role token.
+    RoleToken,
+    /// The access token of an owner session.
+    OwnerSession,
+    /// A project token.
+    ProjectToken,
+}
+
+/// The verified "who" behind a credential.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// What proved it.
+    pub kind: CredentialKind,
+    /// The credential's public handle, `crd_…`.
+    pub credential_id: String,
+    /// Who the call acts as; `admin` or `user` for role tokens.
+    pub owner_id: String,
+    /// `admin` or `user`.
+    pub role: String,
+    /// The owner's roles.
+    pub roles: Vec<String>,
+    /// Whether the roles meet the root condition by themselves.
+    pub session_root: bool,
+    /// The owner session, where one proved it.
+    pub owner_session_id: Option<String>,
+    /// The project that the credential is scoped to.
+    pub project_id: Option<String>,
+    /// The scopes of a project token.
+    pub scopes: Vec<String>,
+    /// Later credentials have larger numbers.
+    pub issuance: u64,
+    /// The generation of a role token.
+    pub generation: u64,
+    /// When the credential ends.
+    pub expires_at: Option<SystemTime>,
+    /// Until when root is unlocked.
+    pub elevated_until: Option<SystemTime>,
+    hash: Hash,
+    /// Held against all revocations up to this sequence.
+    checked: AtomicU64,
+}
+
+impl Verdict {
+    /// Whether it acts as an administrator: the admin role token, or a session-root owner. Never a
+    /// project token.
+    #[must_use]
+    pub fn administrator(&self) -> bool {
+        self.role == "admin" && self.kind != CredentialKind::ProjectToken
+    }
+
+    /// The kind of caller, as policies name it.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        match self.kind {
+            CredentialKind::RoleToken => Caller::RoleToken,
+            CredentialKind::OwnerSession => Caller::OwnerSession,
+            CredentialKind::ProjectToken => Caller::ProjectToken,
+        }
+    }
+
+    /// Whether the credential has ended at `now`. It is over at its instant.
+    #[must_use]
+    pub fn is_expired(&self, now: SystemTime) -> bool {
+        self.expires_at.is_some_and(|at| now >= at)
+    }
+
+    /// Whether root is unlocked at `now`.
+    #[must_use]
+    pub fn is_elevated(&self, now: SystemTime) -> bool {
+        self.elevated_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether `other` is the same principal: a stream may go on under either's credential.
+    #[must_use]
+    pub fn same_principal(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.owner_id == other.owner_id
+            && self.role == other.role
+            && self.project_id == other.project_id
+    }
+
+    pub(super) fn hash(&self) -> &Hash {
+        &self.hash
+    }
+
+    pub(super) fn checked(&self) -> &AtomicU64 {
+        &self.checked
+    }
+
+    /// Reads auth's answer. `None` where it names nobody: never admitted.
+    pub(super) fn from_wire(hash: Hash, answer: wire::ValidateResponse) -> Option<Self> {
+        let p = answer.principal?;
+        let kind = match p.kind() {
+            wire::CredentialKind::RoleToken => CredentialKind::RoleToken,
+            wire::CredentialKind::OwnerSession => CredentialKind::OwnerSession,
+            wire::CredentialKind::ProjectToken => CredentialKind::ProjectToken,
+            wire::CredentialKind::Unspecified => return None,
+        };
+        let filled = |text: String| Some(text).filter(|t| !t.is_empty());
+        if p.owner_id.is_empty() || p.credential_id.is_empty() {
+            return None;
+        }
+        Some(Self {
+            kind,
+            credential_id: p.credential_id,
+            owner_id: p.owner_id,
+            role: p.role,
+            roles: p.roles,
+            session_root: p.session_root,
+            owner_session_id: filled(p.owner_session_id),
+            project_id: filled(p.project_id),
+            scopes: p.scopes,
+            issuance: p.issuance,
+            generation: p.generation,
+            expires_at: from_wire(p.expires_at),
+            elevated_until: from_wire(p.elevated_until),
+            hash,
+            checked: AtomicU64::new(answer.sequence),
+        })
+    }
+
+    /// Whether a revocation concerns this credential. One of a kind that this version does not know
+    /// concerns all: deny by absence.
+    pub(super) fn matched_by(&self, row: &wire::Revoked) -> bool {
+        let issued_before = self.issuance < row.issued_before;
+        match &row.subject {
+            Some(Subject::CredentialId(id)) => issued_before && *id == self.credential_id,
+            Some(Subject::OwnerSessionId(id)) => {
+                issued_before && self.owner_session_id.as_deref() == Some(id.as_str())
+            }
+            Some(Subject::OwnerId(id)) => issued_before && *id == self.owner_id,
+            Some(Subject::Role(role)) => {
+                issued_before && self.kind == CredentialKind::RoleToken && *role == self.role
+            }
+            // A project token ends with its issuer's membership.
+            Some(Subject::Membership(m)) => {
+                self.kind == CredentialKind::ProjectToken && self.is_in(m, self.project_id.as_deref())
+            }
+            None => true,
+        }
+    }
+
+    /// As [`Verdict::matched_by`], for something inside `project`.
+    pub(super) fn matched_in(&self, row: &wire::Revoked, project: Option<&str>) -> bool {
+        let membership = match &row.subject {
+            Some(Subject::Membership(m)) => self.is_in(m, project),
+            _ => false,
+        };
+        membership || self.matched_by(row)
+    }
+
+    fn is_in(&self, membership: &wire::Membership, project: Option<&str>) -> bool {
+        membership.owner_id == self.owner_id && project == Some(membership.project_id.as_str())
+    }
+}

@@ -1,0 +1,358 @@
+//! Gate 1 of the gateway: a bearer credential becomes a verdict of the verifier's, a cookie stays what it is
+//! until the transaction that it acts in looks it up.
+//!
+//! Calls by cookie alone need no lease from auth. On the internal listener a service forwards the credential
+//! of whom it acts for; naming nobody is `IDENTITY_REQUIRED`, and naming somebody without a credential is
+//! refused: no service is listed to speak for an owner by name.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    net::SocketAddr,
+    num::NonZeroU32,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use interlock_client::verifier::{CredentialKind, Verdict, Verifier, VerifyError};
+use interlock_kit::{
+    authn::{Admit, Bearer, Call, Presented, Refused, login_required},
+    clock::{Clock, Timestamp},
+    denials::{Counted, Denials, GarbageLimit, Noted},
+    error::{Error, Reason},
+    store::audit::{Entry, Origin, Outcome},
+};
+use interlock_proto::{
+    credential::{Credential, Hash, Kind},
+    options::v1::{Caller as CallerKind, Listener},
+    policy,
+};
+use parking_lot::Mutex;
+
+use crate::{
+    caller::{Caller, Cookie, OwnerSession, Principal, ProjectToken, Reach, Unscoped},
+    ids::{OwnerId, ProjectId, SessionId},
+    store::Shell,
+};
+
+/// Unknown credentials of one source that may be asked about: a second, and at once.
+const UNKNOWN_PER_S: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
+const UNKNOWN_BURST: NonZeroU32 = NonZeroU32::new(500).expect("not zero");
+const SOURCES_MAX: usize = 4_096;
+/// Credentials remembered as once good: those cost their source nothing.
+const KNOWN_MAX: usize = 65_536;
+
+/// Decides gate 1, and records its refusals.
+pub(crate) struct Gate {
+    verifier: Verifier,
+    shell: Shell,
+    clock: Clock,
+    unscoped: Unscoped,
+    denials: Denials,
+    garbage: GarbageLimit,
+    known: Mutex<HashSet<Hash>>,
+}
+
+/// Who calls, as the handlers get it.
+#[derive(Clone)]
+pub(crate) struct Admitted {
+    /// As the domain sees it.
+    pub(crate) caller: Arc<Caller>,
+    /// What auth said of the bearer; `None` for a cookie alone.
+    pub(crate) verdict: Option<Arc<Verdict>>,
+    /// The bearer itself: answers that hold a secret are sealed under it.
+    pub(crate) bearer: Option<Credential>,
+    /// All cookies that came along, one a session.
+    cookies: Arc<[Cookie]>,
+}
+
+impl Gate {
+    pub(crate) fn new(verifier: Verifier, shell: Shell, clock: Clock, unscoped: Unscoped) -> Self {
+        Self {
+            verifier,
+            shell,
+            clock,
+            unscoped,
+            denials: Denials::default(),
+            garbage: GarbageLimit::new(UNKNOWN_PER_S, UNKNOWN_BURST, SOURCES_MAX),
+            known: Mutex::default(),
+        }
+    }
+
+    async fn verdict(&self, call: &Call, credential: &Credential) -> Result<Arc<Verdict>, Error> {
+        let takes = matches!(credential.kind(), Kind::Admin | Kind::User | Kind::Owner | Kind::Project);
+        if !takes {
+            return Err(login_required());
+        }
+        let hash = credential.hash();
+        let known = self.known.lock().contains(&hash);
+        if !known {
+            self.garbage.check(call.source())?;
+        }
+        let verdict = self.verifier.verify(credential).await.map_err(|error| {
+            if matches!(error, VerifyError::Unauthenticated(_)) {
+                self.known.lock().remove(&hash);
+            }
+            unverified(error)
+        })?;
+        if !known {
+            let mut known = self.known.lock();
+            if known.len() >= KNOWN_MAX {
+                known.clear();
+            }
+            known.insert(hash);
+        }
+        Ok(verdict)
+    }
+
+    /// Records a refusal: its own row, or counted with others of its kind.
+    async fn record(&self, call: &Call, caller: Option<&Admitted>, error: &Error) {
+        let origin = caller.map_or_else(|| Arc::new(nobody(call)), |known| Arc::clone(&known.caller.origin));
+        let key = if origin.principal.is_empty() { call.source().to_string() } else { origin.principal.clone() };
+        if self.denials.note(&key, error.reason(), self.clock.now()) == Noted::Counted {
+            return;
+        }
+        let entry = Entry::new(origin, call.policy.audit.as_str(), Outcome::Refused(error.reason()));
+        self.commit(vec![entry]).await;
+    }
+
+    /// A cookie that was not good in its transaction: nobody is known by it, so the gate counts it.
+    pub(crate) async fn record_unknown_cookie(&self, call: &Call, error: &Error) {
+        self.record(call, None, error).await;
+    }
+
+    /// Writes the rows of what was counted; all of it at a shutdown.
+    pub(crate) async fn flush(&self, all: bool) {
+        let counted = if all { self.denials.rest() } else { self.denials.due(self.clock.now()) };
+        if !counted.is_empty() {
+            self.commit(counted.into_iter().map(counted_row).collect()).await;
+        }
+    }
+
+    async fn commit(&self, entries: Vec<Entry>) {
+        if let Err(error) = self.shell.record(entries).await {
+            // The refusal stands: what cannot be recorded is not admitted either.
+            tracing::error!(reason = %error.reason(), "a refusal could not be recorded");
+        }
+    }
+
+    fn admitted(
+        &self,
+        call: &Call,
+        verdict: Option<(Arc<Verdict>, Credential)>,
+        cookies: Vec<Cookie>,
+    ) -> Result<Admitted, Error> {
+        let named = call.named_project.clone().map(ProjectId::parse).transpose()?;
+        let principal = match &verdict {
+            Some((verdict, _)) => principal(verdict)?,
+            None => Principal::Client,
+        };
+        let caller = Caller {
+            principal,
+            cookie: cookies.first().cloned(),
+            named,
+            unscoped: self.unscoped,
+            reach: Reach::default(),
+            origin: Arc::new(origin(call, verdict.as_ref().map(|(verdict, _)| &**verdict), cookies.first())),
+        };
+        let (verdict, bearer) = verdict.unzip();
+        Ok(Admitted { caller: Arc::new(caller), verdict, bearer, cookies: cookies.into() })
+    }
+}
+
+impl Admit for Gate {
+    type Caller = Admitted;
+
+    async fn admit(&self, call: &Call, presented: Presented) -> Result<Admitted, Refused<Admitted>> {
+        if call.policy.public() {
+            return Ok(self.admitted(call, None, Vec::new())?);
+        }
+        if presented.on_behalf_of.is_some() {
+            let message = "this service is not listed to act for others by name; forward their credential";
+            return Err(Error::new(Reason::Forbidden, message).into());
+        }
+        let cookies = cookies(presented.cookies)?;
+        let verdict = match presented.bearer {
+            Bearer::Credential(credential) => Some((self.verdict(call, &credential).await?, credential)),
+            Bearer::Malformed => return Err(login_required().into()),
+            Bearer::Missing if !cookies.is_empty() => None,
+            Bearer::Missing if call.listener == Listener::Internal => {
+                let message = "a service must say whom it acts for: forward their credential";
+                return Err(Error::new(Reason::IdentityRequired, message).into());
+            }
+            Bearer::Missing => return Err(login_required().into()),
+        };
+        let admitted = self.admitted(call, verdict, cookies)?;
+        match gate_one(call, &admitted) {
+            Ok(()) => Ok(admitted),
+            Err(error) => Err(Refused { caller: Some(admitted), error }),
+        }
+    }
+
+    async fn refused(&self, call: &Call, caller: Option<&Admitted>, error: &Error) {
+        self.record(call, caller, error).await;
+    }
+
+    async fn handshake_refused(&self, listener: Listener, peer: SocketAddr, why: &str) {
+        tracing::warn!(listener = listener.as_str_name(), %peer, why, "certificate refused");
+        let key = interlock_kit::authn::Source::of(peer.ip()).to_string();
+        if self.denials.note(&key, Reason::Forbidden, self.clock.now()) == Noted::Counted {
+            return;
+        }
+        let origin = Arc::new(Origin { peer: peer.to_string(), ..Origin::default() });
+        let entry = Entry::new(origin, "tls.handshake", Outcome::Refused(Reason::Forbidden));
+        self.commit(vec![entry.detailed(serde_json::json!({ "why": why }).to_string())]).await;
+    }
+}
+
+impl Admitted {
+    /// The caller for a call that names its session: with that session's cookie, where several came.
+    pub(crate) fn for_session(&self, session: &SessionId) -> Arc<Caller> {
+        let fits = |cookie: &&Cookie| cookie.session == *session;
+        match self.cookies.iter().find(fits) {
+            Some(cookie) if self.caller.cookie.as_ref() != Some(cookie) => {
+                Arc::new(Caller { cookie: Some(cookie.clone()), ..(*self.caller).clone() })
+            }
+            _ => Arc::clone(&self.caller),
+        }
+    }
+
+    /// Who opened a stream, for whoever wants to renew it.
+    pub(crate) fn principal(&self) -> String {
+        match (&self.verdict, &self.caller.cookie) {
+            (Some(verdict), _) => format!("owner {}", verdict.owner_id),
+            (None, Some(cookie)) => client_principal(cookie),
+            (None, None) => "nobody".to_owned(),
+        }
+    }
+}
+
+impl fmt::Debug for Admitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admitted").field("principal", &self.caller.principal).finish_non_exhaustive()
+    }
+}
+
+/// Gate 1. Whoever shows a session's cookie beside a bearer may be let in as either; the verb asks that both
+/// lead to the same owner.
+fn gate_one(call: &Call, admitted: &Admitted) -> Result<(), Error> {
+    let as_client = policy::Presented { caller: CallerKind::Client, administrator: false, scopes: &[] };
+    let Some(verdict) = &admitted.verdict else {
+        return call.policy.admit(as_client).map_err(|reason| not_through(Reason::from_wire(reason)));
+    };
+    let by_bearer = call.policy.admit(policy::Presented {
+        caller: verdict.caller(),
+        administrator: verdict.administrator(),
+        scopes: &verdict.scopes,
+    });
+    let by_cookie = || !admitted.cookies.is_empty() && !verdict_is_scoped(verdict) && call.policy.admit(as_client).is_ok();
+    match by_bearer {
+        Err(_) if by_cookie() => Ok(()),
+        decided => decided.map_err(|reason| not_through(Reason::from_wire(reason))),
+    }
+}
+
+/// A project token's missing scope is not made up for by a cookie.
+fn verdict_is_scoped(verdict: &Verdict) -> bool {
+    verdict.kind == CredentialKind::ProjectToken
+}
+
+fn not_through(reason: Reason) -> Error {
+    let message = match reason {
+        Reason::LoginRequired => "login required: this needs an owner session",
+        Reason::ScopeRequired => "the project token lacks the scope of this method",
+        _ => "not allowed with this kind of credential or role",
+    };
+    Error::new(reason, message)
+}
+
+fn unverified(error: VerifyError) -> Error {
+    match error {
+        VerifyError::Unauthenticated(reason) => match Reason::from_wire(reason) {
+            Reason::TokenExpired => Error::new(Reason::TokenExpired, "the credential has expired"),
+            _ => login_required(),
+        },
+        VerifyError::AuthUnavailable => auth_unavailable(),
+    }
+}
+
+/// Nobody is signed out by this.
+pub(crate) fn auth_unavailable() -> Error {
+    Error::new(Reason::AuthUnavailable, "auth cannot be asked now; try again").retry_after(Duration::from_secs(1))
+}
+
+fn cookies(presented: Vec<interlock_kit::authn::Cookie>) -> Result<Vec<Cookie>, Error> {
+    let read = presented.into_iter().map(|cookie| {
+        let credential = cookie.credential.filter(|credential| credential.kind() == Kind::Client);
+        let session = SessionId::parse(cookie.session_id).map_err(|_| login_required())?;
+        Ok(Cookie { session, hash: credential.ok_or_else(login_required)?.hash() })
+    });
+    read.collect()
+}
+
+fn principal(verdict: &Verdict) -> Result<Principal, Error> {
+    // Auth's ids are not ours to trust blindly: one of another shape is nobody.
+    let owner = || OwnerId::parse(verdict.owner_id.clone()).map_err(|_| login_required());
+    Ok(match verdict.kind {
+        CredentialKind::RoleToken if verdict.administrator() => Principal::Admin,
+        CredentialKind::RoleToken => Principal::User,
+        CredentialKind::OwnerSession => Principal::Owner(OwnerSession {
+            owner: owner()?,
+            session_root: verdict.session_root,
+            elevated_until: verdict.elevated_until.map(timestamp),
+        }),
+        CredentialKind::ProjectToken => {
+            let project = verdict.project_id.clone().ok_or_else(login_required)?;
+            Principal::Project(ProjectToken {
+                issuer: owner()?,
+                project: ProjectId::parse(project).map_err(|_| login_required())?,
+                scopes: verdict.scopes.clone(),
+            })
+        }
+    })
+}
+
+fn timestamp(at: SystemTime) -> Timestamp {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+fn nobody(call: &Call) -> Origin {
+    Origin {
+        principal: call.service.as_ref().map(ToString::to_string).unwrap_or_default(),
+        peer: call.peer.to_string(),
+        request_id: call.request_id.clone(),
+        rpc: call.policy.path.clone(),
+        ..Origin::default()
+    }
+}
+
+fn origin(call: &Call, verdict: Option<&Verdict>, cookie: Option<&Cookie>) -> Origin {
+    let known = nobody(call);
+    match (verdict, cookie) {
+        (Some(verdict), _) => Origin {
+            principal: verdict.owner_id.clone(),
+            role: verdict.role.clone(),
+            credential_id: verdict.credential_id.clone(),
+            ..known
+        },
+        (None, Some(cookie)) => {
+            Origin { principal: client_principal(cookie), role: "client".to_owned(), ..known }
+        }
+        (None, None) => known,
+    }
+}
+
+/// A cookie's caller before it is looked up: whoever holds the cookie of that session.
+fn client_principal(cookie: &Cookie) -> String {
+    let [a, b, c, d, ..] = cookie.hash;
+    format!("client of {} ({a:02x}{b:02x}{c:02x}{d:02x})", cookie.session)
+}
+
+fn counted_row(counted: Counted) -> Entry {
+    let origin = Arc::new(Origin { principal: counted.key, ..Origin::default() });
+    let span = serde_json::json!({ "first": counted.first.to_string(), "last": counted.last.to_string() });
+    let mut entry = Entry::new(origin, "gate.refused", Outcome::Refused(counted.reason)).detailed(span.to_string());
+    entry.count = counted.count;
+    entry
+}

@@ -1,0 +1,185 @@
+//! Who is calling, as the domain sees it: principal, cookie, named project, answers about projects.
+//!
+//! The shell fills a [`Caller`] from what the gate admitted. Nothing here is looked up: a cookie is
+//! judged inside the transaction that it acts in.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use interlock_kit::{clock::Timestamp, store::audit::Origin};
+
+use crate::ids::{OwnerId, ProjectId, SessionId};
+
+/// The SHA-256 of a cookie's credential text.
+pub type CookieHash = [u8; 32];
+
+/// Who is calling, for which project, and what is known of its reach.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// What the bearer credential proved; [`Principal::Client`] where there is only a cookie.
+    pub principal: Principal,
+    /// The client credential beside it, or alone.
+    pub cookie: Option<Cookie>,
+    /// The project that the call names (`x-interlock-project`).
+    pub named: Option<ProjectId>,
+    /// What becomes of calls that name none.
+    pub unscoped: Unscoped,
+    /// Answers so far.
+    pub reach: Reach,
+    /// For audit rows.
+    pub origin: Arc<Origin>,
+}
+
+/// What a bearer credential proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// The admin role token; acts as the built-in owner `admin`.
+    Admin,
+    /// The user role token; acts as the built-in owner `user`.
+    User,
+    /// An owner session.
+    Owner(OwnerSession),
+    /// A project token.
+    Project(ProjectToken),
+    /// Nobody but the client whose cookie came along.
+    Client,
+    /// This service itself, in its sweeps.
+    Gateway,
+}
+
+/// An owner, signed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerSession {
+    /// Whose.
+    pub owner: OwnerId,
+    /// Whether its roles meet the root condition without elevation.
+    pub session_root: bool,
+    /// Until when root is unlocked.
+    pub elevated_until: Option<Timestamp>,
+}
+
+/// A project token: acts for its issuer, in one project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProjectToken {
+    /// Who issued it.
+    pub issuer: OwnerId,
+    /// Where it is good.
+    pub project: ProjectId,
+    /// What it is good for: `sessions:read`, …
+    pub scopes: Vec<String>,
+}
+
+/// A client credential as it was presented.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cookie {
+    /// The session in the cookie's name.
+    pub session: SessionId,
+    /// Of its value.
+    pub hash: CookieHash,
+}
+
+/// What becomes of calls on a project's resource that name no project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unscoped {
+    /// Served and marked, until the sunset if there is one.
+    Warn {
+        /// From then on they are refused.
+        sunset: Option<Timestamp>,
+    },
+    /// Refused.
+    Deny,
+}
+
+/// Answers to "may this owner enter this project", as far as they were asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach(BTreeMap<(OwnerId, ProjectId), bool>);
+
+impl Reach {
+    /// Adds an answer.
+    pub fn learn(&mut self, owner: OwnerId, project: ProjectId, may: bool) {
+        self.0.insert((owner, project), may);
+    }
+
+    /// The answer, where there is one.
+    #[must_use]
+    pub fn knows(&self, owner: &OwnerId, project: &ProjectId) -> Option<bool> {
+        self.0.get(&(owner.clone(), project.clone())).copied()
+    }
+
+    /// How many answers.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing was asked yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Caller {
+    /// The gateway itself, for sweeps.
+    #[must_use]
+    pub fn gateway() -> Self {
+        let origin = Origin { principal: "gateway".to_owned(), role: "service".to_owned(), ..Origin::default() };
+        Self {
+            principal: Principal::Gateway,
+            cookie: None,
+            named: None,
+            unscoped: Unscoped::Warn { sunset: None },
+            reach: Reach::default(),
+            origin: Arc::new(origin),
+        }
+    }
+
+    /// The owner that it acts as; none for a cookie alone (its session's owner then) and for sweeps.
+    #[must_use]
+    pub fn owner(&self) -> Option<OwnerId> {
+        match &self.principal {
+            Principal::Admin => Some(OwnerId::admin()),
+            Principal::User => Some(OwnerId::user()),
+            Principal::Owner(session) => Some(session.owner.clone()),
+            Principal::Project(token) => Some(token.issuer.clone()),
+            Principal::Client | Principal::Gateway => None,
+        }
+    }
+
+    /// The admin role token and session-root owners.
+    #[must_use]
+    pub fn is_administrator(&self) -> bool {
+        match &self.principal {
+            Principal::Admin => true,
+            Principal::Owner(session) => session.session_root,
+            Principal::User | Principal::Project(_) | Principal::Client | Principal::Gateway => false,
+        }
+    }
+
+    /// Whether the root condition is met: administrators, and whoever has unlocked root.
+    #[must_use]
+    pub fn meets_root(&self, now: Timestamp) -> bool {
+        self.is_administrator() || self.is_elevated(now)
+    }
+
+    /// Whether it reaches every owner's resources: the admin role token, and a session-root owner who
+    /// has unlocked root besides (DESIGN 14.1).
+    #[must_use]
+    pub fn reaches_all(&self, now: Timestamp) -> bool {
+        match &self.principal {
+            Principal::Admin => true,
+            Principal::Owner(session) => session.session_root && self.is_elevated(now),
+            Principal::User | Principal::Project(_) | Principal::Client | Principal::Gateway => false,
+        }
+    }
+
+    fn is_elevated(&self, now: Timestamp) -> bool {
+        match &self.principal {
+            Principal::Owner(session) => session.elevated_until.is_some_and(|until| !until.is_over(now)),
+            Principal::Admin
+            | Principal::User
+            | Principal::Project(_)
+            | Principal::Client
+            | Principal::Gateway => false,
+        }
+    }
+}

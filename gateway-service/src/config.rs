@@ -1,0 +1,249 @@
+//! What the gateway is told at its start: a file, under the environment (`INTERLOCK_GATEWAY_*`), under flags.
+//!
+//! Beside the keys that every service has (profile, addresses, `tls.*`, `allow`, `internal_token_file`,
+//! `data_dir`, `log.*`, `ready_file`, `limits.*`; see the kit):
+//!
+//! | key | default | what |
+//! |---|---|---|
+//! | `store` | `gateway.db` | the store's file, in `data_dir` |
+//! | `chain_key_file` | `gateway.chain-key` in `data_dir` | key of the audit chain; made at the first start |
+//! | `auth.endpoints` | required | `https://host:port` of auth's internal listener; `http` on loopback in `local` |
+//! | `auth.ca` | `tls.client_ca` | who signs auth's certificate |
+//! | `auth.cert`, `auth.key` | `tls.cert`, `tls.key` | what the gateway shows auth |
+//! | `auth.server_name` | from the endpoint | the name in auth's certificate |
+//! | `lease_ttl` | `10s` | how long a job's lease lives without a heartbeat |
+//! | `max_attempts` | 3 | after so many a released job fails |
+//! | `max_queue_age` | `24h` | a job queued for longer fails |
+//! | `max_run_time` | `6h` | a job running for longer fails |
+//! | `jobs_in_flight_per_owner` | 1000 | quota |
+//! | `sessions_per_owner` | 1000 | quota |
+//! | `unscoped` | `warn`, in `hardened` `deny` | what calls that name no project get |
+//! | `sunset` | none | RFC 3339: from when on `warn` refuses them too |
+//! | `retention.events` | 100000 | events kept of a session |
+//! | `retention.age` | `720h` | ... and for how long |
+//! | `parked_per_owner` | 256 | waits and streams of one owner at once |
+//! | `drain` | `10s` | how long a shutdown waits for calls and workers |
+//!
+//! The only file that reads the environment.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use interlock_kit::{
+    clock::Timestamp,
+    config::{Common, Defaults, Layers, Limits, Mistake, Profile, Reader},
+};
+
+const ENV_PREFIX: &str = "INTERLOCK_GATEWAY";
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What every service has.
+    pub common: Common,
+    /// The store's file.
+    pub store: PathBuf,
+    /// The audit chain's key file.
+    pub chain_key_file: PathBuf,
+    /// The way to auth.
+    pub auth: AuthLink,
+    /// Jobs and their leases.
+    pub jobs: Jobs,
+    /// Living sessions of one owner.
+    pub sessions_per_owner: u32,
+    /// Calls that name no project.
+    pub unscoped: Unscoped,
+    /// What is kept of a session's log.
+    pub retention: Retention,
+    /// Waits and streams of one owner at once.
+    pub parked_per_owner: usize,
+    /// How long a shutdown waits for calls and workers.
+    pub drain: Duration,
+}
+
+/// The way to auth's internal listener.
+#[derive(Clone, Debug)]
+pub struct AuthLink {
+    /// In the order of trying; at least one.
+    pub endpoints: Vec<String>,
+    /// Who signs auth's certificate; `None` only for plain text on loopback.
+    pub ca: Option<PathBuf>,
+    /// What the gateway shows: certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// The name in auth's certificate, where it is not the endpoint's.
+    pub server_name: Option<String>,
+}
+
+/// Bounds of a job's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Jobs {
+    /// How long a lease lives without a heartbeat.
+    pub lease_ttl: Duration,
+    /// After so many attempts a released job fails.
+    pub attempts_max: u32,
+    /// A job queued for longer fails.
+    pub queue_age_max: Duration,
+    /// A job running for longer fails.
+    pub run_time_max: Duration,
+    /// Jobs in flight of one owner.
+    pub in_flight_per_owner: u32,
+}
+
+/// What calls that name no project get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unscoped {
+    /// An answer that says they are deprecated, until the sunset.
+    Warn {
+        /// From when on they are refused.
+        sunset: Option<Timestamp>,
+    },
+    /// A refusal.
+    Deny,
+}
+
+/// What is kept of a session's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Events of one session.
+    pub events_max: u64,
+    /// Their age.
+    pub age_max: Duration,
+}
+
+/// Reads flags over this process's environment over the file.
+///
+/// # Errors
+/// All mistakes together.
+pub fn load(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Result<Config, Vec<Mistake>> {
+    read(file, std::env::vars_os(), flags)
+}
+
+fn read(
+    file: Option<PathBuf>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    flags: Vec<(String, String)>,
+) -> Result<Config, Vec<Mistake>> {
+    let mut r = Reader::new(Layers::read(file.as_deref(), ENV_PREFIX, environment, flags));
+    let public = ([127, 0, 0, 1], 7543).into();
+    let common = Common::read(&mut r, Defaults { public, limits: Limits::gateway() });
+    let config = Config {
+        store: common.data_dir.join(r.value("store", "gateway.db".to_owned())),
+        chain_key_file: r
+            .path("chain_key_file")
+            .unwrap_or_else(|| common.data_dir.join("gateway.chain-key")),
+        auth: read_auth(&mut r, &common),
+        jobs: read_jobs(&mut r),
+        sessions_per_owner: r.bounded("sessions_per_owner", 1_000, 1..=100_000),
+        unscoped: read_unscoped(&mut r, common.profile),
+        retention: Retention {
+            events_max: r.bounded("retention.events", 100_000, 100..=10_000_000),
+            age_max: r.bounded("retention.age", HOUR * 720, HOUR..=HOUR * 87_600),
+        },
+        parked_per_owner: r.bounded("parked_per_owner", 256, 1..=16_384),
+        drain: r.bounded("drain", SECOND * 10, SECOND / 10..=SECOND * 300),
+        common,
+    };
+    r.finish().map(|()| config)
+}
+
+fn read_auth(r: &mut Reader, common: &Common) -> AuthLink {
+    let endpoints: Vec<String> = r.list("auth.endpoints");
+    let ca = r.path("auth.ca").or_else(|| common.tls.client_ca.clone());
+    if endpoints.is_empty() {
+        r.mistake("auth.endpoints", "must be set: https://host:port of auth's internal listener");
+    }
+    let plain = endpoints.iter().any(|endpoint| endpoint.starts_with("http://"));
+    if plain && common.profile == Profile::Hardened {
+        r.mistake("auth.endpoints", "https endpoints only, in profile hardened");
+    }
+    if !plain && ca.is_none() {
+        r.mistake("auth.ca", "must be set, or tls.client_ca");
+    }
+    AuthLink {
+        endpoints,
+        ca,
+        cert: r.path("auth.cert").unwrap_or_else(|| common.tls.cert.clone()),
+        key: r.path("auth.key").unwrap_or_else(|| common.tls.key.clone()),
+        server_name: r.optional("auth.server_name"),
+    }
+}
+
+fn read_jobs(r: &mut Reader) -> Jobs {
+    Jobs {
+        lease_ttl: r.bounded("lease_ttl", SECOND * 10, SECOND..=SECOND * 300),
+        attempts_max: r.bounded("max_attempts", 3, 1..=100),
+        queue_age_max: r.bounded("max_queue_age", HOUR * 24, SECOND..=HOUR * 720),
+        run_time_max: r.bounded("max_run_time", HOUR * 6, SECOND..=HOUR * 720),
+        in_flight_per_owner: r.bounded("jobs_in_flight_per_owner", 1_000, 1..=1_000_000),
+    }
+}
+
+fn read_unscoped(r: &mut Reader, profile: Profile) -> Unscoped {
+    let warns = r.choice("unscoped", profile == Profile::Local, &[("warn", true), ("deny", false)]);
+    let sunset: Option<String> = r.optional("sunset");
+    let parsed = sunset.as_deref().map(str::parse::<jiff::Timestamp>);
+    if matches!(parsed, Some(Err(_))) {
+        r.mistake("sunset", "an instant of RFC 3339, like 2027-01-01T00:00:00Z");
+    }
+    let sunset = parsed.and_then(Result::ok).map(|at| Timestamp::from_micros(at.as_microsecond()));
+    if warns { Unscoped::Warn { sunset } } else { Unscoped::Deny }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: [(&str, &str); 4] = [
+        ("tls.cert", "/c.pem"),
+        ("tls.key", "/c.key"),
+        ("auth.endpoints", "https://127.0.0.1:7444"),
+        ("auth.ca", "/ca.pem"),
+    ];
+
+    fn with(more: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+        let all = LEAST.iter().chain(more);
+        let flags = all.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        read(None, [], flags).map_err(|all| all.into_iter().map(|m| m.place).collect())
+    }
+
+    #[test]
+    fn the_least_configuration_has_the_designs_defaults() {
+        let config = with(&[]).expect("good");
+        assert_eq!(config.store, PathBuf::from("./gateway.db"));
+        assert_eq!(config.jobs.lease_ttl, SECOND * 10);
+        assert_eq!(config.jobs.attempts_max, 3);
+        assert_eq!(config.unscoped, Unscoped::Warn { sunset: None });
+        assert_eq!(config.auth.cert, PathBuf::from("/c.pem"));
+    }
+
+    #[test]
+    fn the_environment_is_over_the_file_and_flags_are_over_both() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("gateway.toml");
+        std::fs::write(&file, "lease_ttl = \"3s\"\nmax_attempts = 5\nmax_run_time = \"2h\"\n").expect("written");
+        let environment =
+            [("INTERLOCK_GATEWAY_LEASE_TTL", "4s"), ("INTERLOCK_GATEWAY_MAX_ATTEMPTS", "6")];
+        let environment = environment.map(|(k, v)| (OsString::from(k), OsString::from(v)));
+        let mut flags: Vec<_> = LEAST.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        flags.push(("lease_ttl".to_owned(), "5s".to_owned()));
+        let jobs = read(Some(file), environment, flags).expect("good").jobs;
+        assert_eq!((jobs.lease_ttl, jobs.attempts_max, jobs.run_time_max), (SECOND * 5, 6, HOUR * 2));
+    }
+
+    #[test]
+    fn mistakes_are_told_together() {
+        let wrong = with(&[("lease_ttl", "900ms"), ("sunset", "soon"), ("lease_tll", "2s")]);
+        assert_eq!(wrong.expect_err("three"), ["lease_ttl (flag)", "sunset (flag)", "lease_tll (flag)"]);
+    }
+
+    #[test]
+    fn hardened_denies_unscoped_calls_and_plain_text_to_auth() {
+        let config = with(&[("profile", "hardened")]).expect("good");
+        assert_eq!(config.unscoped, Unscoped::Deny);
+        let plain = with(&[("profile", "hardened"), ("auth.endpoints", "http://127.0.0.1:1")]);
+        assert_eq!(plain.expect_err("plain"), ["auth.endpoints (flag)"]);
+    }
+}

@@ -1,0 +1,260 @@
+//! Domain to wire and back. Nothing here decides; what a message lacks or has too much of is refused here.
+
+use std::time::{Duration, SystemTime};
+
+use interlock_kit::{clock::Timestamp, error::Error};
+use interlock_proto::gateway::v1 as wire;
+
+use crate::{
+    agent::AgentSeen,
+    binding::Binding,
+    event::{Event, EventKind, ReleaseCause},
+    ids::{JobId, OwnerId, SessionName},
+    job::{self, Job, JobWhole, Outcome},
+    lease::Held,
+    session::{self, SessionSeen},
+    worker::Assignment,
+};
+
+/// A wait is never longer.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
+const WAIT_DEFAULT: Duration = Duration::from_secs(30);
+const PAGE_TOKEN_BYTES_MAX: usize = 256;
+
+/// An optional name: empty is none.
+pub(crate) fn name(text: String) -> Result<Option<SessionName>, Error> {
+    if text.is_empty() { Ok(None) } else { SessionName::parse(text).map(Some) }
+}
+
+/// An optional owner: empty is the caller.
+pub(crate) fn owner(text: String) -> Result<Option<OwnerId>, Error> {
+    if text.is_empty() { Ok(None) } else { OwnerId::parse(text).map(Some) }
+}
+
+/// A page token is bounded before anything looks at it.
+pub(crate) fn page_token(text: String) -> Result<String, Error> {
+    if text.len() > PAGE_TOKEN_BYTES_MAX {
+        return Err(Error::invalid_field("page_token", "empty, or from the answer before"));
+    }
+    Ok(text)
+}
+
+/// How long to wait: 0 to 60 s, 30 s where absent.
+pub(crate) fn wait(asked: Option<prost_types::Duration>) -> Result<Duration, Error> {
+    let Some(asked) = asked else { return Ok(WAIT_DEFAULT) };
+    let wait = Duration::try_from(asked).ok().filter(|wait| *wait <= WAIT_MAX);
+    wait.ok_or_else(|| Error::invalid_field("wait", "0 to 60 s"))
+}
+
+pub(crate) fn duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration::try_from(duration).unwrap_or_default()
+}
+
+pub(crate) fn instant(at: SystemTime) -> prost_types::Timestamp {
+    let micros = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
+    Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX)).to_wire()
+}
+
+pub(crate) fn binding(binding: &Binding) -> wire::Binding {
+    wire::Binding {
+        agent_id: binding.agent.to_string(),
+        project_id: binding.project.to_string(),
+        epoch: binding.epoch,
+    }
+}
+
+pub(crate) fn session(seen: &SessionSeen) -> wire::Session {
+    let session = &seen.session;
+    let state = match session.phase {
+        session::Phase::Open => wire::SessionState::Open,
+        session::Phase::Closing => wire::SessionState::Closing,
+        session::Phase::Gone => wire::SessionState::Unspecified,
+    };
+    wire::Session {
+        session_id: session.id.to_string(),
+        name: session.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        owner_id: session.owner.to_string(),
+        binding: session.binding.as_ref().map(binding),
+        state: state.into(),
+        created_at: Some(session.created_at.to_wire()),
+        last_sequence: seen.last_sequence,
+        jobs_in_flight: seen.jobs_in_flight,
+    }
+}
+
+pub(crate) fn agent(seen: &AgentSeen) -> wire::Agent {
+    let agent = &seen.agent;
+    wire::Agent {
+        agent_id: agent.id.to_string(),
+        owner_id: agent.owner.as_ref().map(ToString::to_string).unwrap_or_default(),
+        shared: agent.shared,
+        built_in: agent.is_built_in(),
+        description: agent.description.clone(),
+        created_at: Some(agent.created_at.to_wire()),
+        queued: seen.queued,
+        running: seen.running,
+    }
+}
+
+fn outcome(outcome: Outcome) -> wire::JobState {
+    match outcome {
+        Outcome::Succeeded => wire::JobState::Succeeded,
+        Outcome::Failed => wire::JobState::Failed,
+        Outcome::Cancelled => wire::JobState::Cancelled,
+    }
+}
+
+pub(crate) fn job_state(phase: &job::Phase) -> wire::JobState {
+    match phase {
+        job::Phase::Queued => wire::JobState::Queued,
+        job::Phase::Running(_) => wire::JobState::Running,
+        job::Phase::Ended(end) => outcome(end.outcome),
+    }
+}
+
+/// A job without payload and result.
+pub(crate) fn job(job: &Job) -> wire::Job {
+    let end = match &job.phase {
+        job::Phase::Ended(end) => Some(end),
+        job::Phase::Queued | job::Phase::Running(_) => None,
+    };
+    wire::Job {
+        job_id: job.id.to_string(),
+        session_id: job.session.to_string(),
+        binding: Some(binding(&job.binding)),
+        state: job_state(&job.phase).into(),
+        attempt: job.attempt,
+        submitted_at: Some(job.submitted_at.to_wire()),
+        started_at: job.started_at.map(Timestamp::to_wire),
+        ended_at: end.map(|end| end.at.to_wire()),
+        cause: end.map(|end| end.cause.clone()).unwrap_or_default(),
+        cancel_requested: job.cancel_requested_at.is_some(),
+        ..wire::Job::default()
+    }
+}
+
+/// A job with payload and result.
+pub(crate) fn whole_job(whole: JobWhole) -> wire::Job {
+    wire::Job { payload: whole.payload.into(), result: whole.result.into(), ..job(&whole.job) }
+}
+
+pub(crate) fn event(event: &Event) -> wire::Event {
+    wire::Event {
+        sequence: event.sequence,
+        occurred_at: Some(event.at.to_wire()),
+        project_id: event.project.as_ref().map(ToString::to_string).unwrap_or_default(),
+        epoch: event.epoch,
+        kind: Some(event_kind(&event.kind)),
+    }
+}
+
+fn event_kind(kind: &EventKind) -> wire::event::Kind {
+    use wire::event::Kind;
+    let id = ToString::to_string;
+    match kind {
+        EventKind::Created { client } => {
+            Kind::SessionCreated(wire::SessionCreated { client_id: client.to_string() })
+        }
+        EventKind::Attached { binding: now } => {
+            Kind::SessionAttached(wire::SessionAttached { binding: Some(binding(now)) })
+        }
+        EventKind::Closing => Kind::SessionClosing(wire::SessionClosing {}),
+        EventKind::JobQueued { job } => Kind::JobQueued(wire::JobQueued { job_id: id(job) }),
+        EventKind::JobStarted { job, attempt, worker } => Kind::JobStarted(wire::JobStarted {
+            job_id: id(job),
+            attempt: *attempt,
+            worker: worker.to_string(),
+        }),
+        EventKind::JobProgress { job, attempt, data } => Kind::JobProgress(wire::JobProgress {
+            job_id: id(job),
+            attempt: *attempt,
+            data: data.clone().into(),
+        }),
+        EventKind::JobReleased { job, attempt, cause } => Kind::JobReleased(wire::JobReleased {
+            job_id: id(job),
+            attempt: *attempt,
+            cause: release_cause(*cause).into(),
+        }),
+        EventKind::JobCancelRequested { job } => {
+            Kind::JobCancelRequested(wire::JobCancelRequested { job_id: id(job) })
+        }
+        EventKind::JobEnded { job, outcome: how, cause } => Kind::JobEnded(wire::JobEnded {
+            job_id: id(job),
+            state: outcome(*how).into(),
+            cause: cause.clone(),
+        }),
+    }
+}
+
+fn release_cause(cause: ReleaseCause) -> wire::ReleaseCause {
+    match cause {
+        ReleaseCause::LeaseExpired => wire::ReleaseCause::LeaseExpired,
+        ReleaseCause::Goodbye => wire::ReleaseCause::Goodbye,
+    }
+}
+
+pub(crate) fn held(held: &Held) -> wire::Held {
+    wire::Held { job_id: held.job.to_string(), fencing_token: held.fencing }
+}
+
+pub(crate) fn held_from(held: Option<wire::Held>) -> Result<Held, Error> {
+    let held = held.ok_or_else(|| Error::missing_field("held"))?;
+    Ok(Held { job: JobId::parse(held.job_id)?, fencing: held.fencing_token })
+}
+
+/// Jobs that a worker says it holds, at most `most`.
+pub(crate) fn all_held(all: Vec<wire::Held>, most: u32) -> Result<Vec<Held>, Error> {
+    if all.len() > most as usize {
+        return Err(Error::invalid_field("held", format!("at most {most} jobs")));
+    }
+    all.into_iter().map(|held| held_from(Some(held))).collect()
+}
+
+/// How a worker says that a job ended.
+pub(crate) fn outcome_from(state: wire::JobState) -> Result<Outcome, Error> {
+    match state {
+        wire::JobState::Succeeded => Ok(Outcome::Succeeded),
+        wire::JobState::Failed => Ok(Outcome::Failed),
+        wire::JobState::Cancelled => Ok(Outcome::Cancelled),
+        wire::JobState::Unspecified | wire::JobState::Queued | wire::JobState::Running => {
+            Err(Error::invalid_field("state", "succeeded, failed or cancelled"))
+        }
+    }
+}
+
+pub(crate) fn assignment(assignment: Assignment) -> wire::work_response::Assignment {
+    wire::work_response::Assignment {
+        held: Some(held(&assignment.held)),
+        session_id: assignment.session.to_string(),
+        binding: Some(binding(&assignment.binding)),
+        attempt: assignment.attempt,
+        payload: assignment.payload.into(),
+        lease: Some(duration(assignment.lease)),
+        run_time_left: Some(duration(assignment.run_time_left)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use interlock_kit::error::Reason;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_is_bounded_and_never_negative() {
+        let asked = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        assert_eq!(wait(None).expect("the default"), WAIT_DEFAULT);
+        assert_eq!(wait(asked(60)).expect("the most"), WAIT_MAX);
+        for bad in [asked(61), asked(-1), asked(i64::MAX)] {
+            assert_eq!(wait(bad).expect_err("out of bounds").reason(), Reason::InvalidField);
+        }
+    }
+
+    #[test]
+    fn what_a_worker_holds_is_bounded_and_named() {
+        let one = wire::Held { job_id: JobId::new().to_string(), fencing_token: 3 };
+        assert_eq!(all_held(vec![one.clone(); 2], 2).expect("two").len(), 2);
+        assert!(all_held(vec![one; 3], 2).is_err());
+        assert_eq!(held_from(None).expect_err("none").reason(), Reason::MissingField);
+    }
+}

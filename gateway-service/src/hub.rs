@@ -1,0 +1,259 @@
+//! Who is woken after a commit.
+//!
+//! Parked calls, streams and workers wait on a [`Bell`]: one wake-up for any number of [`Topic`]s. The store
+//! tells the hub after each commit what has changed, on the writer's thread; the hub rings, and whoever is
+//! woken reads the store. So a signal is never the truth, a lost one costs at most a slow poll, and a slow
+//! reader holds nothing here: a bell that has rung ten times has rung once.
+//!
+//! One thing cannot be read any more when it is heard of: the last events of a session that is gone. So while
+//! someone listens to a session, the hub keeps a short ring of its newest events, and hands it to those
+//! listeners when the session goes.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use interlock_kit::store::{Fault, Observer};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::{
+    event::Event,
+    ids::{AgentId, JobId, SessionId},
+    store::{Gateway, Signal},
+};
+
+/// Events of a session that are kept for its listeners.
+const RING_MAX: usize = 64;
+
+/// Something that one can wait for a change of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// A session's log.
+    Session(SessionId),
+    /// An agent's queue.
+    Agent(AgentId),
+    /// A job's state.
+    Job(JobId),
+}
+
+/// Rings bells. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Hub(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    lines: Mutex<HashMap<Topic, Line>>,
+    next: AtomicU64,
+    /// The last batch failed: what is acknowledged is safe, and nothing new can be.
+    store_failed: AtomicBool,
+}
+
+/// All who listen to one topic.
+#[derive(Default)]
+struct Line {
+    bells: HashMap<u64, Arc<Clapper>>,
+    ring: VecDeque<Arc<Event>>,
+}
+
+#[derive(Default)]
+struct Clapper {
+    notify: Notify,
+    gone: OnceLock<Vec<Arc<Event>>>,
+}
+
+/// A wake-up for its topics. Dropped: no longer rung.
+pub struct Bell {
+    hub: Hub,
+    id: u64,
+    clapper: Arc<Clapper>,
+    topics: Vec<Topic>,
+}
+
+impl Hub {
+    /// A hub that nobody listens to yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A bell for these topics. A change between this call and [`Bell::rung`] is not missed.
+    #[must_use]
+    pub fn bell(&self, topics: impl IntoIterator<Item = Topic>) -> Bell {
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let mut bell = Bell { hub: self.clone(), id, clapper: Arc::default(), topics: Vec::new() };
+        topics.into_iter().for_each(|topic| bell.add(topic));
+        bell
+    }
+
+    /// Whether the store took its last batch.
+    #[must_use]
+    pub fn store_works(&self) -> bool {
+        !self.0.store_failed.load(Ordering::Relaxed)
+    }
+
+    fn ring(&self, topic: &Topic) {
+        if let Some(line) = self.0.lines.lock().get(topic) {
+            line.bells.values().for_each(|bell| bell.notify.notify_one());
+        }
+    }
+
+    fn logged(&self, session: SessionId, event: Arc<Event>) {
+        if let Some(line) = self.0.lines.lock().get_mut(&Topic::Session(session)) {
+            if line.ring.len() == RING_MAX {
+                line.ring.pop_front();
+            }
+            line.ring.push_back(event);
+            line.bells.values().for_each(|bell| bell.notify.notify_one());
+        }
+    }
+
+    fn gone(&self, session: SessionId) {
+        if let Some(line) = self.0.lines.lock().get(&Topic::Session(session)) {
+            for bell in line.bells.values() {
+                // A session goes once; a second signal finds it said.
+                let _ = bell.gone.set(line.ring.iter().cloned().collect());
+                bell.notify.notify_one();
+            }
+        }
+    }
+
+    fn forget(&self, topic: &Topic, id: u64) {
+        let mut lines = self.0.lines.lock();
+        if let Some(line) = lines.get_mut(topic) {
+            line.bells.remove(&id);
+            if line.bells.is_empty() {
+                lines.remove(topic);
+            }
+        }
+    }
+}
+
+impl Observer<Gateway> for Hub {
+    fn committed(&self, signals: Vec<Signal>) {
+        self.0.store_failed.store(false, Ordering::Relaxed);
+        for signal in signals {
+            match signal {
+                Signal::Logged { session, event } => self.logged(session, event),
+                Signal::SessionGone { session } => self.gone(session),
+                Signal::AgentQueued { agent } => self.ring(&Topic::Agent(agent)),
+                Signal::JobChanged { job, .. }
+                | Signal::CancelRequested { job, .. }
+                | Signal::LeaseTaken { job, .. } => self.ring(&Topic::Job(job)),
+            }
+        }
+    }
+
+    fn failed(&self, fault: &Fault) {
+        self.0.store_failed.store(true, Ordering::Relaxed);
+        tracing::error!(%fault, "the store failed; nothing of the batch was changed");
+    }
+}
+
+impl Bell {
+    /// Rings for one more topic.
+    pub fn add(&mut self, topic: Topic) {
+        let mut lines = self.hub.0.lines.lock();
+        lines.entry(topic.clone()).or_default().bells.insert(self.id, Arc::clone(&self.clapper));
+        self.topics.push(topic);
+    }
+
+    /// Rings no longer for a topic.
+    pub fn remove(&mut self, topic: &Topic) {
+        self.topics.retain(|mine| mine != topic);
+        self.hub.forget(topic, self.id);
+    }
+
+    /// Waits for the next change. Cancel-safe.
+    pub async fn rung(&self) {
+        self.clapper.notify.notified().await;
+    }
+
+    /// Where a session of its topics has gone: the newest events before that, at most 64.
+    #[must_use]
+    pub fn gone(&self) -> Option<&[Arc<Event>]> {
+        self.clapper.gone.get().map(Vec::as_slice)
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        for topic in std::mem::take(&mut self.topics) {
+            self.hub.forget(&topic, self.id);
+        }
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("topics", &self.0.lines.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bell").field("topics", &self.topics).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, task::Poll};
+
+    use interlock_kit::clock::Timestamp;
+
+    use super::*;
+    use crate::event::EventKind;
+
+    async fn rings(bell: &Bell) -> bool {
+        let mut rung = std::pin::pin!(bell.rung());
+        poll_fn(|cx| Poll::Ready(rung.as_mut().poll(cx).is_ready())).await
+    }
+
+    #[tokio::test]
+    async fn a_ring_before_the_wait_is_not_lost_and_many_are_one() {
+        let hub = Hub::new();
+        let (a, b) = (JobId::new(), JobId::new());
+        let bell = hub.bell([Topic::Job(a.clone()), Topic::Job(b.clone())]);
+        assert!(!rings(&bell).await);
+        hub.committed(vec![
+            Signal::JobChanged { job: a, ended: false },
+            Signal::LeaseTaken { job: b, fencing: 1 },
+            Signal::JobChanged { job: JobId::new(), ended: true },
+        ]);
+        assert!(rings(&bell).await);
+        assert!(!rings(&bell).await);
+    }
+
+    #[test]
+    fn the_last_events_of_a_session_outlive_it_for_its_listeners() {
+        let hub = Hub::new();
+        let session = SessionId::new();
+        let bell = hub.bell([Topic::Session(session.clone())]);
+        for sequence in 1..=100 {
+            let kind = EventKind::Closing;
+            let event = Event { sequence, at: Timestamp::default(), project: None, epoch: 0, kind };
+            hub.committed(vec![Signal::Logged { session: session.clone(), event: Arc::new(event) }]);
+        }
+        assert!(bell.gone().is_none());
+        hub.committed(vec![Signal::SessionGone { session }]);
+        let last: Vec<_> = bell.gone().expect("gone").iter().map(|event| event.sequence).collect();
+        assert_eq!(last, (37..=100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn nothing_stays_of_dropped_bells() {
+        let hub = Hub::new();
+        let same = Topic::Job(JobId::new());
+        let bells: Vec<_> =
+            (0..100).map(|_| hub.bell([same.clone(), Topic::Session(SessionId::new())])).collect();
+        assert_eq!(hub.0.lines.lock().len(), 101);
+        drop(bells);
+        assert!(hub.0.lines.lock().is_empty());
+    }
+}

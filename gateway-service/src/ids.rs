@@ -1,0 +1,196 @@
+//! The names of things: each kind a type of its own, so that one is never taken for another.
+
+use std::fmt;
+
+use interlock_kit::error::Error;
+use serde::{Deserialize, Serialize};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $field:literal, $check:expr, $accepted:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Takes a text that has the right shape.
+            ///
+            /// # Errors
+            /// `INVALID_FIELD`, or `MISSING_FIELD` for an empty text; the field is named.
+            pub fn parse(text: impl Into<String>) -> Result<Self, Error> {
+                let text = text.into();
+                if text.is_empty() {
+                    return Err(Error::missing_field($field));
+                }
+                if !$check(&text) {
+                    return Err(Error::invalid_field($field, $accepted));
+                }
+                Ok(Self(text))
+            }
+
+            /// As text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// From a store of ours, where only texts of the right shape are.
+            #[must_use]
+            pub(crate) fn stored(text: String) -> Self {
+                Self(text)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// A session: `ses_…`. Later ones sort later.
+    SessionId, "session_id", |t: &str| prefixed(t, "ses_"), "`ses_` and 1 to 60 of a-z and 0-9"
+);
+id!(
+    /// A job: `job_…`. Later ones sort later.
+    JobId, "job_id", |t: &str| prefixed(t, "job_"), "`job_` and 1 to 60 of a-z and 0-9"
+);
+id!(
+    /// A client of a session: `clt_…`.
+    ClientId, "client_id", |t: &str| prefixed(t, "clt_"), "`clt_` and 1 to 60 of a-z and 0-9"
+);
+id!(
+    /// An agent.
+    AgentId, "agent_id", name, "1 to 64 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit"
+);
+id!(
+    /// A project.
+    ProjectId, "project_id", name, "1 to 64 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit"
+);
+id!(
+    /// An owner.
+    OwnerId, "owner_id", owner, "1 to 64 printable characters without spaces"
+);
+id!(
+    /// A session's name, unique among its owner's living sessions.
+    SessionName, "name", name, "0 to 64 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit"
+);
+id!(
+    /// A caller's name for one of its calls.
+    RequestId, "request_id", printable, "1 to 64 printable characters"
+);
+id!(
+    /// A worker's name for itself, for people.
+    WorkerName, "worker", printable, "1 to 64 printable characters"
+);
+
+impl SessionId {
+    /// A new one. Later ones sort later.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(interlock_kit::random::id("ses"))
+    }
+}
+
+impl Default for SessionId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl JobId {
+    /// A new one. Later ones sort later.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(interlock_kit::random::id("job"))
+    }
+}
+
+impl Default for JobId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ClientId {
+    /// A new one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(interlock_kit::random::id("clt"))
+    }
+}
+
+impl Default for ClientId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl AgentId {
+    /// The built-in agent `primary`.
+    #[must_use]
+    pub fn primary() -> Self {
+        Self("primary".to_owned())
+    }
+}
+
+impl ProjectId {
+    /// The built-in project `system`.
+    #[must_use]
+    pub fn system() -> Self {
+        Self("system".to_owned())
+    }
+}
+
+impl OwnerId {
+    /// The built-in owner that the admin role token acts as.
+    #[must_use]
+    pub fn admin() -> Self {
+        Self("admin".to_owned())
+    }
+
+    /// The built-in owner that the user role token acts as.
+    #[must_use]
+    pub fn user() -> Self {
+        Self("user".to_owned())
+    }
+}
+
+fn prefixed(text: &str, prefix: &str) -> bool {
+    text.strip_prefix(prefix).is_some_and(|rest| {
+        (1..=60).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    })
+}
+
+fn name(text: &str) -> bool {
+    text.len() <= 64
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
+        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+}
+
+fn owner(text: &str) -> bool {
+    text.len() <= 64 && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn printable(text: &str) -> bool {
+    text.len() <= 64 && text.chars().all(|c| !c.is_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_checked_and_fields_named() {
+        assert!(AgentId::parse("builder-1.x").is_ok());
+        for bad in ["", "-a", "A", "a b", "ä", &"a".repeat(65)] {
+            assert!(AgentId::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(SessionId::parse(SessionId::new().as_str()).is_ok());
+        assert!(SessionId::parse("job_1").is_err());
+        let error = RequestId::parse("").expect_err("empty");
+        assert_eq!(error.to_string(), "request_id is missing");
+    }
+}

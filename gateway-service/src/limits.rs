@@ -1,0 +1,125 @@
+//! Every number of this service's domain, with unit and default, and the relations between them.
+
+use std::time::Duration;
+
+/// What bounds sessions, jobs, leases and logs. [`Limits::check`] holds the relations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a lease lives without a heartbeat. Default 10 s, 1 s to 1 h.
+    pub lease_ttl: Duration,
+    /// How many leases of a job may run out before it fails. Default 3, 1 to 100.
+    pub attempts_max: u32,
+    /// How old a queued job may be. Default 24 h.
+    pub queue_age_max: Duration,
+    /// How long a job may run, from its first start. Default 6 h.
+    pub run_time_max: Duration,
+    /// How far beyond a cancel request a lease is renewed. Default 30 s.
+    pub cancel_grace: Duration,
+    /// Payload and result, bytes. Default 256 KiB.
+    pub payload_bytes_max: usize,
+    /// One line of progress, bytes. Default 16 KiB.
+    pub progress_bytes_max: usize,
+    /// Why a job failed, bytes. Default 256.
+    pub cause_bytes_max: usize,
+    /// Jobs in flight of one owner. Default 1000.
+    pub jobs_in_flight_max: u32,
+    /// Living sessions of one owner. Default 1000.
+    pub sessions_max: u32,
+    /// Agents of one owner. Default 100.
+    pub agents_max: u32,
+    /// Agents that one worker serves. 32.
+    pub served_agents_max: usize,
+    /// Jobs that one worker runs at once. 64.
+    pub capacity_max: u32,
+    /// How long the answer to a creation is kept for retries. 10 min.
+    pub creation_kept: Duration,
+    /// How long the answer to a submit is kept for retries. Default 24 h.
+    pub submit_kept: Duration,
+    /// Events kept of one session. Default 10 000.
+    pub log_events_max: u64,
+    /// Bytes of events kept of one session. Default 16 MiB.
+    pub log_bytes_max: u64,
+    /// How long events are kept. Default 7 days.
+    pub log_age_max: Duration,
+    /// How long ended jobs are kept. Default 7 days.
+    pub ended_jobs_kept: Duration,
+    /// Rows that one sweeping verb touches. 256.
+    pub sweep_rows_max: usize,
+    /// Jobs named in the evidence of `SESSION_BUSY`. 32.
+    pub evidence_max: usize,
+    /// Entries of a page. 500.
+    pub page_max: u32,
+    /// Entries of a page where the caller names no number. 100.
+    pub page_default: u32,
+    /// Events in one batch of a stream. 256.
+    pub event_batch_max: u32,
+    /// Bytes of events in one batch of a stream: 1 MiB.
+    pub event_batch_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            lease_ttl: Duration::from_secs(10),
+            attempts_max: 3,
+            queue_age_max: Duration::from_secs(24 * 3600),
+            run_time_max: Duration::from_secs(6 * 3600),
+            cancel_grace: Duration::from_secs(30),
+            payload_bytes_max: 256 * 1024,
+            progress_bytes_max: 16 * 1024,
+            cause_bytes_max: 256,
+            jobs_in_flight_max: 1000,
+            sessions_max: 1000,
+            agents_max: 100,
+            served_agents_max: 32,
+            capacity_max: 64,
+            creation_kept: Duration::from_secs(600),
+            submit_kept: Duration::from_secs(24 * 3600),
+            log_events_max: 10_000,
+            log_bytes_max: 16 * 1024 * 1024,
+            log_age_max: Duration::from_secs(7 * 24 * 3600),
+            ended_jobs_kept: Duration::from_secs(7 * 24 * 3600),
+            sweep_rows_max: 256,
+            evidence_max: 32,
+            page_max: 500,
+            page_default: 100,
+            event_batch_max: 256,
+            event_batch_bytes_max: 1024 * 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// Every relation that does not hold, as a sentence each; empty where all hold.
+    #[must_use]
+    pub fn check(&self) -> Vec<String> {
+        let rules = [
+            (
+                (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&self.lease_ttl),
+                "a lease lives 100 ms to 1 h",
+            ),
+            ((1..=100).contains(&self.attempts_max), "1 to 100 attempts"),
+            (self.run_time_max > self.lease_ttl, "a job may run longer than a lease lives"),
+            (self.queue_age_max > self.lease_ttl, "a job may queue longer than a lease lives"),
+            (self.submit_kept >= self.creation_kept, "a submit's answer is kept as long as a creation's"),
+            (self.log_bytes_max > self.progress_bytes_max as u64, "a log holds at least one line of progress"),
+            (self.event_batch_bytes_max > self.progress_bytes_max, "a batch holds at least one line of progress"),
+            (self.log_events_max >= u64::from(self.event_batch_max), "a log holds at least one batch"),
+            (self.page_default <= self.page_max, "the usual page is no larger than the largest"),
+            (self.sweep_rows_max > 0, "a sweep touches at least one row"),
+        ];
+        rules.iter().filter(|(holds, _)| !holds).map(|(_, rule)| (*rule).to_owned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_agree_with_each_other() {
+        assert_eq!(Limits::default().check(), Vec::<String>::new());
+        let odd = Limits { attempts_max: 0, page_default: 501, ..Limits::default() };
+        assert_eq!(odd.check().len(), 2);
+    }
+}

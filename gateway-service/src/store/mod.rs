@@ -1,0 +1,304 @@
+//! The store of this service: what verbs run on, and the door that shells use.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`rows`] | `Rows`: the keyed reads of one transaction; `Change`, `Key` |
+//! | [`view`] | [`View`]: reads, each with its decision |
+//! | [`tx`] | [`Tx`]: planned writes, each with its permit |
+//! | `sqlite`, `model`, `missing` | the engines |
+//!
+//! A [`Verb`] writes, a [`Query`] only reads; a [`Shell`] runs both, resolves what they cannot know,
+//! and adds the audit row of each refusal.
+
+use std::{future::Future, sync::Arc};
+
+use interlock_kit::{
+    clock::{Clock, Timestamp},
+    error::{Error, Reason},
+    store::{
+        Domain, Halt, Observer, Ran, Store,
+        audit::{Entry, Outcome},
+        model::Plain,
+        sqlite::{OpenError, Options},
+    },
+};
+use parking_lot::Mutex;
+
+use crate::{
+    caller::{Caller, Principal},
+    event::Event,
+    ids::{AgentId, JobId, OwnerId, ProjectId, SessionId},
+    limits::Limits,
+};
+
+mod missing;
+mod model;
+mod rows;
+mod sqlite;
+mod tx;
+mod view;
+
+pub use model::Model;
+pub use rows::{Change, Key, Rows};
+pub use tx::Tx;
+pub use view::View;
+
+/// The domain of this service's store.
+#[derive(Debug)]
+pub struct Gateway;
+
+impl Domain for Gateway {
+    type Rows = dyn Rows;
+    type Key = Key;
+    type Change = Change;
+    type Signal = Signal;
+    type Question = Question;
+}
+
+/// Why a verb stopped.
+pub type Stop = interlock_kit::store::Stop<Gateway>;
+
+/// What a verb cannot know from its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Whether this owner may enter this project.
+    Membership {
+        /// The owner.
+        owner: OwnerId,
+        /// The project.
+        project: ProjectId,
+    },
+}
+
+/// Told after a commit: a wake-up, never the truth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// A session's log has grown.
+    Logged {
+        /// The session.
+        session: SessionId,
+        /// What was appended.
+        event: Arc<Event>,
+    },
+    /// An agent has a job queued.
+    AgentQueued {
+        /// The agent.
+        agent: AgentId,
+    },
+    /// A job has changed.
+    JobChanged {
+        /// The job.
+        job: JobId,
+        /// Whether it has ended.
+        ended: bool,
+    },
+    /// Someone asked to cancel a running job: tell its worker.
+    CancelRequested {
+        /// The job.
+        job: JobId,
+        /// Of the attempt that is asked.
+        fencing: u64,
+    },
+    /// An attempt is over that its worker did not end: tell it.
+    LeaseTaken {
+        /// The job.
+        job: JobId,
+        /// Of the attempt that is over.
+        fencing: u64,
+    },
+    /// A session is gone: end its streams.
+    SessionGone {
+        /// The session.
+        session: SessionId,
+    },
+}
+
+/// One thing that changes the store, in one transaction. Can be run again with the same result.
+pub trait Verb: Send + 'static {
+    /// The answer.
+    type Out: Send + 'static;
+    /// The audit action: that of the method's policy, or of a sweep.
+    const ACTION: &'static str;
+
+    /// Runs it: finds what it concerns (which authorizes), checks, changes, plans the writes.
+    ///
+    /// # Errors
+    /// [`Stop`]; a refusal has written nothing but its audit row.
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Self::Out, Stop>;
+}
+
+/// One thing that only reads.
+pub trait Query: Send + 'static {
+    /// The answer.
+    type Out: Send + 'static;
+    /// The audit action of its refusals.
+    const ACTION: &'static str;
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    fn run(&self, view: &mut View<'_>) -> Result<Self::Out, Stop>;
+}
+
+/// An answer, and what the call should be told beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told<T> {
+    /// The answer.
+    pub out: T,
+    /// The call named no project where it should have: answer with `deprecation` and `sunset`.
+    pub unscoped: bool,
+}
+
+/// Answers what verbs cannot know. The gateway asks its verifier.
+pub trait Resolver: Send + Sync {
+    /// Whether this owner may enter this project.
+    fn may_enter(
+        &self,
+        owner: &OwnerId,
+        project: &ProjectId,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+}
+
+/// The door to the store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Shell {
+    store: Store<Gateway>,
+    limits: Arc<Limits>,
+}
+
+/// Questions that one call may ask.
+const QUESTIONS_MAX: usize = 64;
+
+impl Shell {
+    /// Opens the embedded store.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the store is then as it was.
+    pub fn open(
+        options: &Options,
+        limits: Arc<Limits>,
+        observer: Arc<dyn Observer<Gateway>>,
+    ) -> Result<Self, OpenError> {
+        Ok(Self { store: interlock_kit::store::sqlite::open(options, observer)?, limits })
+    }
+
+    /// Opens an empty plain store, for tests and simulations; the second part shows its rows.
+    #[must_use]
+    pub fn plain(
+        clock: Clock,
+        limits: Arc<Limits>,
+        observer: Arc<dyn Observer<Gateway>>,
+    ) -> (Self, Arc<Mutex<Plain<Gateway>>>) {
+        let (store, plain) = interlock_kit::store::model::open(clock, observer);
+        (Self { store, limits }, plain)
+    }
+
+    /// The limits that verbs run under.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Runs a verb; asks the resolver what it cannot know, and runs it again.
+    ///
+    /// # Errors
+    /// The verb's refusal, the resolver's, or the store's.
+    pub async fn run<V: Verb>(
+        &self,
+        caller: &Caller,
+        verb: V,
+        resolver: &impl Resolver,
+    ) -> Result<Told<V::Out>, Error> {
+        let verb = Arc::new(verb);
+        let mut caller = caller.clone();
+        loop {
+            let (verb, limits, as_whom) = (Arc::clone(&verb), Arc::clone(&self.limits), caller.clone());
+            let ran = self.store.write(move |rows, now| run_verb(&*verb, rows, now, &as_whom, &limits)).await;
+            match ran {
+                Ok(told) => return Ok(told),
+                Err(Halt::Refused(error)) => return Err(error),
+                Err(Halt::Unresolved(question)) => resolve(&mut caller, question, resolver).await?,
+            }
+        }
+    }
+
+    /// Runs a query, likewise.
+    ///
+    /// # Errors
+    /// As [`Shell::run`].
+    pub async fn ask<Q: Query>(
+        &self,
+        caller: &Caller,
+        query: Q,
+        resolver: &impl Resolver,
+    ) -> Result<Told<Q::Out>, Error> {
+        let query = Arc::new(query);
+        let mut caller = caller.clone();
+        loop {
+            let (query, limits, as_whom) = (Arc::clone(&query), Arc::clone(&self.limits), caller.clone());
+            let ran = self.store.read(move |rows, now| run_query(&*query, rows, now, &as_whom, &limits)).await;
+            match ran {
+                Ok(told) => return Ok(told),
+                Err(Halt::Refused(error)) => return Err(error),
+                Err(Halt::Unresolved(question)) => resolve(&mut caller, question, resolver).await?,
+            }
+        }
+    }
+
+    /// Commits audit entries on their own: refusals of the gate.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn record(&self, entries: Vec<Entry>) -> Result<(), Error> {
+        self.store.record(entries).await
+    }
+
+    /// Lets no more in, finishes what is queued, ends the threads.
+    pub async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+async fn resolve(caller: &mut Caller, question: Question, resolver: &impl Resolver) -> Result<(), Error> {
+    if caller.reach.len() >= QUESTIONS_MAX {
+        return Err(Error::new(Reason::LimitReached, "this call concerns too many projects"));
+    }
+    let Question::Membership { owner, project } = question;
+    let may = resolver.may_enter(&owner, &project).await?;
+    caller.reach.learn(owner, project, may);
+    Ok(())
+}
+
+fn run_verb<V: Verb>(
+    verb: &V,
+    rows: &mut dyn Rows,
+    now: Timestamp,
+    caller: &Caller,
+    limits: &Limits,
+) -> Ran<Gateway, Told<V::Out>> {
+    let mut tx = Tx::new(View::new(rows, now, caller, limits, V::ACTION));
+    let result = verb.run(&mut tx);
+    let (view, changes) = tx.into_parts();
+    let (unscoped, audit) = view.into_parts(result.as_ref().err());
+    Ran { result: result.map(|out| Told { out, unscoped }), changes, audit }
+}
+
+fn run_query<Q: Query>(
+    query: &Q,
+    rows: &mut dyn Rows,
+    now: Timestamp,
+    caller: &Caller,
+    limits: &Limits,
+) -> Ran<Gateway, Told<Q::Out>> {
+    let mut view = View::new(rows, now, caller, limits, Q::ACTION);
+    let result = query.run(&mut view);
+    let (unscoped, audit) = view.into_parts(result.as_ref().err());
+    Ran { result: result.map(|out| Told { out, unscoped }), changes: Vec::new(), audit }
+}
+
+/// The audit row of a refusal; none where nobody is known: those are counted by the gate.
+fn refusal(caller: &Caller, action: &'static str, error: &Error) -> Option<Entry> {
+    let nobody = caller.principal == Principal::Client && error.reason() == Reason::ProviderAuthFailed;
+    (!nobody).then(|| Entry::new(Arc::clone(&caller.origin), action, Outcome::Refused(error.reason())))
+}

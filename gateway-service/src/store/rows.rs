@@ -1,0 +1,275 @@
+//! The keyed reads of one transaction, and the writes that verbs plan. Knows no policy.
+
+use std::sync::Arc;
+
+use interlock_kit::clock::Timestamp;
+
+use crate::{
+    agent::Agent,
+    binding::Binding,
+    caller::CookieHash,
+    client::Client,
+    event::{Event, EventKind},
+    ids::{AgentId, ClientId, JobId, OwnerId, ProjectId, SessionId, SessionName},
+    job::{EndedBy, Job, Phase},
+    limits::Limits,
+    policy::ProjectScope,
+    request::{Request, RequestKey},
+    session::{self, Session},
+    store::{Signal, Stop},
+    sweep::Duty,
+};
+
+/// What a look-up gives.
+pub type Read<T> = Result<T, Stop>;
+
+/// The keyed reads of one transaction. What is read stays as it is until the commit.
+pub trait Rows {
+    /// One session, gone ones too.
+    fn session(&mut self, id: &SessionId) -> Read<Option<Session>>;
+    /// Whether a living session of this owner has this name.
+    fn is_name_taken(&mut self, owner: &OwnerId, name: &SessionName) -> Read<bool>;
+    /// How many sessions of this owner live.
+    fn sessions_living(&mut self, owner: &OwnerId) -> Read<u32>;
+    /// The client with this cookie.
+    fn client(&mut self, hash: &CookieHash) -> Read<Option<Client>>;
+    /// The first answer to a call.
+    fn request(&mut self, key: &RequestKey) -> Read<Option<Request>>;
+    /// One agent.
+    fn agent(&mut self, id: &AgentId) -> Read<Option<Agent>>;
+    /// How many agents this owner has.
+    fn agents_of(&mut self, owner: &OwnerId) -> Read<u32>;
+    /// The projects that an agent's jobs in flight are in: the first and the last by name, the same
+    /// one unless I1 is broken; `None` where nothing is in flight.
+    fn projects_in_flight(&mut self, agent: &AgentId) -> Read<Option<(ProjectId, ProjectId)>>;
+    /// How many jobs of an agent are queued and running.
+    fn load(&mut self, agent: &AgentId) -> Read<Load>;
+    /// An agent's jobs in flight that are of this owner's sessions, oldest first.
+    fn in_flight_of(&mut self, agent: &AgentId, owner: &OwnerId, limit: usize) -> Read<Vec<Job>>;
+    /// How many queued jobs of the agent are as old as this one or older: its place in the queue.
+    fn queue_position(&mut self, agent: &AgentId, job: &JobId) -> Read<u32>;
+    /// An agent's queued jobs, oldest first.
+    fn queue(&mut self, agent: &AgentId, limit: usize) -> Read<Vec<Job>>;
+    /// A session's jobs in flight, oldest first.
+    fn session_jobs(&mut self, session: &Session, limit: usize) -> Read<Vec<Job>>;
+    /// How many jobs of a session are in flight.
+    fn session_load(&mut self, session: &Session) -> Read<u32>;
+    /// How many jobs of an owner's sessions are in flight.
+    fn owner_load(&mut self, owner: &OwnerId) -> Read<u32>;
+    /// The session of a job, which never changes: locks nothing.
+    fn session_of(&mut self, job: &JobId) -> Read<Option<SessionId>>;
+    /// One job.
+    fn job(&mut self, id: &JobId) -> Read<Option<Job>>;
+    /// What was submitted.
+    fn payload(&mut self, id: &JobId) -> Read<Vec<u8>>;
+    /// What its worker answered; empty where it has not.
+    fn result(&mut self, id: &JobId) -> Read<Vec<u8>>;
+    /// The head of a session's log. Locked last.
+    fn log(&mut self, session: &SessionId) -> Read<Log>;
+
+    /// An owner's living sessions, newest first, before this one.
+    fn page_sessions(&mut self, owner: &OwnerId, before: Option<&SessionId>, limit: usize) -> Read<Vec<Session>>;
+    /// A session's jobs in a project, newest first, before this one.
+    fn page_jobs(&mut self, scope: &ProjectScope, of: JobsOf<'_>) -> Read<Vec<Job>>;
+    /// Agents by id, after this one: all, or this owner's and the shared ones.
+    fn page_agents(&mut self, owner: Option<&OwnerId>, after: Option<&AgentId>, limit: usize) -> Read<Vec<Agent>>;
+    /// Events after a sequence number, in order.
+    fn events(&mut self, session: &SessionId, after: u64, limit: usize) -> Read<Vec<Event>>;
+    /// The oldest events' number, time and size.
+    fn oldest_events(&mut self, session: &SessionId, limit: usize) -> Read<Vec<EventSize>>;
+    /// Jobs of a session that ended at or before this instant.
+    fn ended_jobs(&mut self, session: &SessionId, by: Timestamp, limit: usize) -> Read<Vec<JobId>>;
+    /// First answers that are kept no longer.
+    fn stale_requests(&mut self, now: Timestamp, limit: usize) -> Read<Vec<RequestKey>>;
+    /// What is due.
+    fn due(&mut self, now: Timestamp, limits: &Limits) -> Read<Vec<Duty>>;
+    /// When the first lease is over.
+    fn next_deadline(&mut self) -> Read<Option<Timestamp>>;
+}
+
+/// How many jobs are in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Queued.
+    pub queued: u32,
+    /// Running.
+    pub running: u32,
+}
+
+/// Which jobs of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct JobsOf<'a> {
+    /// The session.
+    pub session: &'a SessionId,
+    /// Only those in flight.
+    pub in_flight: bool,
+    /// Only older ones.
+    pub before: Option<&'a JobId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// The head of a log. Empty where `first > last`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// The oldest stored event.
+    pub first: u64,
+    /// The newest event; 0 before the first.
+    pub last: u64,
+    /// All stored events together.
+    pub bytes: u64,
+}
+
+/// One event's place and weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventSize {
+    /// Its number.
+    pub sequence: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Its stored form, bytes.
+    pub bytes: u64,
+}
+
+/// The name of a look-up.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// One session.
+    Session(SessionId),
+    /// A name among an owner's living sessions.
+    Name(OwnerId, SessionName),
+    /// An owner's sessions, agents, jobs.
+    Owner(OwnerId),
+    /// A client.
+    Client(CookieHash),
+    /// A first answer.
+    Request(RequestKey),
+    /// An agent.
+    Agent(AgentId),
+    /// An agent's jobs in flight.
+    InFlight(AgentId),
+    /// A session's jobs in flight.
+    Jobs(SessionId),
+    /// A job.
+    Job(JobId),
+    /// What went in and came out.
+    Contents(JobId),
+    /// A log.
+    Log(SessionId),
+    /// A listing.
+    Listing(String),
+}
+
+/// One planned write. Each is conditional on the rows that it was planned on.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A new session with an empty log.
+    AddSession(Session),
+    /// A session changes.
+    SetSession(Session, Session),
+    /// A new client.
+    AddClient(Client),
+    /// A client's cursor moves.
+    SetCursor {
+        /// Whose.
+        client: ClientId,
+        /// From here.
+        from: u64,
+        /// To there.
+        to: u64,
+    },
+    /// A new agent.
+    AddAgent(Agent),
+    /// An agent changes.
+    SetAgent(Agent, Agent),
+    /// A new job and what was submitted.
+    AddJob(Job, Vec<u8>),
+    /// A job changes; with what its worker answered, where it did.
+    SetJob(Box<(Job, Job)>, Option<Vec<u8>>),
+    /// A first answer; takes the place of one that is kept no longer.
+    PutRequest(Request, Timestamp),
+    /// An event, numbered when it is applied.
+    Append {
+        /// To the log of this session.
+        session: SessionId,
+        /// The binding that it was made under.
+        binding: Option<Binding>,
+        /// What happened.
+        kind: EventKind,
+    },
+    /// The oldest events of a log go.
+    TrimLog {
+        /// Of this session.
+        session: SessionId,
+        /// From the oldest stored one.
+        from: u64,
+        /// Up to and with this one.
+        to: u64,
+        /// Their weight.
+        bytes: u64,
+    },
+    /// Ended jobs go, with all that is theirs.
+    DropJobs(Vec<JobId>),
+    /// First answers go.
+    DropRequests(Vec<RequestKey>),
+    /// A gone session without events and jobs goes, with its clients.
+    DropSession(SessionId),
+}
+
+impl Change {
+    /// What to tell after the commit; a log's growth is told by the engine, which knows the number.
+    pub(crate) fn signals(&self, out: &mut Vec<Signal>) {
+        match self {
+            Self::SetSession(_, after) if after.phase == session::Phase::Gone => {
+                out.push(Signal::SessionGone { session: after.id.clone() });
+            }
+            Self::AddJob(job, _) => {
+                out.push(Signal::AgentQueued { agent: job.binding.agent.clone() });
+                out.push(Signal::JobChanged { job: job.id.clone(), ended: false });
+            }
+            Self::SetJob(both, _) => job_signals(&both.0, &both.1, out),
+            Self::AddSession(_)
+            | Self::SetSession(..)
+            | Self::AddClient(_)
+            | Self::SetCursor { .. }
+            | Self::AddAgent(_)
+            | Self::SetAgent(..)
+            | Self::PutRequest(..)
+            | Self::Append { .. }
+            | Self::TrimLog { .. }
+            | Self::DropJobs(_)
+            | Self::DropRequests(_)
+            | Self::DropSession(_) => {}
+        }
+    }
+}
+
+fn job_signals(before: &Job, after: &Job, out: &mut Vec<Signal>) {
+    let job = || after.id.clone();
+    let was_running = matches!(before.phase, Phase::Running(_));
+    let taken = match &after.phase {
+        Phase::Running(_) => false,
+        Phase::Queued => true,
+        Phase::Ended(end) => end.by == EndedBy::Gateway,
+    };
+    if was_running && taken {
+        out.push(Signal::LeaseTaken { job: job(), fencing: before.fencing });
+    }
+    if after.phase == Phase::Queued {
+        out.push(Signal::AgentQueued { agent: after.binding.agent.clone() });
+    }
+    if before.cancel_requested_at.is_none() && after.cancel_requested_at.is_some() {
+        out.push(Signal::CancelRequested { job: job(), fencing: after.fencing });
+    }
+    // Renewals and lines of progress change nothing that a waiting caller would see.
+    if std::mem::discriminant(&before.phase) != std::mem::discriminant(&after.phase)
+        || before.cancel_requested_at != after.cancel_requested_at
+    {
+        out.push(Signal::JobChanged { job: job(), ended: matches!(after.phase, Phase::Ended(_)) });
+    }
+}
+
+/// The signal of a log's growth.
+pub(crate) fn logged(session: &SessionId, event: Event) -> Signal {
+    Signal::Logged { session: session.clone(), event: Arc::new(event) }
+}

@@ -1,0 +1,501 @@
+//! Reads, each with its decision: what is found here is what this caller may see.
+
+use std::sync::Arc;
+
+use interlock_kit::{
+    clock::Timestamp,
+    error::{Error, Reason},
+    store::audit::Entry,
+};
+
+use crate::{
+    agent::{Agent, AgentSeen},
+    caller::{Caller, Principal, Unscoped},
+    client::Client,
+    event::Event,
+    ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName},
+    job::Job,
+    limits::Limits,
+    policy::{Act, Ask, Lock, Permit, ProjectReach, ProjectScope, Refusal, decide},
+    request::{Request, RequestKey},
+    session::{Session, SessionSeen},
+    store::{
+        Question, Stop, refusal,
+        rows::{EventSize, JobsOf, Load, Log, Rows},
+    },
+    sweep::Duty,
+};
+
+/// The reads of one transaction, for one caller.
+pub struct View<'t> {
+    rows: &'t mut dyn Rows,
+    now: Timestamp,
+    caller: &'t Caller,
+    limits: &'t Limits,
+    action: &'static str,
+    audit: Vec<Entry>,
+    concerns: Concerns,
+    unscoped: bool,
+}
+
+/// What the call is about: for the audit row of its refusal.
+#[derive(Clone, Debug, Default)]
+struct Concerns {
+    subject: String,
+    scope: String,
+    detail: String,
+}
+
+/// A session, found and permitted.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The session.
+    pub session: Session,
+    /// For writes to it.
+    pub permit: Permit,
+    /// The locks of its present project agree; none where it is unbound.
+    pub scope: Option<ProjectScope>,
+    /// The calling client, where it is one of this session.
+    pub client: Option<Client>,
+    /// As whom the caller acts.
+    pub acting: OwnerId,
+}
+
+/// Whether a call on a resource must name the resource's project, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Naming {
+    Checked,
+    /// Attach: what is named is the target's project, not the present one.
+    OfTarget,
+}
+
+impl<'t> View<'t> {
+    pub(super) fn new(
+        rows: &'t mut dyn Rows,
+        now: Timestamp,
+        caller: &'t Caller,
+        limits: &'t Limits,
+        action: &'static str,
+    ) -> Self {
+        let (audit, concerns) = (Vec::new(), Concerns::default());
+        Self { rows, now, caller, limits, action, audit, concerns, unscoped: false }
+    }
+
+    /// The instant of this transaction: nothing is judged by another clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Who is calling.
+    #[must_use]
+    pub fn caller(&self) -> &'t Caller {
+        self.caller
+    }
+
+    /// What bounds the verbs.
+    #[must_use]
+    pub fn limits(&self) -> &'t Limits {
+        self.limits
+    }
+
+    /// Whether the caller named no project where it should have; and the audit rows, with that of the
+    /// refusal if there is one.
+    pub(super) fn into_parts(self, stop: Option<&Stop>) -> (bool, Vec<Entry>) {
+        let mut audit = self.audit;
+        if let Some(Stop::Refused(error)) = stop {
+            // What a refused verb did is undone; a refusal that it recorded on the way is not.
+            audit.retain(|entry| entry.outcome != interlock_kit::store::audit::Outcome::Done);
+            let Concerns { subject, scope, detail } = self.concerns;
+            let row = refusal(self.caller, self.action, error);
+            audit.extend(row.map(|row| row.on(subject).within(scope).detailed(detail)));
+        }
+        (self.unscoped, audit)
+    }
+
+    /// Finds a session and decides on it: owner, then project.
+    ///
+    /// # Errors
+    /// `OWNER_MISMATCH`, `NOT_FOUND`, `FORBIDDEN`, `SCOPE_REQUIRED`, `PROJECT_MISMATCH`,
+    /// `PROJECT_REQUIRED`, `UNSCOPED_SUNSET`; `PROVIDER_AUTH_FAILED` for a cookie that is not good.
+    pub fn session(&mut self, act: Act, id: &SessionId) -> Result<Found, Stop> {
+        self.concern(id.as_str());
+        let client = self.calling_client()?;
+        let session = self.rows.session(id)?;
+        let ask = Ask::Session { act, id, session: session.as_ref(), client: client.as_ref() };
+        let permit = self.decide(&ask)?;
+        let session = session.ok_or_else(|| broken("a permit for a session that does not exist"))?;
+        let acting = self.caller.owner().unwrap_or_else(|| session.owner.clone());
+        let naming = if act == Act::Attach { Naming::OfTarget } else { Naming::Checked };
+        let bound = session.binding.as_ref().map(|binding| binding.project.clone());
+        let scope = match bound {
+            Some(project) => Some(self.enter(&session, &acting, &project, naming)?),
+            None => None,
+        };
+        let client = client.filter(|client| client.session == session.id);
+        Ok(Found { session, permit, scope, client, acting })
+    }
+
+    /// Finds a job through its session and decides on it: owner, then the job's project.
+    ///
+    /// # Errors
+    /// As [`View::session`].
+    pub fn job(&mut self, act: Act, id: &JobId) -> Result<(Job, Found), Stop> {
+        self.concern(id.as_str());
+        let client = self.calling_client()?;
+        let of = self.rows.session_of(id)?;
+        let session = match &of {
+            Some(session) => self.rows.session(session)?,
+            None => None,
+        };
+        let nowhere = SessionId::stored(String::new());
+        let at = of.as_ref().unwrap_or(&nowhere);
+        let ask = Ask::Session { act, id: at, session: session.as_ref(), client: client.as_ref() };
+        let permit = self.decide(&ask)?;
+        let session = session.ok_or_else(|| broken("a permit for a session that does not exist"))?;
+        let job = self.rows.job(id)?.ok_or_else(|| broken("a job went away under its session"))?;
+        let acting = self.caller.owner().unwrap_or_else(|| session.owner.clone());
+        let scope = Some(self.enter(&session, &acting, &job.binding.project, Naming::Checked)?);
+        let client = client.filter(|client| client.session == session.id);
+        if act == Act::Cancel {
+            self.decide(&Ask::CancelJob { session: &session, client: client.as_ref(), job: &job })?;
+        }
+        Ok((job, Found { session, permit, scope, client, acting }))
+    }
+
+    /// A found session as its caller sees it. `appended` events are planned and not stored yet.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-ups.
+    pub fn seen(&mut self, session: Session, appended: u64) -> Result<SessionSeen, Stop> {
+        let jobs_in_flight = self.rows.session_load(&session)?;
+        let last_sequence = self.rows.log(&session.id)?.last + appended;
+        Ok(SessionSeen { session, last_sequence, jobs_in_flight })
+    }
+
+    /// The calling client's cursor, and everything of the log that this session's reader asks for.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-ups.
+    pub fn log(&mut self, found: &Found) -> Result<Log, Stop> {
+        self.rows.log(&found.session.id)
+    }
+
+    /// Stored events after a number. Those of projects that the caller may not enter are left out.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-ups; a question where it is not known what the caller may enter.
+    pub fn events(&mut self, found: &Found, after: u64, limit: usize) -> Result<Vec<(u64, Option<Event>)>, Stop> {
+        let events = self.rows.events(&found.session.id, after, limit)?;
+        let mut shown = Vec::with_capacity(events.len());
+        for event in events {
+            let open = match &event.project {
+                Some(project) => self.may_enter(found, project)?,
+                None => true,
+            };
+            shown.push((event.sequence, open.then_some(event)));
+        }
+        Ok(shown)
+    }
+
+    fn may_enter(&self, found: &Found, project: &ProjectId) -> Result<bool, Stop> {
+        if found.scope.as_ref().is_some_and(|scope| scope.project() == project) {
+            return Ok(true);
+        }
+        let reach = self.reach(&found.session, &found.acting, project)?;
+        Ok(ProjectScope::agree(&reach, None, project).is_ok())
+    }
+
+    /// A page of the session's jobs in its present project, newest first.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-ups.
+    pub fn jobs(&mut self, found: &Found, of: JobsOf<'_>) -> Result<Vec<Job>, Stop> {
+        assert!(*of.session == found.session.id, "a page of another session's jobs");
+        match &found.scope {
+            Some(scope) => self.rows.page_jobs(scope, of),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// What went into a found job and what came out.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-ups.
+    pub fn contents(&mut self, found: &Found, job: &Job) -> Result<(Vec<u8>, Vec<u8>), Stop> {
+        assert!(found.permit.covers_job(job), "contents without a permit");
+        Ok((self.rows.payload(&job.id)?, self.rows.result(&job.id)?))
+    }
+
+    /// An owner's living sessions before one, newest first: those that are unbound, or bound to a project
+    /// that the call names and the caller may enter (all such, where the call names none).
+    ///
+    /// # Errors
+    /// `OWNER_MISMATCH`, `PROJECT_REQUIRED`, `UNSCOPED_SUNSET`.
+    pub fn sessions(
+        &mut self,
+        owner: Option<&OwnerId>,
+        before: Option<&SessionId>,
+        limit: usize,
+    ) -> Result<(Vec<Session>, Vec<bool>), Stop> {
+        let owner = match (owner, self.caller.owner()) {
+            (Some(owner), _) => owner.clone(),
+            (None, Some(own)) => own,
+            (None, None) => return Err(Error::new(Reason::Forbidden, "a client lists no sessions").into()),
+        };
+        self.concern(owner.as_str());
+        let permit = self.decide(&Ask::List { owner: &owner })?;
+        assert!(permit.covers_owner(&owner), "a list without a permit");
+        self.must_name()?;
+        let sessions = self.rows.page_sessions(&owner, before, limit)?;
+        let acting = self.caller.owner().unwrap_or(owner);
+        let mut shown = Vec::with_capacity(sessions.len());
+        for session in &sessions {
+            shown.push(match &session.binding {
+                Some(binding) => {
+                    let named = self.caller.named.as_ref();
+                    if named.is_some_and(|named| *named != binding.project) {
+                        false
+                    } else {
+                        let reach = self.reach(session, &acting, &binding.project)?;
+                        ProjectScope::agree(&reach, named, &binding.project).is_ok()
+                    }
+                }
+                None => true,
+            });
+        }
+        Ok((sessions, shown))
+    }
+
+    /// An agent that the caller may see, with how much it has to do.
+    ///
+    /// # Errors
+    /// `FORBIDDEN`, `NOT_FOUND`.
+    pub fn agent_seen(&mut self, id: &AgentId) -> Result<AgentSeen, Stop> {
+        self.concern(id.as_str());
+        let agent = self.rows.agent(id)?;
+        self.decide(&Ask::SeeAgent { id, agent: agent.as_ref() })?;
+        let agent = agent.ok_or_else(|| broken("a permit for an agent that does not exist"))?;
+        self.with_load(agent)
+    }
+
+    /// Agents that the caller may attach to, by id, after one.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-ups.
+    pub fn agents(&mut self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentSeen>, Stop> {
+        let all = self.caller.reaches_all(self.now);
+        let acting = self.caller.owner();
+        let Some(acting) = acting else {
+            return Err(Error::new(Reason::Forbidden, "a client lists no agents").into());
+        };
+        let agents = self.rows.page_agents((!all).then_some(&acting), after, limit)?;
+        agents.into_iter().map(|agent| self.with_load(agent)).collect()
+    }
+
+    pub(crate) fn with_load(&mut self, agent: Agent) -> Result<AgentSeen, Stop> {
+        let Load { queued, running } = self.rows.load(&agent.id)?;
+        Ok(AgentSeen { agent, queued, running })
+    }
+
+    /// Permission to run an agent's jobs; for a project token, in its project.
+    ///
+    /// # Errors
+    /// `FORBIDDEN`, `NOT_FOUND`, `SCOPE_REQUIRED`; `PROJECT_MISMATCH` where the call names another project
+    /// than its token's.
+    pub fn serve(&mut self, id: &AgentId) -> Result<Permit, Stop> {
+        self.concern(id.as_str());
+        let agent = self.rows.agent(id)?;
+        let permit = self.decide(&Ask::Serve { id, agent: agent.as_ref() })?;
+        if let (Principal::Project(token), Some(named)) = (&self.caller.principal, &self.caller.named) {
+            let reach = ProjectReach::Token(token.project.clone());
+            let agreed = ProjectScope::agree(&reach, Some(named), &token.project);
+            agreed.map_err(|lock| self.shut(lock, &token.project))?;
+        }
+        Ok(permit)
+    }
+
+    /// Permission to sweep.
+    ///
+    /// # Errors
+    /// `FORBIDDEN` for everyone but the gateway.
+    pub fn upkeep(&mut self) -> Result<Permit, Stop> {
+        self.decide(&Ask::Sweep)
+    }
+
+    /// What is due.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-ups.
+    pub fn due(&mut self, permit: &Permit) -> Result<Vec<Duty>, Stop> {
+        assert!(permit.covers_upkeep(), "a sweep without a permit");
+        self.rows.due(self.now, self.limits)
+    }
+
+    /// When the first lease is over.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-ups.
+    pub fn next_deadline(&mut self, permit: &Permit) -> Result<Option<Timestamp>, Stop> {
+        assert!(permit.covers_upkeep(), "a sweep without a permit");
+        self.rows.next_deadline()
+    }
+
+    /// The client whose cookie came along. Beside a bearer credential it must lead to the same owner.
+    fn calling_client(&mut self) -> Result<Option<Client>, Stop> {
+        let Some(cookie) = &self.caller.cookie else {
+            return match self.caller.principal {
+                Principal::Client => Err(not_good().into()),
+                Principal::Admin
+                | Principal::User
+                | Principal::Owner(_)
+                | Principal::Project(_)
+                | Principal::Gateway => Ok(None),
+            };
+        };
+        let client = self.rows.client(&cookie.hash)?.filter(|client| client.session == cookie.session);
+        let client = client.ok_or_else(not_good)?;
+        let session = self.rows.session(&client.session)?;
+        let session = session.filter(|session| session.phase != crate::session::Phase::Gone);
+        let session = session.ok_or_else(not_good)?;
+        if self.caller.owner().is_some_and(|owner| owner != session.owner) {
+            return Err(not_good().into());
+        }
+        Ok(Some(client))
+    }
+
+    /// Decides, in the words of a stop.
+    pub(super) fn decide(&self, ask: &Ask<'_>) -> Result<Permit, Stop> {
+        decide(self.caller, self.now, ask).map_err(|refusal: Refusal| Error::from(refusal).into())
+    }
+
+    /// The locks of a project that a session's resource is in.
+    fn enter(
+        &mut self,
+        session: &Session,
+        acting: &OwnerId,
+        project: &ProjectId,
+        naming: Naming,
+    ) -> Result<ProjectScope, Stop> {
+        self.concerns.scope = project.to_string();
+        let reach = self.reach(session, acting, project)?;
+        let named = match naming {
+            Naming::Checked => {
+                self.must_name()?;
+                self.caller.named.as_ref()
+            }
+            Naming::OfTarget => None,
+        };
+        ProjectScope::agree(&reach, named, project).map_err(|lock| self.shut(lock, project))
+    }
+
+    /// The locks of the project that a session shall be bound to.
+    pub(super) fn enter_target(&mut self, found: &Found, project: &ProjectId) -> Result<ProjectScope, Stop> {
+        self.enter(&found.session, &found.acting, project, Naming::Checked)
+    }
+
+    /// What lets this caller into a project. Stops with the question where that is not known.
+    fn reach(&self, session: &Session, acting: &OwnerId, project: &ProjectId) -> Result<ProjectReach, Stop> {
+        let own = session.binding.as_ref().is_some_and(|binding| binding.project == *project);
+        match &self.caller.principal {
+            Principal::Project(token) => return Ok(ProjectReach::Token(token.project.clone())),
+            Principal::Client if own => return Ok(ProjectReach::Own(project.clone())),
+            Principal::Client | Principal::Admin | Principal::User | Principal::Owner(_) | Principal::Gateway => {}
+        }
+        if *project == ProjectId::system() {
+            return Ok(ProjectReach::BuiltIn(self.caller.is_administrator()));
+        }
+        match self.caller.reach.knows(acting, project) {
+            Some(may) => Ok(ProjectReach::Membership(may)),
+            None => Err(Stop::Unresolved(Question::Membership {
+                owner: acting.clone(),
+                project: project.clone(),
+            })),
+        }
+    }
+
+    /// Calls that name no project are marked, or refused.
+    fn must_name(&mut self) -> Result<(), Stop> {
+        if self.caller.named.is_some() {
+            return Ok(());
+        }
+        match self.caller.unscoped {
+            Unscoped::Deny => {
+                Err(Error::new(Reason::ProjectRequired, "the call must name its project: `interlock use`").into())
+            }
+            Unscoped::Warn { sunset } if sunset.is_some_and(|sunset| sunset.is_over(self.now)) => {
+                Err(Error::new(Reason::UnscopedSunset, "calls that name no project have ended").into())
+            }
+            Unscoped::Warn { .. } => {
+                self.unscoped = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// `PROJECT_MISMATCH`, with what each lock held for the audit row.
+    fn shut(&mut self, lock: Lock, resource: &ProjectId) -> Stop {
+        let token = match &self.caller.principal {
+            Principal::Project(token) => Some(token.project.as_str()),
+            Principal::Admin
+            | Principal::User
+            | Principal::Owner(_)
+            | Principal::Client
+            | Principal::Gateway => None,
+        };
+        let named = self.caller.named.as_ref().map(ProjectId::as_str);
+        self.concerns.scope = resource.to_string();
+        self.concerns.detail = serde_json::json!({
+            "lock": lock.text(), "token": token, "named": named, "resource": resource.as_str(),
+        })
+        .to_string();
+        Error::new(Reason::ProjectMismatch, "token scope, named project and the resource's project disagree").into()
+    }
+
+    /// What the call is about, for its audit row.
+    pub(super) fn concern(&mut self, subject: &str) {
+        subject.clone_into(&mut self.concerns.subject);
+    }
+
+    /// Facts for the audit row of a refusal.
+    pub(crate) fn explain(&mut self, detail: &serde_json::Value) {
+        self.concerns.detail = detail.to_string();
+    }
+
+    pub(super) fn rows(&mut self) -> &mut dyn Rows {
+        self.rows
+    }
+
+    pub(super) fn record(&mut self, entry: Entry) {
+        self.audit.push(entry);
+    }
+
+    pub(super) fn entry(&self, outcome: interlock_kit::store::audit::Outcome) -> Entry {
+        Entry::new(Arc::clone(&self.caller.origin), self.action, outcome)
+    }
+
+    pub(super) fn has_rows(&self) -> bool {
+        !self.audit.is_empty()
+    }
+
+    pub(crate) fn request(&mut self, key: &RequestKey) -> Result<Option<Request>, Stop> {
+        let now = self.now;
+        Ok(self.rows.request(key)?.filter(|request| !request.kept_until.is_over(now)))
+    }
+
+    pub(crate) fn is_name_taken(&mut self, owner: &OwnerId, name: &SessionName) -> Result<bool, Stop> {
+        self.rows.is_name_taken(owner, name)
+    }
+
+    pub(crate) fn oldest_events(&mut self, session: &SessionId, limit: usize) -> Result<Vec<EventSize>, Stop> {
+        self.rows.oldest_events(session, limit)
+    }
+}
+
+fn not_good() -> Error {
+    Error::new(Reason::ProviderAuthFailed, "login required")
+}
+
+pub(crate) fn broken(what: &str) -> Stop {
+    Stop::Fault(interlock_kit::store::Fault::Broken(what.to_owned()))
+}

@@ -1,0 +1,211 @@
+//! A small TrustService in this process: knows the credentials that a test gives it, holds leases,
+//! revokes, and can be cut off. Plain text on loopback: what is tested here is behind the verifier.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use interlock_proto::{
+    auth::v1::{
+        self as wire, CheckMembershipRequest, CheckMembershipResponse, CredentialKind, HoldLeaseRequest,
+        HoldLeaseResponse, Principal, Revoked, ValidateRequest, ValidateResponse, hold_lease_request,
+        hold_lease_response, revoked, trust_service_server,
+    },
+    credential::{Credential, Hash, Kind},
+};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+const LEASE: Duration = Duration::from_secs(3);
+const EPOCH: &str = "epoch-of-the-fake";
+
+/// The fake and its handle. Cheap to clone.
+#[derive(Clone)]
+pub struct FakeTrust {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    principals: HashMap<Hash, Principal>,
+    members: HashSet<(String, String)>,
+    revoked: Vec<Revoked>,
+    dead: HashSet<Hash>,
+    holders: Vec<mpsc::Sender<Result<HoldLeaseResponse, Status>>>,
+    issued: u64,
+    silent: bool,
+}
+
+/// A credential that the fake knows.
+#[derive(Clone)]
+pub struct Known {
+    /// To present.
+    pub credential: Credential,
+    /// As the fake answers it.
+    pub principal: Principal,
+}
+
+impl FakeTrust {
+    /// Serves on a free loopback port.
+    pub async fn start() -> (Self, SocketAddr) {
+        let fake = Self { state: Arc::default() };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let server = tonic::transport::Server::builder()
+            .add_service(trust_service_server::TrustServiceServer::new(fake.clone()))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        tokio::spawn(server);
+        (fake, address)
+    }
+
+    /// An owner signed in.
+    pub fn owner(&self, owner_id: &str) -> Known {
+        self.know(Kind::Owner, Principal {
+            kind: CredentialKind::OwnerSession.into(),
+            owner_id: owner_id.to_owned(),
+            role: "user".to_owned(),
+            owner_session_id: format!("own_{owner_id}"),
+            ..Principal::default()
+        })
+    }
+
+    /// As [`Self::owner`], until a time.
+    pub fn owner_until(&self, owner_id: &str, expires_at: prost_types::Timestamp) -> Known {
+        self.know(Kind::Owner, Principal {
+            kind: CredentialKind::OwnerSession.into(),
+            owner_id: owner_id.to_owned(),
+            role: "user".to_owned(),
+            owner_session_id: format!("own_{owner_id}"),
+            expires_at: Some(expires_at),
+            ..Principal::default()
+        })
+    }
+
+    /// The admin role token.
+    pub fn admin(&self) -> Known {
+        self.know(Kind::Admin, Principal {
+            kind: CredentialKind::RoleToken.into(),
+            owner_id: "admin".to_owned(),
+            role: "admin".to_owned(),
+            roles: vec!["admin".to_owned()],
+            session_root: true,
+            generation: 1,
+            ..Principal::default()
+        })
+    }
+
+    fn know(&self, kind: Kind, mut principal: Principal) -> Known {
+        let mut state = self.state.lock();
+        state.issued += 1;
+        let mut random = [0; 32];
+        random[..8].copy_from_slice(&state.issued.to_be_bytes());
+        let credential = Credential::new(kind, &random);
+        principal.credential_id = format!("crd_{}", state.issued);
+        principal.issuance = state.issued;
+        state.principals.insert(credential.hash(), principal.clone());
+        Known { credential, principal }
+    }
+
+    /// Lets an owner into a project.
+    pub fn enter(&self, owner_id: &str, project_id: &str) {
+        self.state.lock().members.insert((owner_id.to_owned(), project_id.to_owned()));
+    }
+
+    /// Revokes one credential: from now on unknown, and told to every holder.
+    pub async fn revoke(&self, known: &Known) {
+        let (row, holders) = {
+            let mut state = self.state.lock();
+            state.dead.insert(known.credential.hash());
+            let row = Revoked {
+                sequence: state.revoked.len() as u64 + 1,
+                issued_before: known.principal.issuance + 1,
+                subject: Some(revoked::Subject::CredentialId(known.principal.credential_id.clone())),
+            };
+            state.revoked.push(row.clone());
+            (row, state.holders.clone())
+        };
+        for holder in holders {
+            let message = hold_lease_response::Message::Revoked(row.clone());
+            let _ = holder.send(Ok(HoldLeaseResponse { message: Some(message) })).await;
+        }
+    }
+
+    /// Answers no renewal and no question until told otherwise.
+    pub fn set_silent(&self, silent: bool) {
+        self.state.lock().silent = silent;
+    }
+
+    fn grant(&self, nonce: u64) -> Option<HoldLeaseResponse> {
+        let state = self.state.lock();
+        (!state.silent).then(|| HoldLeaseResponse {
+            message: Some(hold_lease_response::Message::Granted(wire::Granted {
+                nonce,
+                lease: Some(prost_types::Duration::try_from(LEASE).expect("three seconds")),
+                epoch: EPOCH.to_owned(),
+                sequence: state.revoked.len() as u64,
+                reset: false,
+            })),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl trust_service_server::TrustService for FakeTrust {
+    type HoldLeaseStream = ReceiverStream<Result<HoldLeaseResponse, Status>>;
+
+    async fn hold_lease(
+        &self,
+        request: Request<Streaming<HoldLeaseRequest>>,
+    ) -> Result<Response<Self::HoldLeaseStream>, Status> {
+        let mut asked = request.into_inner();
+        let (answers, stream) = mpsc::channel(64);
+        self.state.lock().holders.push(answers.clone());
+        let fake = self.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = asked.message().await {
+                let nonce = match message.message {
+                    Some(hold_lease_request::Message::Hello(hello)) => hello.nonce,
+                    Some(hold_lease_request::Message::Renew(renew)) => renew.nonce,
+                    Some(hold_lease_request::Message::Applied(_)) | None => continue,
+                };
+                if let Some(granted) = fake.grant(nonce)
+                    && answers.send(Ok(granted)).await.is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn validate(&self, request: Request<ValidateRequest>) -> Result<Response<ValidateResponse>, Status> {
+        let state = self.state.lock();
+        if state.silent {
+            return Err(Status::unavailable("silent"));
+        }
+        let hash: Hash = request.into_inner().credential_sha256.as_ref().try_into().expect("32 bytes");
+        let known = state.principals.get(&hash).filter(|_| !state.dead.contains(&hash));
+        let principal = known.cloned().ok_or_else(|| Status::unauthenticated("unknown"))?;
+        let sequence = state.revoked.len() as u64;
+        Ok(Response::new(ValidateResponse { principal: Some(principal), sequence, epoch: EPOCH.to_owned() }))
+    }
+
+    async fn check_membership(
+        &self,
+        request: Request<CheckMembershipRequest>,
+    ) -> Result<Response<CheckMembershipResponse>, Status> {
+        let state = self.state.lock();
+        if state.silent {
+            return Err(Status::unavailable("silent"));
+        }
+        let asked = request.into_inner();
+        let member = state.members.contains(&(asked.owner_id, asked.project_id));
+        let sequence = state.revoked.len() as u64;
+        Ok(Response::new(CheckMembershipResponse { member, sequence, epoch: EPOCH.to_owned() }))
+    }
+}

@@ -1,0 +1,317 @@
+//! Gate 1: who may call a method at all, decided on the matched method before any handler runs.
+//!
+//! The layer knows the method's policy, the listener and what the peer proved; the service behind
+//! [`Admit`] turns the presented credential into its own kind of caller. A handler reached through
+//! this layer finds both with [`caller`]. No value here shows a credential in `Debug`.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{HeaderMap, Request, Response};
+use interlock_proto::{credential::Credential, options::v1::Listener};
+use tonic::body::Body;
+use tower::Service;
+use zeroize::Zeroizing;
+
+mod presented;
+
+pub use crate::serve::{Call, Source};
+use crate::{
+    clock::Timestamp,
+    error::{Error, Reason},
+    internal_token::InternalToken,
+    serve::{self, Peer, PeerCertificate},
+    spiffe::{SpiffeId, TrustDomain},
+};
+
+/// What a caller reads who shows no credential, or one that admits nobody. The same for both: it
+/// tells nothing about the credential.
+pub const LOGIN_REQUIRED: &str = "login required";
+
+/// The refusal of a missing and of an unknown credential alike.
+#[must_use]
+pub fn login_required() -> Error {
+    Error::new(Reason::ProviderAuthFailed, LOGIN_REQUIRED)
+}
+
+/// What a call shows to say who makes it. Well-formed is not known: only a look-up tells.
+#[derive(Clone, Debug)]
+pub struct Presented {
+    /// The bearer credential.
+    pub bearer: Bearer,
+    /// The client credentials, at most one for each session.
+    pub cookies: Vec<Cookie>,
+    /// The owner that a service acts for. Only ever set on an internal listener.
+    pub on_behalf_of: Option<String>,
+}
+
+/// The `authorization` of a call.
+#[derive(Clone, Debug)]
+pub enum Bearer {
+    /// None.
+    Missing,
+    /// Another scheme, or not one of our credentials.
+    Malformed,
+    /// A well-formed one.
+    Credential(Credential),
+}
+
+/// A session's cookie.
+#[derive(Clone, Debug)]
+pub struct Cookie {
+    /// The session id in its name.
+    pub session_id: String,
+    /// Its value; `None`: not a well-formed credential.
+    pub credential: Option<Credential>,
+}
+
+/// A refusal, with the caller where it was known by then.
+#[derive(Clone, Debug)]
+pub struct Refused<C> {
+    /// Who was refused; `None`: nobody known.
+    pub caller: Option<C>,
+    /// Why.
+    pub error: Error,
+}
+
+impl<C> From<Error> for Refused<C> {
+    fn from(error: Error) -> Self {
+        Self { caller: None, error }
+    }
+}
+
+/// How a service decides gate 1.
+pub trait Admit: Send + Sync + 'static {
+    /// Who calls, in the service's words. A stranger on a public method is a value of it.
+    type Caller: Clone + Send + Sync + 'static;
+
+    /// Turns what was presented into the caller, and asks gate 1 (`call.policy.admit`).
+    ///
+    /// A missing and an unknown credential on a method that is not public are both
+    /// [`login_required`].
+    ///
+    /// # Errors
+    /// [`Refused`], with the caller where the credential was known.
+    fn admit(
+        &self,
+        call: &Call,
+        presented: Presented,
+    ) -> impl Future<Output = Result<Self::Caller, Refused<Self::Caller>>> + Send;
+
+    /// Commits the audit row of a refusal at gate 1; the refusal is answered after it. Called for
+    /// every refusal made by the layer or by [`Admit::admit`].
+    fn refused(
+        &self,
+        call: &Call,
+        caller: Option<&Self::Caller>,
+        error: &Error,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Records a peer whose certificate was not accepted: it never got as far as a call.
+    fn handshake_refused(
+        &self,
+        listener: Listener,
+        peer: SocketAddr,
+        why: &str,
+    ) -> impl Future<Output = ()> + Send {
+        tracing::warn!(listener = listener.as_str_name(), %peer, why, "certificate refused");
+        async {}
+    }
+}
+
+/// What proves a calling service on an internal listener: a certificate of the trust domain whose
+/// SPIFFE id is on the allow list, and the internal token. Either alone is refused.
+#[derive(Clone, Debug)]
+pub struct InternalTrust {
+    /// Whose certificates count.
+    pub trust_domain: TrustDomain,
+    /// Which services may call what.
+    pub allowed: Vec<Allowed>,
+    /// The token.
+    pub token: InternalToken,
+}
+
+/// A service on the allow list.
+#[derive(Clone, Debug)]
+pub struct Allowed {
+    /// Its id.
+    pub service: SpiffeId,
+    /// The paths that it may call: a whole method path, or a prefix that ends with `/`; `/` is all.
+    pub paths: Vec<String>,
+}
+
+/// What a calling service stood on when its call began.
+pub(crate) struct PeerTrust {
+    trust: Arc<InternalTrust>,
+    service: SpiffeId,
+    not_after: Timestamp,
+    token: Zeroizing<String>,
+}
+
+impl fmt::Debug for PeerTrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerTrust").field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
+impl InternalTrust {
+    /// These services may call every internal method.
+    #[must_use]
+    pub fn new(trust_domain: TrustDomain, allow: Vec<SpiffeId>, token: InternalToken) -> Self {
+        let all = |service| Allowed { service, paths: vec!["/".to_owned()] };
+        Self { trust_domain, allowed: allow.into_iter().map(all).collect(), token }
+    }
+
+    fn allows(&self, service: &SpiffeId, path: &str) -> bool {
+        let covers = |p: &String| p == path || (p.ends_with('/') && path.starts_with(p.as_str()));
+        let listed = |a: &Allowed| a.service == *service && a.paths.iter().any(covers);
+        *service.trust_domain() == self.trust_domain && self.allowed.iter().any(listed)
+    }
+}
+
+impl Call {
+    /// Asks again whether the calling service may go on: its certificate has not ended, it is still
+    /// on the allow list, its token is still accepted. For calls that last; a call by no service
+    /// stands on its caller's credential alone.
+    ///
+    /// # Errors
+    /// `FORBIDDEN` for the certificate, `INTERNAL_TOKEN_REQUIRED` for the token.
+    pub fn recheck_service(&self, now: Timestamp) -> Result<(), Error> {
+        let Some(peer) = &self.trust else { return Ok(()) };
+        if peer.not_after.is_over(now) || !peer.trust.allows(&peer.service, &self.policy.path) {
+            return Err(not_allowed());
+        }
+        if peer.trust.token.accepts(&peer.token) { Ok(()) } else { Err(token_required()) }
+    }
+}
+
+fn not_allowed() -> Error {
+    Error::new(Reason::Forbidden, "this service may not call this method")
+}
+
+fn token_required() -> Error {
+    Error::new(Reason::InternalTokenRequired, "the internal token is missing or wrong")
+}
+
+#[derive(Clone)]
+struct Admitted<C>(C);
+
+/// The call and its caller, for the handler of a method behind gate 1.
+///
+/// # Panics
+/// Where the request did not come through gate 1, or `C` is not the service's kind of caller: a
+/// handler is never reached in another way.
+#[must_use]
+pub fn caller<C: Clone + Send + Sync + 'static, T>(request: &tonic::Request<T>) -> (Arc<Call>, C) {
+    let call = request.extensions().get::<Arc<Call>>().expect("a handler stands behind gate 1");
+    let Admitted(caller) =
+        request.extensions().get::<Admitted<C>>().expect("gate 1 leaves its caller behind");
+    (Arc::clone(call), caller.clone())
+}
+
+/// A service behind gate 1.
+pub(crate) struct Gate<A, S> {
+    admit: Arc<A>,
+    trust: Option<Arc<InternalTrust>>,
+    inner: S,
+}
+
+impl<A, S> Gate<A, S> {
+    pub(crate) fn new(admit: Arc<A>, trust: Option<Arc<InternalTrust>>, inner: S) -> Self {
+        Self { admit, trust, inner }
+    }
+}
+
+impl<A, S: Clone> Clone for Gate<A, S> {
+    fn clone(&self) -> Self {
+        Self { admit: Arc::clone(&self.admit), trust: self.trust.clone(), inner: self.inner.clone() }
+    }
+}
+
+impl<A, S> Service<Request<Body>> for Gate<A, S>
+where
+    A: Admit,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let (admit, trust) = (Arc::clone(&self.admit), self.trust.clone());
+        Box::pin(async move {
+            let Some(mut call) = request.extensions_mut().remove::<Call>() else {
+                return Ok(serve::refusal(&Error::internal("gate 1 stands behind no listener"), ""));
+            };
+            let peer = request.extensions().get::<Arc<Peer>>().cloned();
+            let certificate = peer.as_ref().and_then(|peer| peer.certificate.as_ref());
+            match judge(&*admit, trust, &mut call, request.headers(), certificate).await {
+                Ok(caller) => {
+                    request.extensions_mut().insert(Arc::new(call));
+                    request.extensions_mut().insert(Admitted(caller));
+                    inner.call(request).await
+                }
+                Err(refused) => {
+                    tracing::debug!(reason = %refused.error.reason(), "refused at gate 1");
+                    admit.refused(&call, refused.caller.as_ref(), &refused.error).await;
+                    Ok(serve::refusal(&refused.error, &call.request_id))
+                }
+            }
+        })
+    }
+}
+
+async fn judge<A: Admit>(
+    admit: &A,
+    trust: Option<Arc<InternalTrust>>,
+    call: &mut Call,
+    headers: &HeaderMap,
+    certificate: Option<&PeerCertificate>,
+) -> Result<A::Caller, Refused<A::Caller>> {
+    call.traceparent = presented::traceparent(headers);
+    if !call.policy.served_on(call.listener) {
+        return Err(Error::new(Reason::Unimplemented, "no such method on this listener").into());
+    }
+    if call.listener == Listener::Internal {
+        let trust = trust.ok_or_else(not_allowed)?;
+        prove_service(trust, call, headers, certificate)?;
+    }
+    call.named_project = presented::named_project(headers)?;
+    let presented = presented::read(headers, call.listener)?;
+    admit.admit(call, presented).await
+}
+
+/// Certificate first, then token: who has no certificate learns nothing about tokens.
+fn prove_service(
+    trust: Arc<InternalTrust>,
+    call: &mut Call,
+    headers: &HeaderMap,
+    certificate: Option<&PeerCertificate>,
+) -> Result<(), Error> {
+    let certificate = certificate.ok_or_else(not_allowed)?;
+    let service = certificate.identity.clone().ok_or_else(not_allowed)?;
+    if !trust.allows(&service, &call.policy.path) {
+        return Err(not_allowed());
+    }
+    call.service = Some(service.clone());
+    let token = presented::internal_token(headers).ok_or_else(token_required)?;
+    if !trust.token.accepts(&token) {
+        return Err(token_required());
+    }
+    call.trust = Some(Arc::new(PeerTrust { trust, service, not_after: certificate.not_after, token }));
+    Ok(())
+}

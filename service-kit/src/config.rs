@@ -1,0 +1,35 @@
+//! Configuration of a service: a TOML file, under the environment, under flags.
+//!
+//! A service reads its typed sections through a [`Reader`], which notes every mistake instead of stopping at
+//! the first, so that all are reported together and `main` exits with [`EXIT_USAGE`] before a port is bound.
+//!
+//! - [`Layers`]: where values come from; `public.address` in the file is `<PREFIX>_PUBLIC_ADDRESS` in the
+//!   environment.
+//! - [`Reader`]: takes each key once, parses it, checks its bounds; [`Reader::finish`] adds the unknown keys.
+//! - [`Setting`]: the text form of a value.
+//! - [`Common`]: the sections that every service has; [`Limits`]: the bounds on what peers may use.
+
+mod common;
+mod layers;
+mod limits;
+mod reader;
+mod setting;
+
+pub use self::{
+    common::{Common, Defaults, Internal, LogFormat, Profile, Tls, TlsVersion},
+    layers::Layers,
+    reader::{Mistake, Reader},
+    setting::{ByteSize, Setting, parse_duration},
+};
+
+/// The bounds of a server, as section `limits` sets them.
+pub use crate::serve::ServerLimits as Limits;
+
+/// Exit code of a run that ended as it should.
+pub const EXIT_OK: u8 = 0;
+
+/// Exit code of a run that failed.
+pub const EXIT_FAILURE: u8 = 1;
+
+/// Exit code of wrong usage or configuration (`EX_USAGE` of BSD's sysexits).
+pub const EXIT_USAGE: u8 = 64;

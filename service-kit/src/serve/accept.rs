@@ -1,0 +1,268 @@
+//! The accept loop of a listener, and the life of one connection.
+//!
+//! tonic's own server ignores socket options here, spins on accept errors, has one configuration for
+//! its life and one age for all connections; so connections are accepted, shaken hands with, bounded
+//! and ended here, and hyper serves HTTP/2 on them.
+
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use interlock_proto::options::v1::Listener;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::Instant,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::body::Body;
+use tower::Service;
+
+use super::{
+    ServerLimits,
+    caps::{Caps, Permit},
+    peer::{Peer, PeerCertificate, Source},
+    wire::{self, Stream, Wire},
+};
+use crate::tls::{ALPN_H2, Tls};
+
+/// Told of a certificate that was not accepted: who showed it, and why not.
+pub(super) type OnRefusedCertificate =
+    Arc<dyn Fn(SocketAddr, String) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// A listener with what it needs to admit connections.
+pub(super) struct Door {
+    pub(super) listener: Listener,
+    pub(super) socket: TcpListener,
+    /// `None`: plain text.
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) on_refused: OnRefusedCertificate,
+}
+
+/// What all connections of a door share.
+struct Shared<S> {
+    listener: Listener,
+    tls: Option<Arc<Tls>>,
+    on_refused: OnRefusedCertificate,
+    limits: ServerLimits,
+    service: S,
+    open: Arc<Caps>,
+    shaking: Arc<Caps>,
+    shutdown: CancellationToken,
+}
+
+/// Why a connection never came to be served.
+enum Unopened {
+    /// The peer was slow, went away or spoke something else.
+    Unusable(&'static str),
+    /// TLS asked for a certificate and did not get a good one.
+    Certificate(String),
+}
+
+/// Accepts until `shutdown`; then returns, and lets go of the socket. Connections live in `tracker`.
+pub(super) async fn run<S>(
+    door: Door,
+    service: S,
+    limits: ServerLimits,
+    shutdown: CancellationToken,
+    tracker: TaskTracker,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let shared = Arc::new(Shared {
+        listener: door.listener,
+        tls: door.tls,
+        on_refused: door.on_refused,
+        open: Caps::new(limits.connections, limits.connections_per_source),
+        shaking: Caps::new(limits.handshakes, limits.handshakes_per_source),
+        limits,
+        service,
+        shutdown: shutdown.clone(),
+    });
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            accepted = door.socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let source = Source::of(address.ip());
+                match (shared.open.admit(source), shared.shaking.admit(source)) {
+                    (Some(open), Some(shaking)) => {
+                        let connection = connection(Arc::clone(&shared), stream, address, shaking);
+                        tracker.spawn(async move {
+                            connection.await;
+                            drop(open);
+                        });
+                    }
+                    _ => unopened(shared.listener, "full"),
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, listener = shared.listener.as_str_name(), "accept failed");
+                unopened(shared.listener, "accept");
+                tokio::time::sleep(shared.limits.accept_pause).await;
+            }
+        }
+    }
+}
+
+fn unopened(listener: Listener, why: &'static str) {
+    let listener = listener.as_str_name();
+    metrics::counter!("connections_refused_total", "listener" => listener, "why" => why).increment(1);
+}
+
+async fn connection<S>(shared: Arc<Shared<S>>, stream: TcpStream, address: SocketAddr, shaking: Permit)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let opened = tokio::select! {
+        biased;
+        () = shared.shutdown.cancelled() => return,
+        opened = open(&shared, stream, address) => opened,
+    };
+    drop(shaking);
+    match opened {
+        Ok((wire, peer)) => serve(&shared, wire, Arc::new(peer)).await,
+        Err(Unopened::Unusable(why)) => {
+            tracing::debug!(peer = %address, why, "connection closed before its first call");
+            unopened(shared.listener, why);
+        }
+        Err(Unopened::Certificate(why)) => {
+            unopened(shared.listener, "certificate");
+            (shared.on_refused)(address, why).await;
+        }
+    }
+}
+
+/// TLS, its protocol, and the first bytes of HTTP/2: each within its time.
+async fn open<S>(
+    shared: &Shared<S>,
+    stream: TcpStream,
+    address: SocketAddr,
+) -> Result<(Wire, Peer), Unopened> {
+    let limits = &shared.limits;
+    prepare(&stream, limits).map_err(|_| Unopened::Unusable("socket"))?;
+    let (mut stream, certificate): (Box<dyn Stream>, _) = match &shared.tls {
+        None => (Box::new(stream), None),
+        Some(tls) => {
+            let accepting = TlsAcceptor::from(tls.config()).accept(stream);
+            let shaken = tokio::time::timeout(limits.handshake_timeout, accepting)
+                .await
+                .map_err(|_| Unopened::Unusable("handshake timeout"))?
+                .map_err(|error| refused_handshake(&error))?;
+            let (_, session) = shaken.get_ref();
+            if session.alpn_protocol() != Some(ALPN_H2) {
+                return Err(Unopened::Unusable("alpn"));
+            }
+            let certificate = match session.peer_certificates().and_then(<[_]>::first) {
+                None => None,
+                Some(leaf) => Some(
+                    PeerCertificate::read(leaf)
+                        .ok_or_else(|| Unopened::Certificate("cannot be parsed".to_owned()))?,
+                ),
+            };
+            (Box::new(shaken), certificate)
+        }
+    };
+    let opening = tokio::time::timeout(limits.preface_timeout, wire::opening(&mut stream))
+        .await
+        .map_err(|_| Unopened::Unusable("preface timeout"))?
+        .map_err(|_| Unopened::Unusable("preface"))?;
+    let calls = Arc::new(Semaphore::new(limits.calls_per_connection));
+    let peer = Peer { address, listener: shared.listener, certificate, calls };
+    Ok((Wire::new(stream, opening, limits.frame_timeout), peer))
+}
+
+fn prepare(stream: &TcpStream, limits: &ServerLimits) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    rustix::net::sockopt::set_socket_keepalive(stream, true)?;
+    rustix::net::sockopt::set_tcp_keepidle(stream, limits.keepalive_interval)?;
+    rustix::net::sockopt::set_tcp_keepintvl(stream, limits.keepalive_timeout)?;
+    Ok(())
+}
+
+fn refused_handshake(error: &io::Error) -> Unopened {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(
+            fault @ (rustls::Error::NoCertificatesPresented
+            | rustls::Error::InvalidCertificate(_)
+            | rustls::Error::InvalidCertRevocationList(_)),
+        ) => Unopened::Certificate(fault.to_string()),
+        _ => Unopened::Unusable("handshake"),
+    }
+}
+
+/// Serves calls until the peer leaves, the connection is old, or the server shuts down; then lets
+/// open calls finish for a bounded time, and cuts.
+async fn serve<S>(shared: &Shared<S>, wire: Wire, peer: Arc<Peer>)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let limits = &shared.limits;
+    metrics::gauge!("connections_open", "listener" => shared.listener.as_str_name()).increment(1.0);
+    let service = shared.service.clone();
+    let calls = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Arc::clone(&peer));
+        service.clone().call(request)
+    });
+    let mut served = pin!(builder(limits).serve_connection(TokioIo::new(wire), calls));
+    let mut end = pin!(tokio::time::sleep(jittered(limits.connection_age)));
+    let (mut ending, mut draining) = (false, false);
+    loop {
+        tokio::select! {
+            ended = served.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                }
+                break;
+            }
+            () = shared.shutdown.cancelled(), if !draining => {
+                served.as_mut().graceful_shutdown();
+                let cut = Instant::now() + limits.drain;
+                let cut = if ending { cut.min(end.deadline()) } else { cut };
+                end.as_mut().reset(cut);
+                (ending, draining) = (true, true);
+            }
+            () = end.as_mut() => {
+                if ending {
+                    tracing::debug!("connection cut: its calls did not end in time");
+                    break;
+                }
+                served.as_mut().graceful_shutdown();
+                end.as_mut().reset(Instant::now() + limits.connection_age_grace);
+                ending = true;
+            }
+        }
+    }
+    metrics::gauge!("connections_open", "listener" => shared.listener.as_str_name()).decrement(1.0);
+}
+
+fn builder(limits: &ServerLimits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_per_connection)
+        .max_local_error_reset_streams(limits.local_error_resets)
+        .max_pending_accept_reset_streams(limits.pending_accept_resets)
+        .initial_stream_window_size(limits.stream_window_bytes)
+        .initial_connection_window_size(limits.connection_window_bytes)
+        .max_header_list_size(limits.header_list_bytes)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout);
+    builder
+}
+
+/// Plus or minus a tenth, so that connections made together do not end together.
+fn jittered(age: Duration) -> Duration {
+    let [byte] = crate::random::bytes::<1>();
+    age.mul_f64(0.9 + 0.2 * f64::from(byte) / 255.0)
+}

@@ -1,0 +1,190 @@
+//! What bounds a call before any work: the outermost layer.
+//!
+//! In this order: request id and span; strict gRPC; the method's policy (none: no such method);
+//! deadline; room. What comes back leaves through [`super::answer`].
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{HeaderValue, Request, Response};
+use interlock_proto::{
+    metadata,
+    policy::{MethodPolicy, Policies},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tonic::body::Body;
+use tower::Service;
+use tracing::Instrument as _;
+
+use super::{ServerLimits, answer, call::Call, peer::Peer, strict};
+use crate::error::{Error, Reason};
+
+/// When a caller that found no room should try again.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// A service behind its bounds.
+#[derive(Clone, Debug)]
+pub(super) struct Bounded<S> {
+    room: Arc<Room>,
+    inner: S,
+}
+
+/// The room of one server, shared by its listeners.
+#[derive(Debug)]
+pub(super) struct Room {
+    limits: ServerLimits,
+    calls: Arc<Semaphore>,
+    parked: Arc<Semaphore>,
+}
+
+impl Room {
+    pub(super) fn new(limits: ServerLimits) -> Arc<Self> {
+        let calls = Arc::new(Semaphore::new(limits.calls));
+        let parked = Arc::new(Semaphore::new(limits.parked_calls));
+        Arc::new(Self { limits, calls, parked })
+    }
+}
+
+/// What a call holds while it runs: an ordinary one a place of its connection and one of the server,
+/// a parked one a place of its own kind until its stream has ended.
+struct Held {
+    _ordinary: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+    parked: Option<OwnedSemaphorePermit>,
+}
+
+impl<S> Bounded<S> {
+    pub(super) fn new(room: Arc<Room>, inner: S) -> Self {
+        Self { room, inner }
+    }
+}
+
+impl<S> Service<Request<Body>> for Bounded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let arrived = Instant::now();
+        let clone = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, clone);
+        let room = Arc::clone(&self.room);
+        strict::mark_sensitive(request.headers_mut());
+        let request_id = strict::request_id(request.headers()).to_string();
+        let policy = Policies::all().of(request.uri().path());
+        let span = span(&request_id, policy, &request);
+        let answered = async move {
+            let mut answer = match answer(&room, inner, request, policy, &request_id, arrived).await {
+                Ok(answer) => answer,
+                Err(error) => answer::refusal(&error, &request_id),
+            };
+            measure(policy, &answer, arrived);
+            if let Ok(value) = HeaderValue::try_from(request_id) {
+                answer.headers_mut().insert(metadata::REQUEST_ID, value);
+            }
+            Ok(answer)
+        };
+        Box::pin(answered.instrument(span))
+    }
+}
+
+async fn answer<S>(
+    room: &Room,
+    mut inner: S,
+    mut request: Request<Body>,
+    policy: Option<&'static MethodPolicy>,
+    request_id: &str,
+    arrived: Instant,
+) -> Result<Response<Body>, Error>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    if let Some(answer) = strict::not_grpc(&request) {
+        return Ok(answer);
+    }
+    let policy = policy.ok_or_else(|| Error::new(Reason::Unimplemented, "no such method"))?;
+    let peer = request.extensions_mut().remove::<Arc<Peer>>();
+    let peer = peer.ok_or_else(|| Error::internal("a request without its connection"))?;
+    let limit = time_limit(&room.limits, policy, strict::timeout(request.headers())?);
+    let held = enter(room, &peer, policy)?;
+    request.extensions_mut().insert(Call::new(request_id.to_owned(), policy, &peer));
+    request.extensions_mut().insert(peer);
+
+    let answered = match limit {
+        None => inner.call(request).await,
+        Some(limit) if limit.is_zero() => return Err(too_late()),
+        Some(limit) => {
+            tokio::time::timeout_at(arrived + limit, inner.call(request)).await.map_err(|_| too_late())?
+        }
+    };
+    let answer = match answered {
+        Ok(answer) => answer,
+        Err(never) => match never {},
+    };
+    Ok(answer::finished(answer, request_id, held.parked))
+}
+
+/// A parked call has bounds of its own, and ends early only where its caller says so.
+fn time_limit(limits: &ServerLimits, policy: &MethodPolicy, asked: Option<Duration>) -> Option<Duration> {
+    if policy.parks {
+        return asked.map(|asked| asked.min(limits.connection_age));
+    }
+    let most = limits.timeout_of(&policy.path);
+    Some(asked.map_or(most, |asked| asked.min(most)))
+}
+
+fn too_late() -> Error {
+    Error::new(Reason::DeadlineExceeded, answer::DEADLINE)
+}
+
+fn enter(room: &Room, peer: &Peer, policy: &MethodPolicy) -> Result<Held, Error> {
+    let place = |of: &Arc<Semaphore>| {
+        Arc::clone(of)
+            .try_acquire_owned()
+            .map_err(|_| Error::new(Reason::LimitReached, "too many calls at once").retry_after(RETRY_AFTER))
+    };
+    Ok(if policy.parks {
+        Held { _ordinary: None, parked: Some(place(&room.parked)?) }
+    } else {
+        Held { _ordinary: Some((place(&peer.calls)?, place(&room.calls)?)), parked: None }
+    })
+}
+
+fn span(request_id: &str, policy: Option<&MethodPolicy>, request: &Request<Body>) -> tracing::Span {
+    let method = policy.map_or("unknown", |policy| policy.path.as_str());
+    let peer = request.extensions().get::<Arc<Peer>>();
+    let (peer, listener) = match peer {
+        Some(peer) => (peer.address.to_string(), peer.listener.as_str_name()),
+        None => (String::new(), ""),
+    };
+    tracing::info_span!("call", request_id, method, listener, peer, principal = tracing::field::Empty)
+}
+
+fn measure(policy: Option<&'static MethodPolicy>, answer: &Response<Body>, arrived: Instant) {
+    let method = policy.map_or("unknown", |policy| policy.path.as_str());
+    let code = match answer::code(answer) {
+        Some(code) => format!("{code:?}"),
+        None if answer.status().is_success() => "Ok".to_owned(),
+        None => answer.status().as_str().to_owned(),
+    };
+    let elapsed = arrived.elapsed();
+    tracing::debug!(code, elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX), "answered");
+    metrics::counter!("calls_total", "method" => method, "code" => code).increment(1);
+    metrics::histogram!("call_seconds", "method" => method).record(elapsed.as_secs_f64());
+}

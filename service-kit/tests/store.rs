@@ -1,0 +1,420 @@
+//! What every store promises, shown on the smallest domain: named counters.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use interlock_kit::{
+    clock::{Clock, Timestamp},
+    error::{Error, Reason},
+    store::{
+        Domain, Fault, Halt, Observer, Ran, Stop, Store,
+        audit::{ChainKey, Entry, Origin, Outcome, Row},
+        model::{self, ModelDomain},
+        sqlite::{self, Damage, Filter, Options, Place, SqliteDomain},
+        writer::QueueLimits,
+    },
+};
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension as _};
+
+trait Rows {
+    fn value(&mut self, name: &str) -> Result<i64, Stop<Counters>>;
+}
+
+#[derive(Debug)]
+struct Counters;
+
+#[derive(Clone, Debug)]
+struct Set {
+    name: &'static str,
+    from: i64,
+    to: i64,
+}
+
+impl Domain for Counters {
+    type Rows<'t> = dyn Rows + 't;
+    type Key = String;
+    type Change = Set;
+    type Signal = &'static str;
+    type Question = String;
+}
+
+struct InSqlite<'c> {
+    connection: &'c Connection,
+    misses: Option<&'c BTreeSet<String>>,
+}
+
+impl Rows for InSqlite<'_> {
+    fn value(&mut self, name: &str) -> Result<i64, Stop<Counters>> {
+        if self.misses.is_some_and(|loaded| !loaded.contains(name)) {
+            return Err(Stop::Miss(vec![name.to_owned()]));
+        }
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT value FROM counter WHERE name = ?1")
+            .map_err(Fault::from)?;
+        let value = statement.query_row([name], |row| row.get(0)).optional().map_err(Fault::from)?;
+        Ok(value.unwrap_or(0))
+    }
+}
+
+impl SqliteDomain for Counters {
+    fn migrations() -> refinery::Runner {
+        mod counter {
+            refinery::embed_migrations!("tests/counter_migrations");
+        }
+        counter::migrations::runner()
+    }
+
+    fn rows(
+        connection: &Connection,
+        misses: Option<&BTreeSet<String>>,
+        work: &mut dyn FnMut(&mut Self::Rows<'_>),
+    ) {
+        work(&mut InSqlite { connection, misses });
+    }
+
+    fn apply(
+        connection: &Connection,
+        change: Set,
+        _: Timestamp,
+        signals: &mut Vec<&'static str>,
+    ) -> Result<(), Fault> {
+        let met = connection.execute(
+            "INSERT INTO counter (name, value) VALUES (?1, ?3)
+             ON CONFLICT (name) DO UPDATE SET value = ?3 WHERE value = ?2",
+            (change.name, change.from, change.to),
+        )?;
+        signals.push(change.name);
+        Fault::unless_one(met, "counter")
+    }
+}
+
+struct InModel<'m>(&'m mut BTreeMap<String, i64>);
+
+impl Rows for InModel<'_> {
+    fn value(&mut self, name: &str) -> Result<i64, Stop<Counters>> {
+        Ok(self.0.get(name).copied().unwrap_or(0))
+    }
+}
+
+impl ModelDomain for Counters {
+    type Model = BTreeMap<String, i64>;
+
+    fn model_rows(model: &mut Self::Model, work: &mut dyn FnMut(&mut Self::Rows<'_>)) {
+        work(&mut InModel(model));
+    }
+
+    fn model_apply(
+        model: &mut Self::Model,
+        change: Set,
+        _: Timestamp,
+        signals: &mut Vec<&'static str>,
+    ) -> Result<(), Fault> {
+        let value = model.entry(change.name.to_owned()).or_default();
+        Fault::unless_one(usize::from(*value == change.from), "counter")?;
+        *value = change.to;
+        signals.push(change.name);
+        Ok(())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Ear {
+    signals: Mutex<Vec<&'static str>>,
+    failures: AtomicUsize,
+}
+
+impl Observer<Counters> for Ear {
+    fn committed(&self, signals: Vec<&'static str>) {
+        self.signals.lock().extend(signals);
+    }
+
+    fn failed(&self, _: &Fault) {
+        self.failures.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn entry(outcome: Outcome, subject: &str) -> Entry {
+    let origin = Origin { principal: "someone".to_owned(), ..Origin::default() };
+    Entry::new(Arc::new(origin), "counter.add", outcome).on(subject)
+}
+
+type Verb = dyn for<'a, 't> FnMut(&'a mut (dyn Rows + 't), Timestamp) -> Ran<Counters, i64> + Send;
+
+/// Adds one, and refuses to go beyond `most`.
+fn add(name: &'static str, most: i64) -> Box<Verb> {
+    Box::new(move |rows, _| {
+        let from = match rows.value(name) {
+            Ok(value) => value,
+            Err(stop) => return Ran { result: Err(stop), changes: vec![], audit: vec![] },
+        };
+        let to = from + 1;
+        if to > most {
+            let error = Error::new(Reason::LimitReached, "the counter is full");
+            let audit = vec![entry(Outcome::Refused(Reason::LimitReached), name)];
+            return Ran { result: Err(Stop::Refused(error)), changes: vec![Set { name, from, to }], audit };
+        }
+        Ran { result: Ok(to), changes: vec![Set { name, from, to }], audit: vec![entry(Outcome::Done, name)] }
+    })
+}
+
+fn read(name: &'static str) -> Box<Verb> {
+    Box::new(move |rows, _| Ran { result: rows.value(name), changes: vec![], audit: vec![] })
+}
+
+const KEY: [u8; 32] = [7; 32];
+
+fn options(place: Place) -> Options {
+    Options {
+        place,
+        clock: Clock::system(),
+        chain_key: ChainKey::new(KEY),
+        limits: QueueLimits::default(),
+        inline: false,
+        inject_misses: false,
+    }
+}
+
+fn at(folder: &Path) -> Place {
+    Place::File(folder.join("counters.db"))
+}
+
+fn refused<T>(outcome: Result<T, Halt<Counters>>) -> Reason {
+    match outcome {
+        Err(Halt::Refused(error)) => error.reason(),
+        Err(Halt::Unresolved(question)) => panic!("asked {question}"),
+        Ok(_) => panic!("not refused"),
+    }
+}
+
+/// Every engine: a name, the store, and a way to see its audit rows after it was closed.
+fn engines(folder: &Path, ear: &Arc<Ear>) -> Vec<(&'static str, Store<Counters>)> {
+    let open = |options: &Options| sqlite::open::<Counters>(options, Arc::clone(ear) as _).expect("opens");
+    vec![
+        ("sqlite file", open(&options(at(folder)))),
+        ("sqlite memory", open(&options(Place::Memory))),
+        ("sqlite inline", open(&Options { inline: true, ..options(Place::Memory) })),
+        ("missing", open(&Options { inject_misses: true, ..options(Place::Memory) })),
+        ("model", model::open::<Counters>(Clock::system(), Arc::clone(ear) as _).0),
+    ]
+}
+
+#[tokio::test]
+async fn every_engine_counts_refuses_and_reads_alike() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ear = Arc::new(Ear::default());
+    for (name, store) in engines(folder.path(), &ear) {
+        for expected in 1..=3 {
+            assert_eq!(store.write(add("a", 3)).await.expect("room"), expected, "{name}");
+        }
+        assert_eq!(refused(store.write(add("a", 3)).await), Reason::LimitReached, "{name}");
+        assert_eq!(store.read(read("a")).await.expect("a value"), 3, "{name}: a refused verb wrote");
+        assert_eq!(store.read(read("b")).await.expect("a value"), 0, "{name}");
+        store.close().await;
+        assert_eq!(refused(store.write(add("a", 9)).await), Reason::StoreUnavailable, "{name}");
+    }
+    assert_eq!(ear.signals.lock().len(), 5 * 3, "one signal for each committed change");
+    assert_eq!(ear.failures.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn concurrent_verbs_lose_no_update() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, store) in engines(folder.path(), &Arc::new(Ear::default())) {
+        let all = (0..200).map(|_| store.write(add("a", i64::MAX)));
+        let done = futures_util::future::join_all(all).await;
+        let values: BTreeSet<i64> = done.into_iter().map(|d| d.expect("room")).collect();
+        assert_eq!(values, (1..=200).collect(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_guilty_verb_of_a_batch_fails() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ear = Arc::new(Ear::default());
+    for (name, store) in engines(folder.path(), &ear) {
+        let before = ear.failures.load(Ordering::SeqCst);
+        // Plans on a value that is not there: the engine must notice, and not lose its neighbours.
+        let stale = store.write(|_: &mut (dyn Rows + '_), _| Ran {
+            result: Ok(0_i64),
+            changes: vec![Set { name: "z", from: 0, to: 1 }, Set { name: "z", from: 7, to: 8 }],
+            audit: vec![],
+        });
+        let panics = store
+            .write(|_: &mut (dyn Rows + '_), _| -> Ran<Counters, i64> { panic!("an invariant is broken") });
+        let (first, stale, panics, last) =
+            tokio::join!(store.write(add("a", 9)), stale, panics, store.write(add("a", 9)));
+        assert_eq!((first.expect("fine"), last.expect("fine")), (1, 2), "{name}");
+        assert_eq!((refused(stale), refused(panics)), (Reason::Internal, Reason::Internal), "{name}");
+        assert_eq!(store.read(read("z")).await.expect("a value"), 0, "{name}: half a verb was written");
+        assert_eq!(ear.failures.load(Ordering::SeqCst), before + 2, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_read_is_recorded_before_it_is_answered() {
+    let (store, plain) = model::open::<Counters>(Clock::system(), Arc::new(Ear::default()));
+    let refusal = store.read(|_: &mut (dyn Rows + '_), _| -> Ran<Counters, ()> {
+        Ran {
+            result: Err(Stop::Refused(Error::new(Reason::OwnerMismatch, "not yours"))),
+            changes: vec![],
+            audit: vec![entry(Outcome::Refused(Reason::OwnerMismatch), "x")],
+        }
+    });
+    assert_eq!(refused(refusal.await), Reason::OwnerMismatch);
+    let reasons: Vec<String> = plain.lock().audit.iter().map(|row| row.reason.clone()).collect();
+    assert_eq!(reasons, ["OWNER_MISMATCH"]);
+}
+
+#[tokio::test]
+async fn a_question_writes_nothing() {
+    let (store, plain) = model::open::<Counters>(Clock::system(), Arc::new(Ear::default()));
+    let asked = store.write(|_: &mut (dyn Rows + '_), _| -> Ran<Counters, ()> {
+        Ran {
+            result: Err(Stop::Unresolved("may they?".to_owned())),
+            changes: vec![Set { name: "a", from: 0, to: 1 }],
+            audit: vec![entry(Outcome::Done, "a")],
+        }
+    });
+    assert!(matches!(asked.await, Err(Halt::Unresolved(question)) if question == "may they?"));
+    assert!(plain.lock().audit.is_empty() && plain.lock().model.is_empty());
+}
+
+#[tokio::test]
+async fn acknowledged_writes_and_the_chain_survive_reopening() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for round in 1..=3 {
+        let store =
+            sqlite::open::<Counters>(&options(at(folder.path())), Arc::new(Ear::default())).expect("opens");
+        assert_eq!(store.write(add("a", 9)).await.expect("room"), round);
+        store.close().await;
+    }
+    let connection = sqlite::connect(&at(folder.path())).expect("opens");
+    let rows = sqlite::rows(&connection, &Filter { limit: 10, ..Filter::default() }).expect("reads");
+    assert_eq!(rows.iter().map(|row| row.subject.as_str()).collect::<Vec<_>>(), ["a"; 3]);
+    assert_eq!(sqlite::verify(&connection, &ChainKey::new(KEY)).expect("reads"), []);
+    let sealed: i64 = connection
+        .query_row("SELECT COUNT(*) FROM audit_batch WHERE sealed", [], |r| r.get(0))
+        .expect("reads");
+    assert_eq!(sealed, 2, "the writers before the last one have ended");
+}
+
+#[tokio::test]
+async fn the_chain_shows_edits_holes_strays_and_another_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store =
+        sqlite::open::<Counters>(&options(at(folder.path())), Arc::new(Ear::default())).expect("opens");
+    for _ in 0..4 {
+        store.write(add("a", 9)).await.expect("room");
+    }
+    store.close().await;
+    let connection = sqlite::connect(&at(folder.path())).expect("opens");
+    let damages = |tampering: &str| {
+        connection.execute_batch("BEGIN").expect("begins");
+        connection.execute_batch(tampering).expect("tampers");
+        let found = sqlite::verify(&connection, &ChainKey::new(KEY)).expect("reads");
+        connection.execute_batch("ROLLBACK").expect("undoes");
+        found
+    };
+    assert_eq!(damages(""), []);
+    let edited = damages("UPDATE audit SET principal = 'another' WHERE number = 2");
+    assert!(matches!(edited[..], [Damage::Edited { number: 2, .. }]), "{edited:?}");
+    let removed = damages("DELETE FROM audit WHERE number = 3");
+    assert!(matches!(removed[..], [Damage::Edited { number: 3, .. }]), "{removed:?}");
+    let hole = damages("DELETE FROM audit WHERE number = 2; DELETE FROM audit_batch WHERE number = 2");
+    assert!(matches!(hole[..], [Damage::Hole { number: 2, .. }, ..]), "{hole:?}");
+    let stray = damages("DELETE FROM audit_batch WHERE number = 4");
+    assert_eq!(stray, [Damage::Strays { rows: 1 }]);
+    let other = sqlite::verify(&connection, &ChainKey::new([8; 32])).expect("reads");
+    assert_eq!(other.len(), 4, "no link is right under another key");
+}
+
+#[tokio::test]
+async fn instants_never_go_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let start = Timestamp::from_micros(1_000_000_000);
+    let instant = |_: &mut (dyn Rows + '_), now: Timestamp| -> Ran<Counters, Timestamp> {
+        Ran { result: Ok(now), changes: vec![], audit: vec![entry(Outcome::Done, "now")] }
+    };
+    let late = Clock::manual(start.after(Duration::from_secs(86_400)));
+    let store = sqlite::open::<Counters>(
+        &Options { clock: late, ..options(at(folder.path())) },
+        Arc::new(Ear::default()),
+    );
+    let store = store.expect("opens");
+    let first = store.write(instant).await.expect("an instant");
+    store.close().await;
+    // A day back, over a restart.
+    let early = Clock::manual(start);
+    let store = sqlite::open::<Counters>(
+        &Options { clock: early, ..options(at(folder.path())) },
+        Arc::new(Ear::default()),
+    );
+    let second = store.expect("opens").write(instant).await.expect("an instant");
+    assert!(second >= first, "{second} is before {first}");
+}
+
+#[tokio::test]
+async fn a_newer_store_and_a_foreign_file_are_refused_and_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = || sqlite::open::<Counters>(&options(at(folder.path())), Arc::new(Ear::default()));
+    open().expect("opens").close().await;
+    let connection = sqlite::connect(&at(folder.path())).expect("opens");
+    connection
+        .execute(
+            "INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
+             SELECT 2, 'from_the_future', applied_on, '1' FROM refinery_schema_history WHERE version = 1",
+            [],
+        )
+        .expect("a later version's row");
+    drop(connection);
+    let error = open().expect_err("newer").to_string();
+    assert!(error.contains("use the program that last wrote it, or a newer one"), "{error}");
+
+    let file = folder.path().join("not-a-store.db");
+    std::fs::write(&file, "a letter to a friend, long enough to be read as a header of a database")
+        .expect("written");
+    let opened = sqlite::open::<Counters>(&options(Place::File(file.clone())), Arc::new(Ear::default()));
+    let error = opened.expect_err("no store").to_string();
+    assert!(error.contains("left as it is"), "{error}");
+    assert!(std::fs::read_to_string(&file).expect("still text").starts_with("a letter"));
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once() {
+    let (gate, wait) = std::sync::mpsc::channel::<()>();
+    let limits = QueueLimits { waiting_max: 2, batch_max: 1 };
+    let store =
+        sqlite::open::<Counters>(&Options { limits, ..options(Place::Memory) }, Arc::new(Ear::default()));
+    let store = store.expect("opens");
+    let wait = Mutex::new(wait);
+    let blocked = store.write(move |_: &mut (dyn Rows + '_), _| -> Ran<Counters, ()> {
+        let _ = wait.lock().recv();
+        Ran { result: Ok(()), changes: vec![], audit: vec![] }
+    });
+    let many = futures_util::future::join_all((0..8).map(|_| store.write(add("a", 99))));
+    let (blocked, many, ()) = tokio::join!(blocked, many, async {
+        // Everything is queued or refused once this runs; then the writer may go on.
+        tokio::task::yield_now().await;
+        drop(gate);
+    });
+    blocked.expect("done");
+    let (done, full): (Vec<_>, Vec<_>) = many.into_iter().partition(Result::is_ok);
+    assert!(!done.is_empty() && !full.is_empty(), "{} done, {} refused", done.len(), full.len());
+    assert!(full.into_iter().all(|f| refused(f) == Reason::LimitReached));
+}
+
+#[test]
+fn rows_of_one_entry_are_the_same_on_every_engine() {
+    let entry = entry(Outcome::Refused(Reason::Forbidden), "x").within("p").detailed("{}");
+    let row = Row::of(3, Timestamp::from_micros(5), &entry);
+    assert_eq!((row.outcome.as_str(), row.reason.as_str(), row.count), ("refused", "FORBIDDEN", 1));
+}

@@ -1,0 +1,36 @@
+"""Interlock through other people's clients: grpcio, grpcio-status, grpcio-health-checking,
+grpcio-reflection and buf. Starts `interlock up` in a folder of its own and ends it again.
+
+    run.py [WORLD]
+
+INTERLOCK_PROGRAMS is the folder with the program `interlock`. With WORLD, a file as `up` writes it
+(see world.py), nothing is started.
+
+The last line is `N of N held`; the exit code is 0 only if all did.
+"""
+
+import pathlib
+import sys
+import tempfile
+
+import wire
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+GENERATED = ROOT / "target" / "check" / "interop"
+
+
+def main() -> int:
+    wire.generate(ROOT / "proto" / "proto", GENERATED)
+    # They import the generated code.
+    import story
+    import world
+
+    if len(sys.argv) > 1:
+        return story.tell(world.read(pathlib.Path(sys.argv[1])))
+    with tempfile.TemporaryDirectory(prefix="interlock-interop-") as folder:
+        with world.up(pathlib.Path(folder)) as running:
+            return story.tell(running)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
