@@ -46,6 +46,8 @@ pub const ROTATION_GRACE: Span = span(0, 0, 24 * 3600);
 pub const REFRESH_WINDOW: Duration = Duration::from_secs(30);
 /// For how long a repeated request that returns a secret gets the same answer (DESIGN 11).
 pub const SEALED_ANSWER_TTL: Duration = Duration::from_secs(600);
+/// How long credentials that have ended by themselves are remembered, to answer `TOKEN_EXPIRED`.
+pub const ENDED_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Rows of the revocation log that are younger are kept.
 pub const REVOCATION_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Rows of the revocation log beyond this number are dropped, oldest first, whatever their age.

@@ -148,7 +148,7 @@ impl Verb for ApplyAccount {
     fn run(&self, tx: &mut Tx<'_>) -> Result<AccountApplied, Stop> {
         let record = &self.account.record;
         tx.concerning(record.owner.as_str());
-        let permit = tx.authorize(Act::ApplyAccounts)?;
+        let permit = tx.authorize_owners()?;
         if record.owner.is_reserved() {
             return Err(Error::new(Reason::InvalidField, "a reserved owner id").into());
         }

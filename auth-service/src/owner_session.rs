@@ -59,6 +59,11 @@ impl OwnerSession {
     pub fn is_ended(&self, owner: &Owner) -> bool {
         self.ended_at.is_some() || self.issuance < owner.sessions_from || !owner.active
     }
+
+    /// Whether it may be forgotten: it was ended, or has been over for so long that nobody is told so.
+    pub(crate) fn is_clearable(&self, owner: &Owner, now: Timestamp) -> bool {
+        self.is_ended(owner) || self.expires_at.after(limits::ENDED_KEPT).is_over(now)
+    }
 }
 
 /// One access token, as stored.
@@ -74,6 +79,13 @@ pub struct Access {
     pub issuance: u64,
     /// When it ends; never after its session.
     pub expires_at: Timestamp,
+}
+
+impl Access {
+    /// Whether it has been over for so long that nobody is told so any more.
+    pub(crate) fn is_clearable(&self, now: Timestamp) -> bool {
+        self.expires_at.after(limits::ENDED_KEPT).is_over(now)
+    }
 }
 
 /// One refresh token, as stored.

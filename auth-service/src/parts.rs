@@ -1,11 +1,17 @@
 //! What every handler stands on.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use interlock_kit::{clock::Clock, hasher::Hasher};
+use interlock_kit::{clock::Clock, hasher::Hasher, store::audit::Origin};
 use tokio_util::sync::CancellationToken;
 
-use crate::{barrier::Barrier, guesses::GuessLimit, store::Shell, token_file::TokenFile};
+use crate::{
+    barrier::Barrier,
+    caller::{Call, Caller},
+    guesses::GuessLimit,
+    store::Shell,
+    token_file::TokenFile,
+};
 
 /// The parts of a running auth.
 pub struct Parts {
@@ -35,4 +41,11 @@ impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts").field("epoch", &self.epoch).finish_non_exhaustive()
     }
+}
+
+/// A call of this program itself: at its start, in its sweeps, or by an offline command.
+#[must_use]
+pub fn host_call(action: &'static str) -> Call {
+    let origin = Origin { principal: "host".to_owned(), role: "host".to_owned(), ..Origin::default() };
+    Call { caller: Caller::Host, origin: Arc::new(origin), action: action.into() }
 }

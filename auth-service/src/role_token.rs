@@ -120,6 +120,13 @@ pub struct RoleToken {
     pub valid_until: Option<Timestamp>,
 }
 
+impl RoleToken {
+    /// Whether it has been over for so long that nobody is told so any more.
+    pub(crate) fn is_clearable(&self, now: Timestamp) -> bool {
+        self.valid_until.is_some_and(|end| end.after(limits::ENDED_KEPT).is_over(now))
+    }
+}
+
 /// Stores the first tokens, where the store has none. By the host only.
 #[derive(Clone, Debug)]
 pub struct FirstTokens {
@@ -201,10 +208,7 @@ impl Verb for Rotate {
         if let Some(answer) = stored.as_ref().filter(|answer| !answer.ends_at.is_over(tx.now())) {
             return self.again(&asker, answer);
         }
-        let living = tx.role_tokens(self.role)?;
-        let present = living.iter().find(|token| token.valid_until.is_none());
-        let generation = present.map_or(1, |token| token.generation + 1);
-        let revocation = replace(tx, &permit, self.role, &self.new, self.grace)?;
+        let (generation, revocation) = replace(tx, &permit, self.role, &self.new, self.grace)?;
         let answer = Answer {
             owner: asker.owner,
             request: self.request.clone(),
@@ -297,7 +301,7 @@ impl Verb for ResetTokens {
     fn run(&self, tx: &mut Tx<'_>) -> Result<u64, Stop> {
         let permit = tx.authorize_role_tokens(Act::ResetRoleTokens)?;
         replace(tx, &permit, Role::Admin, &self.admin, Duration::ZERO)?;
-        let last = replace(tx, &permit, Role::User, &self.user, Duration::ZERO)?;
+        let (_, last) = replace(tx, &permit, Role::User, &self.user, Duration::ZERO)?;
         tx.audit(Outcome::Done, r#"{"tokens":"reset"}"#);
         Ok(last)
     }
@@ -354,15 +358,15 @@ fn living(view: &View<'_>) -> Result<Vec<RoleToken>, Stop> {
     Ok(all)
 }
 
-/// Stores the next generation and ends the others, at once or at the end of the grace. Gives the row of
-/// the revocation log.
+/// Stores the next generation and ends the others, at once or at the end of the grace. Gives the
+/// generation and the row of the revocation log.
 fn replace(
     tx: &mut Tx<'_>,
     permit: &RoleTokenPermit,
     role: Role,
     new: &NewCredential,
     grace: Duration,
-) -> Result<u64, Stop> {
+) -> Result<(u64, u64), Stop> {
     let stored = tx.role_tokens(role)?;
     let generation = stored.iter().map(|token| token.generation).max().unwrap_or(0) + 1;
     let valid_until = tx.now().after(grace);
@@ -377,7 +381,7 @@ fn replace(
     }
     let revocation = tx.revoke(Subject::Role(role))?;
     store_new(tx, permit, role, new, generation)?;
-    Ok(revocation.sequence)
+    Ok((generation, revocation.sequence))
 }
 
 fn store_new(

@@ -15,7 +15,7 @@ use crate::{
     barrier::Reached,
     caller::Call,
     ids::RequestId,
-    parts::Parts,
+    parts::{Parts, host_call},
     role_token::{PresentTokens, Role, RoleToken, Rotate, Rotated},
     sign_in::stored_form,
     store::Shell,
@@ -55,7 +55,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// The verb's; `STORAGE_ERROR` where the copy cannot be written: the old token is valid then.
-pub async fn rotate(parts: &Parts, call: Call, ask: Ask) -> Result<Answer, Error> {
+pub async fn rotate(parts: &Parts, call: &Call, ask: Ask) -> Result<Answer, Error> {
     let token = Credential::new(ask.role.kind(), &random::bytes());
     let seal = Seal::of(ask.presented.expose().as_bytes(), LABEL);
     let context = ask.request.as_str().as_bytes();
@@ -79,11 +79,11 @@ pub async fn rotate(parts: &Parts, call: Call, ask: Ask) -> Result<Answer, Error
 }
 
 /// Copy, store, copy. The copy is settled whatever became of the verb.
-async fn commit(parts: &Parts, call: Call, verb: Rotate, token: Credential) -> Result<(Rotated, String), Error> {
+async fn commit(parts: &Parts, call: &Call, verb: Rotate, token: Credential) -> Result<(Rotated, String), Error> {
     let copy = parts.copy.lock().await;
     let kept = read(&copy).await.map_err(|e| not_stored(&e))?.unwrap_or_default();
     // What an earlier change left pending may be the present one by now.
-    let stored = parts.shell.ask(Call::of_host("role_token.settle"), PresentTokens).await?;
+    let stored = parts.shell.ask(&host_call("role_token.settle"), PresentTokens).await?;
     let pending = kept.settled(&stored).with_pending(verb.role, token);
     write(&copy, pending.clone()).await.map_err(|e| not_stored(&e))?;
     let rotated = parts.shell.run(call, verb).await;
@@ -95,7 +95,7 @@ async fn commit(parts: &Parts, call: Call, verb: Rotate, token: Credential) -> R
 }
 
 async fn settle(shell: &Shell, copy: &TokenFile, pending: &Tokens) -> Result<(), Error> {
-    let stored = shell.ask(Call::of_host("role_token.settle"), PresentTokens).await?;
+    let stored = shell.ask(&host_call("role_token.settle"), PresentTokens).await?;
     write(copy, pending.settled(&stored)).await.map_err(|e| not_stored(&e))
 }
 

@@ -39,15 +39,15 @@ pub struct Pair {
 /// `INVALID_CREDENTIALS`, `RATE_LIMITED`, `LIMIT_REACHED` where too many wait for the hasher.
 pub async fn login(
     parts: &Parts,
-    call: Call,
+    call: &Call,
     source: Source,
     owner: OwnerId,
     password: Zeroizing<Vec<u8>>,
 ) -> Result<(SignedIn, Pair), Error> {
     parts.guesses.check(source, &owner)?;
     let priority = parts.guesses.priority(source);
-    let facts = parts.shell.ask(call.clone(), ReadForLogin { owner: owner.clone() }).await?;
-    let stored = facts.as_ref().map(|facts| facts.password.as_str().to_owned());
+    let facts = parts.shell.ask(call, ReadForLogin { owner: owner.clone() }).await?;
+    let stored = facts.as_ref().map(|facts| facts.password.expose().to_owned());
     let verified = match stored {
         Some(stored) => parts.hasher.verify(password.clone(), stored, priority).await?,
         None => parts.hasher.verify_nothing(password.clone(), priority).await?,
@@ -57,7 +57,10 @@ pub async fn login(
         return Err(policy::wrong_credentials());
     };
     let rehashed = match verified.needs_rehash {
-        true => Some(PasswordHash::made(parts.hasher.hash(password, random::bytes()).await?)),
+        true => {
+            let hash = parts.hasher.hash(password, random::bytes()).await?;
+            Some(PasswordHash::parse(&hash).map_err(Error::internal)?)
+        }
         false => None,
     };
     let pair = Pair::new();
@@ -80,7 +83,7 @@ pub async fn login(
 ///
 /// # Errors
 /// `INVALID_CREDENTIALS`; after a replay, only when no verifier admits the ended owner session.
-pub async fn refresh(parts: &Parts, call: Call, presented: &Credential) -> Result<(Successors, Pair), Error> {
+pub async fn refresh(parts: &Parts, call: &Call, presented: &Credential) -> Result<(Successors, Pair), Error> {
     if presented.kind() != Kind::Refresh {
         return Err(policy::wrong_credentials());
     }
@@ -111,7 +114,7 @@ pub async fn refresh(parts: &Parts, call: Call, presented: &Credential) -> Resul
 ///
 /// # Errors
 /// `LOGIN_REQUIRED` for a credential of another kind.
-pub async fn logout(parts: &Parts, call: Call, presented: &Credential) -> Result<Option<Reached>, Error> {
+pub async fn logout(parts: &Parts, call: &Call, presented: &Credential) -> Result<Option<Reached>, Error> {
     let verb = Logout { kind: presented.kind(), presented: presented.hash() };
     match parts.shell.run(call, verb).await? {
         Some(LoggedOut { revocation, .. }) => Ok(Some(parts.barrier.wait_for(revocation).await)),

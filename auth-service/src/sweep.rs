@@ -66,14 +66,11 @@ impl Verb for Clear {
         let permit = tx.authorize_sweep()?;
         let now = tx.now();
         let still = match &self.due {
-            Due::RoleToken(hash) => {
-                tx.role_token(hash)?.is_some_and(|t| t.valid_until.is_some_and(|end| end.is_over(now)))
+            Due::RoleToken(hash) => tx.role_token(hash)?.is_some_and(|token| token.is_clearable(now)),
+            Due::OwnerSession(id) => {
+                tx.session_and_owner(id)?.is_some_and(|(session, owner)| session.is_clearable(&owner, now))
             }
-            Due::OwnerSession(id) => match tx.session_and_owner(id)? {
-                Some((session, owner)) => session.is_ended(&owner) || session.expires_at.is_over(now),
-                None => false,
-            },
-            Due::Access(hash) => tx.access(hash)?.is_some_and(|a| a.expires_at.is_over(now)),
+            Due::Access(hash) => tx.access(hash)?.is_some_and(|access| access.is_clearable(now)),
             Due::Successor(hash) => tx.refresh_token(hash)?.is_some_and(
                 |t| matches!(t.state, RefreshState::Used(answer) if answer.ends_at().is_over(now)),
             ),

@@ -92,7 +92,8 @@ impl Connection {
             };
             let presented = presented?;
             let line = self.line();
-            let attempt = self.attempt(path, &line, who, presented.as_ref(), message.clone(), deadline, &request_id);
+            let attempt =
+                self.attempt(path, &line, who, presented.as_ref(), message.clone(), deadline, &request_id);
             let error = match timeout_at(deadline, attempt).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => error.of_call(&request_id),

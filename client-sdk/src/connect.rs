@@ -162,8 +162,7 @@ impl ConnectionBuilder {
     /// A bad endpoint, `http` to an address that is not loopback, `https` without [`Tls`], or a file
     /// that cannot be used.
     pub fn open(self) -> Result<Connection, Error> {
-        let targets =
-            self.endpoints.iter().map(|e| Target::parse(e)).collect::<Result<Vec<_>, _>>()?;
+        let targets = self.endpoints.iter().map(|e| Target::parse(e)).collect::<Result<Vec<_>, _>>()?;
         if targets.len() > ENDPOINTS_MAX {
             return Err(Error::invalid("endpoint", "at most 16"));
         }
@@ -172,7 +171,8 @@ impl ConnectionBuilder {
         }
         let tls = self.tls.map(Source::load).transpose().map_err(|e| Error::invalid("tls", e.to_string()))?;
         let internal_token = self.internal_token.map(InternalToken::load).transpose();
-        let internal_token = internal_token.map_err(|e| Error::invalid("internal_token_file", e.to_string()))?;
+        let internal_token =
+            internal_token.map_err(|e| Error::invalid("internal_token_file", e.to_string()))?;
 
         let endpoint = endpoint(&targets[0])?;
         let dialer = Dialer {
@@ -195,10 +195,12 @@ fn endpoint(first: &Target) -> Result<Endpoint, Error> {
     let scheme = if first.secure { "https" } else { "http" };
     let named = |scheme: &str| format!("{scheme}://{}", first.authority);
     let bad = |_| Error::invalid("endpoint", "scheme, host and port");
-    let origin = named(scheme).parse::<Uri>().map_err(|_| Error::invalid("endpoint", "scheme, host and port"))?;
+    let origin =
+        named(scheme).parse::<Uri>().map_err(|_| Error::invalid("endpoint", "scheme, host and port"))?;
     // TLS is the dialer's own: towards the channel the inner scheme is always plain.
     let endpoint = Endpoint::from_shared(named("http")).map_err(bad)?.origin(origin);
-    let endpoint = endpoint.user_agent(concat!("interlock-client/", env!("CARGO_PKG_VERSION"))).map_err(bad)?;
+    let endpoint =
+        endpoint.user_agent(concat!("interlock-client/", env!("CARGO_PKG_VERSION"))).map_err(bad)?;
     Ok(endpoint
         .concurrency_limit(CALLS_IN_FLIGHT_MAX)
         .initial_stream_window_size(STREAM_WINDOW)

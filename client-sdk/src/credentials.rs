@@ -1,6 +1,6 @@
 //! As whom a program calls: a fixed credential, or an owner session that refreshes itself.
 
-use std::{fmt, io, sync::Arc, time::SystemTime};
+use std::{fmt, io, pin::Pin, sync::Arc};
 
 use interlock_proto::credential::Credential;
 use tokio::sync::Mutex;
@@ -81,7 +81,7 @@ impl Credentials {
         match &self.0 {
             Source::None => Ok(None),
             Source::Fixed(credential) => Ok(Some(Presented { credential: credential.clone() })),
-            Source::Owner(owner) => owner.present().await.map(Some),
+            Source::Owner(owner) => owner.boxed().await.map(Some),
         }
     }
 
@@ -99,18 +99,23 @@ impl Credentials {
 }
 
 impl Owner {
+    /// Boxed, since a refresh is a call, and calls present credentials.
+    fn boxed(&self) -> Pin<Box<dyn Future<Output = Result<Presented, Error>> + Send + '_>> {
+        Box::pin(self.present())
+    }
+
     async fn present(&self) -> Result<Presented, Error> {
         let mut held = self.session.lock().await;
         if held.is_none() {
-            *held = self.blocking(|store| store.load()).await?;
+            *held = self.blocking(SessionStore::load).await?;
         }
         let signed_out = || Error::signed_out("nobody is signed in here");
         let session = held.clone().ok_or_else(signed_out)?;
         if self.is_good(&session) {
             return Ok(session.into());
         }
-        let turn = self.blocking(|store| store.lock()).await?;
-        let kept = self.blocking(|store| store.load()).await?.ok_or_else(signed_out)?;
+        let turn = self.blocking(SessionStore::lock).await?;
+        let kept = self.blocking(SessionStore::load).await?.ok_or_else(signed_out)?;
         if self.is_good(&kept) {
             *held = Some(kept.clone());
             return Ok(kept.into());

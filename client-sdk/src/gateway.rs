@@ -6,8 +6,8 @@ use interlock_proto::gateway::v1 as wire;
 use prost::Message;
 
 use crate::{
-    agent::Agents, call::Identity, connect::Connection, cookie::Cookie, credentials::Credentials, error::Error,
-    job::Jobs, path, session::Sessions,
+    agent::Agents, call::Identity, connect::Connection, cookie::Cookie, credentials::Credentials,
+    error::Error, job::Jobs, path, session::Sessions,
 };
 
 /// Lists are read in pages of this many.
@@ -95,10 +95,7 @@ impl Gateway {
     }
 
     /// Keeps a stream alive on the credential of now. Answers when that ends.
-    pub(crate) async fn renew_stream(
-        &self,
-        stream_id: &str,
-    ) -> Result<Option<std::time::SystemTime>, Error> {
+    pub(crate) async fn renew_stream(&self, stream_id: &str) -> Result<Option<std::time::SystemTime>, Error> {
         let request = wire::RenewStreamRequest { stream_id: stream_id.to_owned() };
         let answer: wire::RenewStreamResponse = self.call(path::RENEW_STREAM, request).await?;
         Ok(crate::clock::from_wire(answer.expires_at))

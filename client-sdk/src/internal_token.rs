@@ -76,7 +76,8 @@ mod tests {
     fn only_an_internal_token_is_taken_and_only_the_first_line_is_sent() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("token");
-        let (one, two) = (Credential::new(Kind::Internal, &[1; 32]), Credential::new(Kind::Internal, &[2; 32]));
+        let (one, two) =
+            (Credential::new(Kind::Internal, &[1; 32]), Credential::new(Kind::Internal, &[2; 32]));
         std::fs::write(&path, format!("{}\n{}\n", one.expose(), two.expose())).expect("written");
         assert_eq!(first_line(&path).expect("well-formed"), one);
         std::fs::write(&path, Credential::new(Kind::Admin, &[1; 32]).expose()).expect("written");

@@ -1,4 +1,99 @@
-//! placeholder
+//! Interlock for Rust programs: connections, typed errors, sessions, jobs, events, workers, and the
+//! verifier that any service can put in front of itself.
+//!
+//! # Map
+//!
+//! | you want | you take |
+//! |---|---|
+//! | to reach a service | [`Connection`], [`Tls`] |
+//! | to know why a call failed | [`Error`], [`Reason`], [`Busy`] |
+//! | to sign in, and stay signed in | [`Auth`], [`Credentials`], [`SessionStore`] |
+//! | sessions, jobs, agents | [`Gateway`] → [`Sessions`], [`Jobs`], [`Agents`] |
+//! | to follow a session's log | [`EventStream`] from [`Sessions::stream`] |
+//! | to run jobs for agents | [`Worker`], [`Task`], [`Outcome`] |
+//! | to admit calls on Interlock's credentials | [`verifier::Verifier`], [`verifier::VerifierLayer`] |
+//!
+//! # What holds everywhere
+//!
+//! - A call is repeated only where its method's policy says that repeating has one effect, only after
+//!   failures that pass, and never past its deadline.
+//! - Streams resume by themselves: nothing is lost, nothing comes twice.
+//! - A service that cannot be asked signs nobody out: that is [`Error::is_unavailable`], never
+//!   `UNAUTHENTICATED`.
+//! - No secret is in any `Debug`, log or error.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use interlock_client::{
+//!     Auth, Connection, Credentials, Gateway, MemoryStore, StreamFrom, StreamItem, Tls,
+//! };
+//!
+//! # async fn example(password: &str) -> Result<(), interlock_client::Error> {
+//! let tls = Tls::ca_file("ca.pem");
+//! let auth = Auth::new(Connection::to("https://127.0.0.1:7001").tls(tls.clone()).open()?);
+//! let store = Arc::new(MemoryStore::new(auth.login("dev", password).await?));
+//! let credentials = Credentials::owner_session(auth, store);
+//!
+//! let connection = Connection::to("https://127.0.0.1:7002").tls(tls).open()?;
+//! let gateway = Gateway::new(connection, credentials);
+//! let session = gateway.sessions().create("first").await?.session;
+//! match gateway.sessions().attach(&session.session_id, "builder", "prj_demo").await {
+//!     Ok(attached) => assert!(attached.changed),
+//!     Err(error) if error.is_busy() => eprintln!("busy: {:?}", error.busy()),
+//!     Err(error) => return Err(error),
+//! }
+//! let job = gateway.jobs().submit(&session.session_id, "input").await?;
+//! let mut events = gateway.sessions().stream(&session.session_id, StreamFrom::Start);
+//! while let Some(item) = events.next().await {
+//!     if let StreamItem::Event(event) = item? {
+//!         println!("{} {:?}", event.sequence, event.kind);
+//!     }
+//! }
+//! assert!(!gateway.jobs().wait(&job.job_id).await?.state.is_in_flight());
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
-mod agent; mod auth; mod call; mod clock; mod code; mod connect; mod cookie; mod credentials; mod error; mod event; mod gateway; mod internal_token; mod job; mod owner_session; mod path; mod random; mod retry; mod session; mod tls; pub mod verifier; mod events;
-pub use events::*;
+
+mod agent;
+mod auth;
+mod call;
+mod clock;
+mod code;
+mod connect;
+mod cookie;
+mod credentials;
+mod error;
+mod event;
+mod events;
+mod gateway;
+mod internal_token;
+mod job;
+mod owner_session;
+mod path;
+mod random;
+mod renewal;
+mod retry;
+mod session;
+mod tls;
+pub mod verifier;
+mod worker;
+
+pub use agent::{Agent, Agents, SetAgent};
+pub use auth::{Auth, Project, Reached, RoleToken, RoleTokens, Rotated, SignInStatus, SignedIn, WhoAmI};
+pub use clock::Clock;
+pub use connect::{Connection, ConnectionBuilder};
+pub use cookie::Cookie;
+pub use credentials::Credentials;
+pub use error::{Busy, BusyJob, BusyKind, Code, Error, FieldViolation, Precondition, Reason};
+pub use event::{Binding, Event, EventKind, JobState, ReleaseCause};
+pub use events::{EventStream, StreamFrom, StreamItem};
+pub use gateway::Gateway;
+pub use interlock_proto::credential::{Credential, Kind, Malformed};
+pub use job::{Job, Jobs};
+pub use owner_session::{MemoryStore, OwnerSession, SessionStore};
+pub use session::{Attached, Closed, Created, Session, SessionState, Sessions};
+pub use tls::Tls;
+pub use worker::{Outcome, ProgressError, Task, Worker};

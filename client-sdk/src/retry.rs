@@ -75,7 +75,7 @@ impl Patience {
     pub(crate) fn judge(&mut self, error: &Error, refreshable: bool) -> Option<Duration> {
         let tries = match (error.code(), error.reason()) {
             (_, Some(Reason::Revoked | Reason::Evicted | Reason::SessionEnded)) => 0,
-            (_, Some(Reason::TokenExpired)) => if refreshable { 2 } else { 0 },
+            (_, Some(Reason::TokenExpired)) => 2 * u32::from(refreshable),
             (
                 Code::Unavailable
                 | Code::DeadlineExceeded

@@ -121,6 +121,11 @@ impl Gate {
         self.record(call, None, error).await;
     }
 
+    /// A refusal of a known caller that no verb records.
+    pub(crate) async fn record_refusal(&self, call: &Call, caller: &Admitted, error: &Error) {
+        self.record(call, Some(caller), error).await;
+    }
+
     /// Writes the rows of what was counted; all of it at a shutdown.
     pub(crate) async fn flush(&self, all: bool) {
         let counted = if all { self.denials.rest() } else { self.denials.due(self.clock.now()) };

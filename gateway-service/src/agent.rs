@@ -2,7 +2,13 @@
 
 use interlock_kit::clock::Timestamp;
 
-use crate::ids::{AgentId, OwnerId};
+use interlock_kit::error::Error;
+
+use crate::{
+    ids::{AgentId, OwnerId},
+    page::Page,
+    store::{Query, Stop, Tx, Verb, View},
+};
 
 /// An agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,4 +90,59 @@ pub struct AgentPage {
     pub agents: Vec<AgentSeen>,
     /// Empty on the last page.
     pub next_page_token: String,
+}
+
+impl Verb for SetAgent {
+    type Out = AgentStored;
+    const ACTION: &'static str = "agent.set";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<AgentStored, Stop> {
+        let described = self.description.as_ref().map_or(0, String::len);
+        if described > Agent::DESCRIPTION_BYTES_MAX {
+            return Err(Error::invalid_field("description", "0 to 256 bytes").into());
+        }
+        let (before, permit) = tx.may_set_agent(&self.agent, self.shared.is_some())?;
+        let created = before.is_none();
+        let mut after = before.clone().unwrap_or_else(|| Agent {
+            id: self.agent.clone(),
+            owner: tx.caller().owner(),
+            shared: false,
+            description: String::new(),
+            created_at: tx.now(),
+        });
+        if let Some(shared) = self.shared {
+            after.shared = shared;
+        }
+        if let Some(description) = &self.description {
+            after.description.clone_from(description);
+        }
+        let unchanged = before.as_ref() == Some(&after);
+        let seen = tx.set_agent(&permit, before, after)?;
+        if !unchanged {
+            tx.done(self.agent.as_str(), None, if created { "registered" } else { "changed" });
+        }
+        Ok(AgentStored { seen, created })
+    }
+}
+
+impl Query for GetAgent {
+    type Out = AgentSeen;
+    const ACTION: &'static str = "agent.get";
+
+    fn run(&self, view: &mut View<'_>) -> Result<AgentSeen, Stop> {
+        view.agent_seen(&self.agent)
+    }
+}
+
+impl Query for ListAgents {
+    type Out = AgentPage;
+    const ACTION: &'static str = "agent.list";
+
+    fn run(&self, view: &mut View<'_>) -> Result<AgentPage, Stop> {
+        let page = Page::read(self.page_size, &self.page_token, AgentId::parse, view.limits())?;
+        let mut agents = view.agents(page.from.as_ref(), page.limit + 1)?;
+        let next_page_token = page.next(&agents, |seen| seen.agent.id.as_str());
+        agents.truncate(page.limit);
+        Ok(AgentPage { agents, next_page_token })
+    }
 }

@@ -4,9 +4,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use std::sync::Arc;
+
+use interlock_kit::error::{Error, Reason};
+
 use crate::{
-    ids::{AgentId, JobId, ProjectId, SessionId},
-    session::SessionSeen,
+    event::EventKind,
+    ids::{AgentId, JobId, OwnerId, ProjectId, SessionId},
+    job::{Job, Phase},
+    policy::Act,
+    session::{Session, SessionSeen},
+    store::{Load, Stop, Tx, Verb},
 };
 
 /// What a session is bound to.
@@ -73,4 +81,119 @@ pub struct BusyJob {
     pub lease_left: Option<Duration>,
     /// Its place in the agent's queue, from 1; 0 while it is running.
     pub queue_position: u32,
+}
+
+/// When to look again at something busy.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl Verb for Attach {
+    type Out = Attached;
+    const ACTION: &'static str = "session.attach";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Attached, Stop> {
+        let found = tx.session(Act::Attach, &self.session)?;
+        let entrance = tx.entrance(&found, &self.agent, &self.project)?;
+        found.session.must_be_open()?;
+        if let Some(present) = &found.session.binding {
+            if present.agent == self.agent && present.project == self.project {
+                return Ok(Attached { seen: tx.seen(found.session, 0)?, changed: false });
+            }
+            refuse_while_busy(tx, &found.acting, &present.agent)?;
+        }
+        refuse_other_project(tx, &found.acting, &self.agent, &self.project)?;
+        let session = tx.rebind(&found.permit, &entrance, &found.session)?;
+        let binding = session.binding.clone().expect("it was just bound");
+        let detail = serde_json::json!({ "agent": self.agent.as_str(), "epoch": binding.epoch }).to_string();
+        tx.append(&found.permit, &session, EventKind::Attached { binding });
+        tx.done(self.session.as_str(), Some(&self.project), &detail);
+        Ok(Attached { seen: tx.seen(session, 1)?, changed: true })
+    }
+}
+
+/// Rule 2 of the guard: a session leaves its present agent only while nothing of that agent is in flight.
+fn refuse_while_busy(tx: &mut Tx<'_>, acting: &OwnerId, agent: &AgentId) -> Result<(), Stop> {
+    match tx.busy_in(agent)? {
+        Some(_) => Err(busy_agent(tx, acting, agent, BusyKind::Rebind)?),
+        None => Ok(()),
+    }
+}
+
+/// Rule 3, and that of submits: an agent works in one project at a time.
+pub(crate) fn refuse_other_project(
+    tx: &mut Tx<'_>,
+    acting: &OwnerId,
+    agent: &AgentId,
+    project: &ProjectId,
+) -> Result<(), Stop> {
+    match tx.busy_in(agent)? {
+        Some(other) if other != *project => Err(busy_agent(tx, acting, agent, BusyKind::Project)?),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// `SESSION_BUSY` with its evidence: counts of all, ids of the acting owner's own.
+fn busy_agent(tx: &mut Tx<'_>, acting: &OwnerId, agent: &AgentId, kind: BusyKind) -> Result<Stop, Stop> {
+    let (load, jobs) = tx.evidence(agent, acting)?;
+    let visible = jobs.iter().filter(|(job, _)| may_see(tx, acting, job));
+    let jobs = visible.map(|(job, position)| busy_job(tx, job, *position)).collect();
+    Ok(refusal(tx, Busy { kind, agent: agent.clone(), queued: load.queued, running: load.running, jobs }))
+}
+
+/// `SESSION_BUSY` of a session that has jobs of its own in flight.
+pub(crate) fn busy_session(tx: &mut Tx<'_>, session: &Session, jobs: &[Job]) -> Stop {
+    let Some(binding) = &session.binding else {
+        return crate::store::broken("an unbound session has jobs in flight (I3)");
+    };
+    let running = jobs.iter().filter(|job| matches!(job.phase, Phase::Running(_))).count();
+    let load = Load { queued: count(jobs.len() - running), running: count(running) };
+    let mut queued = 0;
+    let mut named = Vec::new();
+    for job in jobs.iter().take(tx.limits().evidence_max) {
+        let position = if job.phase == Phase::Queued { queued + 1 } else { 0 };
+        queued = queued.max(position);
+        named.push(busy_job(tx, job, position));
+    }
+    let Load { queued, running } = load;
+    refusal(tx, Busy { kind: BusyKind::Rebind, agent: binding.agent.clone(), queued, running, jobs: named })
+}
+
+/// The acting owner's own jobs, in projects that this call is known to reach.
+fn may_see(tx: &Tx<'_>, acting: &OwnerId, job: &Job) -> bool {
+    match &tx.caller().principal {
+        crate::caller::Principal::Project(token) => token.project == job.binding.project,
+        crate::caller::Principal::Admin
+        | crate::caller::Principal::User
+        | crate::caller::Principal::Owner(_)
+        | crate::caller::Principal::Client
+        | crate::caller::Principal::Gateway => {
+            job.owner == *acting && tx.caller().reach.knows(acting, &job.binding.project) != Some(false)
+        }
+    }
+}
+
+fn busy_job(tx: &Tx<'_>, job: &Job, queue_position: u32) -> BusyJob {
+    let lease_left = match &job.phase {
+        Phase::Running(lease) => Some(lease.until.since(tx.now())),
+        Phase::Queued | Phase::Ended(_) => None,
+    };
+    BusyJob { job: job.id.clone(), lease_left, queue_position }
+}
+
+fn refusal(tx: &mut Tx<'_>, busy: Busy) -> Stop {
+    let kind = match busy.kind {
+        BusyKind::Rebind => "REBIND",
+        BusyKind::Project => "PROJECT",
+    };
+    tx.explain(&serde_json::json!({
+        "kind": kind, "agent": busy.agent.as_str(), "queued": busy.queued, "running": busy.running,
+    }));
+    let message = match busy.kind {
+        BusyKind::Rebind => "the session's agent has jobs in flight: wait for them, then attach again",
+        BusyKind::Project => "the agent has jobs in flight in another project: wait for them, then try again",
+    };
+    Error::new(Reason::SessionBusy, message).with_detail(Arc::new(busy)).retry_after(RETRY_AFTER).into()
+}
+
+fn count(jobs: usize) -> u32 {
+    u32::try_from(jobs).unwrap_or(u32::MAX)
 }

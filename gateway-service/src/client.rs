@@ -2,9 +2,13 @@
 
 use interlock_kit::clock::Timestamp;
 
+use interlock_kit::error::Error;
+
 use crate::{
     caller::CookieHash,
     ids::{ClientId, SessionId},
+    policy::Act,
+    store::{Found, Query, Stop, Tx, Verb, View, broken},
 };
 
 /// A member of a session.
@@ -49,4 +53,38 @@ pub struct Ack {
 pub struct CursorOf {
     /// The session.
     pub session: SessionId,
+}
+
+impl Verb for Ack {
+    type Out = u64;
+    const ACTION: &'static str = "session.ack";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<u64, Stop> {
+        let found = tx.session(Act::Ack, &self.session)?;
+        let client = calling(&found)?;
+        if self.sequence > tx.log(&found)?.last {
+            return Err(Error::invalid_field("sequence", "at most the newest event's").into());
+        }
+        if self.sequence <= client.cursor {
+            return Ok(client.cursor);
+        }
+        tx.set_cursor(&found.permit, client, self.sequence);
+        let detail = serde_json::json!({ "client": client.id.as_str(), "sequence": self.sequence }).to_string();
+        tx.done(self.session.as_str(), found.scope.as_ref().map(|scope| scope.project()), &detail);
+        Ok(self.sequence)
+    }
+}
+
+impl Query for CursorOf {
+    type Out = u64;
+    const ACTION: &'static str = "session.stream";
+
+    fn run(&self, view: &mut View<'_>) -> Result<u64, Stop> {
+        let found = view.session(Act::Ack, &self.session)?;
+        Ok(calling(&found)?.cursor)
+    }
+}
+
+fn calling(found: &Found) -> Result<&Client, Stop> {
+    found.client.as_ref().ok_or_else(|| broken("an acknowledgement was permitted to nobody"))
 }

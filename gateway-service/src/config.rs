@@ -16,11 +16,12 @@
 //! | `max_queue_age` | `24h` | a job queued for longer fails |
 //! | `max_run_time` | `6h` | a job running for longer fails |
 //! | `jobs_in_flight_per_owner` | 1000 | quota |
-//! | `sessions_per_owner` | 1000 | quota |
+//! | `sessions_per_owner`, `agents_per_owner` | 1000, 100 | quotas |
 //! | `unscoped` | `warn`, in `hardened` `deny` | what calls that name no project get |
 //! | `sunset` | none | RFC 3339: from when on `warn` refuses them too |
-//! | `retention.events` | 100000 | events kept of a session |
-//! | `retention.age` | `720h` | ... and for how long |
+//! | `retention.events` | 10000 | events kept of a session |
+//! | `retention.size` | `16MiB` | ... and how large they are together |
+//! | `retention.age` | `7d` | ... and for how long; ended jobs likewise |
 //! | `parked_per_owner` | 256 | waits and streams of one owner at once |
 //! | `drain` | `10s` | how long a shutdown waits for calls and workers |
 //!
@@ -30,12 +31,16 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use interlock_kit::{
     clock::Timestamp,
-    config::{Common, Defaults, Layers, Limits, Mistake, Profile, Reader},
+    config::{ByteSize, Common, Defaults, Layers, Limits as ServeLimits, Mistake, Profile, Reader},
 };
+
+use crate::{caller::Unscoped, limits::Limits};
 
 const ENV_PREFIX: &str = "INTERLOCK_GATEWAY";
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
+const SIZE_MIN: ByteSize = ByteSize(1 << 20);
+const SIZE_MAX: ByteSize = ByteSize(16 << 30);
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -48,14 +53,10 @@ pub struct Config {
     pub chain_key_file: PathBuf,
     /// The way to auth.
     pub auth: AuthLink,
-    /// Jobs and their leases.
-    pub jobs: Jobs,
-    /// Living sessions of one owner.
-    pub sessions_per_owner: u32,
+    /// Of sessions, jobs, leases and logs.
+    pub limits: Limits,
     /// Calls that name no project.
     pub unscoped: Unscoped,
-    /// What is kept of a session's log.
-    pub retention: Retention,
     /// Waits and streams of one owner at once.
     pub parked_per_owner: usize,
     /// How long a shutdown waits for calls and workers.
@@ -77,42 +78,6 @@ pub struct AuthLink {
     pub server_name: Option<String>,
 }
 
-/// Bounds of a job's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Jobs {
-    /// How long a lease lives without a heartbeat.
-    pub lease_ttl: Duration,
-    /// After so many attempts a released job fails.
-    pub attempts_max: u32,
-    /// A job queued for longer fails.
-    pub queue_age_max: Duration,
-    /// A job running for longer fails.
-    pub run_time_max: Duration,
-    /// Jobs in flight of one owner.
-    pub in_flight_per_owner: u32,
-}
-
-/// What calls that name no project get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unscoped {
-    /// An answer that says they are deprecated, until the sunset.
-    Warn {
-        /// From when on they are refused.
-        sunset: Option<Timestamp>,
-    },
-    /// A refusal.
-    Deny,
-}
-
-/// What is kept of a session's log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// Events of one session.
-    pub events_max: u64,
-    /// Their age.
-    pub age_max: Duration,
-}
-
 /// Reads flags over this process's environment over the file.
 ///
 /// # Errors
@@ -128,20 +93,15 @@ fn read(
 ) -> Result<Config, Vec<Mistake>> {
     let mut r = Reader::new(Layers::read(file.as_deref(), ENV_PREFIX, environment, flags));
     let public = ([127, 0, 0, 1], 7543).into();
-    let common = Common::read(&mut r, Defaults { public, limits: Limits::gateway() });
+    let common = Common::read(&mut r, Defaults { public, limits: ServeLimits::gateway() });
     let config = Config {
         store: common.data_dir.join(r.value("store", "gateway.db".to_owned())),
         chain_key_file: r
             .path("chain_key_file")
             .unwrap_or_else(|| common.data_dir.join("gateway.chain-key")),
         auth: read_auth(&mut r, &common),
-        jobs: read_jobs(&mut r),
-        sessions_per_owner: r.bounded("sessions_per_owner", 1_000, 1..=100_000),
+        limits: read_limits(&mut r),
         unscoped: read_unscoped(&mut r, common.profile),
-        retention: Retention {
-            events_max: r.bounded("retention.events", 100_000, 100..=10_000_000),
-            age_max: r.bounded("retention.age", HOUR * 720, HOUR..=HOUR * 87_600),
-        },
         parked_per_owner: r.bounded("parked_per_owner", 256, 1..=16_384),
         drain: r.bounded("drain", SECOND * 10, SECOND / 10..=SECOND * 300),
         common,
@@ -171,14 +131,27 @@ fn read_auth(r: &mut Reader, common: &Common) -> AuthLink {
     }
 }
 
-fn read_jobs(r: &mut Reader) -> Jobs {
-    Jobs {
-        lease_ttl: r.bounded("lease_ttl", SECOND * 10, SECOND..=SECOND * 300),
-        attempts_max: r.bounded("max_attempts", 3, 1..=100),
-        queue_age_max: r.bounded("max_queue_age", HOUR * 24, SECOND..=HOUR * 720),
-        run_time_max: r.bounded("max_run_time", HOUR * 6, SECOND..=HOUR * 720),
-        in_flight_per_owner: r.bounded("jobs_in_flight_per_owner", 1_000, 1..=1_000_000),
+fn read_limits(r: &mut Reader) -> Limits {
+    let d = Limits::default();
+    let log_age_max = r.bounded("retention.age", d.log_age_max, HOUR..=HOUR * 87_600);
+    let limits = Limits {
+        lease_ttl: r.bounded("lease_ttl", d.lease_ttl, SECOND..=SECOND * 300),
+        attempts_max: r.bounded("max_attempts", d.attempts_max, 1..=100),
+        queue_age_max: r.bounded("max_queue_age", d.queue_age_max, SECOND..=HOUR * 720),
+        run_time_max: r.bounded("max_run_time", d.run_time_max, SECOND..=HOUR * 720),
+        jobs_in_flight_max: r.bounded("jobs_in_flight_per_owner", d.jobs_in_flight_max, 1..=1_000_000),
+        sessions_max: r.bounded("sessions_per_owner", d.sessions_max, 1..=1_000_000),
+        agents_max: r.bounded("agents_per_owner", d.agents_max, 1..=100_000),
+        log_events_max: r.bounded("retention.events", d.log_events_max, 256..=10_000_000),
+        log_bytes_max: r.bounded("retention.size", ByteSize(d.log_bytes_max), SIZE_MIN..=SIZE_MAX).0,
+        log_age_max,
+        ended_jobs_kept: log_age_max,
+        ..d
+    };
+    for rule in limits.check() {
+        r.mistake("lease_ttl and the other bounds", rule);
     }
+    limits
 }
 
 fn read_unscoped(r: &mut Reader, profile: Profile) -> Unscoped {
@@ -213,8 +186,8 @@ mod tests {
     fn the_least_configuration_has_the_designs_defaults() {
         let config = with(&[]).expect("good");
         assert_eq!(config.store, PathBuf::from("./gateway.db"));
-        assert_eq!(config.jobs.lease_ttl, SECOND * 10);
-        assert_eq!(config.jobs.attempts_max, 3);
+        assert_eq!(config.limits.lease_ttl, SECOND * 10);
+        assert_eq!(config.limits.attempts_max, 3);
         assert_eq!(config.unscoped, Unscoped::Warn { sunset: None });
         assert_eq!(config.auth.cert, PathBuf::from("/c.pem"));
     }
@@ -229,7 +202,7 @@ mod tests {
         let environment = environment.map(|(k, v)| (OsString::from(k), OsString::from(v)));
         let mut flags: Vec<_> = LEAST.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         flags.push(("lease_ttl".to_owned(), "5s".to_owned()));
-        let jobs = read(Some(file), environment, flags).expect("good").jobs;
+        let jobs = read(Some(file), environment, flags).expect("good").limits;
         assert_eq!((jobs.lease_ttl, jobs.attempts_max, jobs.run_time_max), (SECOND * 5, 6, HOUR * 2));
     }
 

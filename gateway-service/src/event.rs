@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     binding::Binding,
+    client::Client,
     ids::{ClientId, JobId, ProjectId, SessionId, WorkerName},
     job::Outcome,
+    policy::Act,
+    store::{Found, Query, Stop, View, broken},
 };
 
 /// One stored entry of a session's log.
@@ -155,4 +158,86 @@ pub enum Entry {
         /// The last one.
         to: u64,
     },
+}
+
+impl Query for ReadEvents {
+    type Out = Part;
+    const ACTION: &'static str = "session.stream";
+
+    fn run(&self, view: &mut View<'_>) -> Result<Part, Stop> {
+        let found = view.session(Act::Stream, &self.session)?;
+        let log = view.log(&found)?;
+        let after = self.after(&found)?.min(log.last);
+        let limit = self.limit.clamp(1, view.limits().event_batch_max);
+        let events = view.events(&found, after, usize::try_from(limit).unwrap_or(usize::MAX))?;
+        let mut part = Part { entries: Vec::new(), next: after, last: log.last };
+        if log.first > after + 1 {
+            part.skip(log.first - 1);
+        }
+        let mut bytes = 0;
+        for (sequence, event) in events {
+            bytes += event.as_ref().map_or(0, |event| event.weight());
+            if bytes > view.limits().event_batch_bytes_max && !part.entries.is_empty() {
+                break;
+            }
+            match event {
+                Some(event) => part.push(event)?,
+                None => part.skip(sequence),
+            }
+        }
+        Ok(part)
+    }
+}
+
+impl ReadEvents {
+    fn after(&self, found: &Found) -> Result<u64, Stop> {
+        match self.from {
+            From::After(after) => Ok(after),
+            From::Cursor => {
+                let cursor = found.client.as_ref().map(|client: &Client| client.cursor);
+                cursor.ok_or_else(|| {
+                    interlock_kit::error::Error::invalid_field("from_cursor", "only with a client's cookie").into()
+                })
+            }
+        }
+    }
+}
+
+impl Part {
+    fn push(&mut self, event: Event) -> Result<(), Stop> {
+        if event.sequence != self.next + 1 {
+            return Err(broken("a session's log has a hole (I15)"));
+        }
+        self.next = event.sequence;
+        self.entries.push(Entry::Event(Arc::new(event)));
+        Ok(())
+    }
+
+    /// Up to and with this one, nothing is shown.
+    fn skip(&mut self, to: u64) {
+        let next = self.next + 1;
+        match self.entries.last_mut() {
+            Some(Entry::Gap { to: end, .. }) => *end = to,
+            Some(Entry::Event(_)) | None => self.entries.push(Entry::Gap { from: next, to }),
+        }
+        self.next = to;
+    }
+}
+
+impl Event {
+    /// About how many bytes it takes on the wire.
+    fn weight(&self) -> usize {
+        let data = match &self.kind {
+            EventKind::JobProgress { data, .. } => data.len(),
+            EventKind::Created { .. }
+            | EventKind::Attached { .. }
+            | EventKind::Closing
+            | EventKind::JobQueued { .. }
+            | EventKind::JobStarted { .. }
+            | EventKind::JobReleased { .. }
+            | EventKind::JobCancelRequested { .. }
+            | EventKind::JobEnded { .. } => 0,
+        };
+        data + 512
+    }
 }

@@ -7,7 +7,8 @@
 //!
 //! One thing cannot be read any more when it is heard of: the last events of a session that is gone. So while
 //! someone listens to a session, the hub keeps a short ring of its newest events, and hands it to those
-//! listeners when the session goes.
+//! listeners when the session goes. And what concerns one attempt of a job is told as a [`Note`], so that its
+//! worker hears of it before its next heartbeat tells.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,11 +26,14 @@ use tokio::sync::Notify;
 use crate::{
     event::Event,
     ids::{AgentId, JobId, SessionId},
+    lease::Held,
     store::{Gateway, Signal},
 };
 
 /// Events of a session that are kept for its listeners.
 const RING_MAX: usize = 64;
+/// Notes that a bell keeps; what does not fit, a heartbeat finds.
+const NOTES_MAX: usize = 256;
 
 /// Something that one can wait for a change of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +44,17 @@ pub enum Topic {
     Agent(AgentId),
     /// A job's state.
     Job(JobId),
+}
+
+/// What a worker is told of before its next heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// An agent of the bell's topics has a job queued.
+    Queued,
+    /// Someone asked to cancel this attempt.
+    Cancel(Held),
+    /// This attempt is over, and its worker did not end it.
+    Taken(Held),
 }
 
 /// Rings bells. Cheap to clone.
@@ -64,6 +79,7 @@ struct Line {
 #[derive(Default)]
 struct Clapper {
     notify: Notify,
+    notes: Mutex<Vec<Note>>,
     gone: OnceLock<Vec<Arc<Event>>>,
 }
 
@@ -97,9 +113,9 @@ impl Hub {
         !self.0.store_failed.load(Ordering::Relaxed)
     }
 
-    fn ring(&self, topic: &Topic) {
+    fn ring(&self, topic: &Topic, note: Option<Note>) {
         if let Some(line) = self.0.lines.lock().get(topic) {
-            line.bells.values().for_each(|bell| bell.notify.notify_one());
+            line.bells.values().for_each(|bell| bell.strike(note.as_ref()));
         }
     }
 
@@ -141,10 +157,16 @@ impl Observer<Gateway> for Hub {
             match signal {
                 Signal::Logged { session, event } => self.logged(session, event),
                 Signal::SessionGone { session } => self.gone(session),
-                Signal::AgentQueued { agent } => self.ring(&Topic::Agent(agent)),
-                Signal::JobChanged { job, .. }
-                | Signal::CancelRequested { job, .. }
-                | Signal::LeaseTaken { job, .. } => self.ring(&Topic::Job(job)),
+                Signal::AgentQueued { agent } => self.ring(&Topic::Agent(agent), Some(Note::Queued)),
+                Signal::JobChanged { job, .. } => self.ring(&Topic::Job(job), None),
+                Signal::CancelRequested { job, fencing } => {
+                    let note = Note::Cancel(Held { job: job.clone(), fencing });
+                    self.ring(&Topic::Job(job), Some(note));
+                }
+                Signal::LeaseTaken { job, fencing } => {
+                    let note = Note::Taken(Held { job: job.clone(), fencing });
+                    self.ring(&Topic::Job(job), Some(note));
+                }
             }
         }
     }
@@ -152,6 +174,18 @@ impl Observer<Gateway> for Hub {
     fn failed(&self, fault: &Fault) {
         self.0.store_failed.store(true, Ordering::Relaxed);
         tracing::error!(%fault, "the store failed; nothing of the batch was changed");
+    }
+}
+
+impl Clapper {
+    fn strike(&self, note: Option<&Note>) {
+        if let Some(note) = note {
+            let mut notes = self.notes.lock();
+            if notes.len() < NOTES_MAX && !notes.contains(note) {
+                notes.push(note.clone());
+            }
+        }
+        self.notify.notify_one();
     }
 }
 
@@ -172,6 +206,12 @@ impl Bell {
     /// Waits for the next change. Cancel-safe.
     pub async fn rung(&self) {
         self.clapper.notify.notified().await;
+    }
+
+    /// What was noted since this was last asked.
+    #[must_use]
+    pub fn notes(&self) -> Vec<Note> {
+        std::mem::take(&mut *self.clapper.notes.lock())
     }
 
     /// Where a session of its topics has gone: the newest events before that, at most 64.
@@ -223,11 +263,13 @@ mod tests {
         assert!(!rings(&bell).await);
         hub.committed(vec![
             Signal::JobChanged { job: a, ended: false },
-            Signal::LeaseTaken { job: b, fencing: 1 },
+            Signal::LeaseTaken { job: b.clone(), fencing: 1 },
             Signal::JobChanged { job: JobId::new(), ended: true },
         ]);
         assert!(rings(&bell).await);
         assert!(!rings(&bell).await);
+        assert_eq!(bell.notes(), [Note::Taken(Held { job: b, fencing: 1 })]);
+        assert!(bell.notes().is_empty());
     }
 
     #[test]

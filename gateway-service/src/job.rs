@@ -3,10 +3,19 @@
 use interlock_kit::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use interlock_kit::error::{Error, Reason};
+use sha2::{Digest as _, Sha256};
+
 use crate::{
-    binding::Binding,
-    ids::{ClientId, JobId, OwnerId, RequestId, SessionId},
+    binding::{Binding, refuse_other_project},
+    event::{EventKind, ReleaseCause},
+    ids::{ClientId, JobId, OwnerId, ProjectId, RequestId, SessionId},
     lease::Lease,
+    limits::Limits,
+    page::Page,
+    policy::{Act, Permit},
+    request::{Request, RequestKey},
+    store::{Found, JobsOf, Query, Stop, Tx, Verb, View},
 };
 
 /// A job. Payload and result are kept apart.
@@ -153,4 +162,220 @@ pub struct JobPage {
     pub jobs: Vec<Job>,
     /// Empty on the last page.
     pub next_page_token: String,
+}
+
+impl Job {
+    /// Whether it is queued or running.
+    #[must_use]
+    pub fn is_in_flight(&self) -> bool {
+        !matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// The instant at which it has queued or run for as long as it may: then a bound fails it.
+    #[must_use]
+    pub fn deadline(&self, limits: &Limits) -> Timestamp {
+        match (&self.phase, self.first_started_at) {
+            (Phase::Running(_), Some(first)) => first.after(limits.run_time_max),
+            (Phase::Running(_) | Phase::Queued | Phase::Ended(_), _) => {
+                self.submitted_at.after(limits.queue_age_max)
+            }
+        }
+    }
+
+    /// The same job, ended.
+    #[must_use]
+    pub(crate) fn ended(&self, outcome: Outcome, at: Timestamp, cause: impl Into<String>, by: EndedBy) -> Self {
+        Self { phase: Phase::Ended(End { outcome, at, cause: cause.into(), by }), ..self.clone() }
+    }
+
+    fn project(&self) -> &ProjectId {
+        &self.binding.project
+    }
+}
+
+impl Outcome {
+    /// For audit rows.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl Verb for Submit {
+    type Out = Job;
+    const ACTION: &'static str = "job.submit";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Job, Stop> {
+        if self.payload.len() > tx.limits().payload_bytes_max {
+            let accepted = format!("0 to {} bytes", tx.limits().payload_bytes_max);
+            return Err(Error::invalid_field("payload", accepted).into());
+        }
+        let found = tx.session(Act::Submit, &self.session)?;
+        let key = RequestKey::Submit(self.session.clone(), self.request.clone());
+        let hash = Sha256::digest(&self.payload).into();
+        if let Some(first) = tx.request(&key)? {
+            if first.hash != hash {
+                return Err(Error::new(Reason::RequestIdReused, "this request id came with another payload").into());
+            }
+            let job = tx.made_job(&found, &JobId::stored(first.made))?;
+            // The session may have moved since: the answer is of the job's own project.
+            return Ok(tx.job(Act::Submit, &job.id)?.0);
+        }
+        let binding = self.binding(tx, &found)?;
+        tx.need_room_for_job(&found.session.owner)?;
+        let job = self.queued(tx.now(), &found, binding);
+        let kept_until = tx.now().after(tx.limits().submit_kept);
+        let request = Request { key, hash, made: job.id.to_string(), sealed: Vec::new(), kept_until };
+        tx.add_job(&found, job.clone(), self.payload.clone(), request);
+        tx.append_of(&found.permit, &job, EventKind::JobQueued { job: job.id.clone() });
+        tx.done(job.id.as_str(), Some(job.project()), "");
+        Ok(job)
+    }
+}
+
+impl Submit {
+    /// The binding that the job runs under: the guard's rules for submits.
+    fn binding(&self, tx: &mut Tx<'_>, found: &Found) -> Result<Binding, Stop> {
+        found.session.must_be_open()?;
+        let Some(binding) = found.session.binding.clone() else {
+            return Err(Error::new(Reason::SessionUnbound, "attach the session to an agent and a project").into());
+        };
+        tx.may_use(found, &binding.agent)?;
+        refuse_other_project(tx, &found.acting, &binding.agent, &binding.project)?;
+        Ok(binding)
+    }
+
+    fn queued(&self, now: Timestamp, found: &Found, binding: Binding) -> Job {
+        Job {
+            id: self.id.clone(),
+            session: found.session.id.clone(),
+            owner: found.session.owner.clone(),
+            client: found.client.as_ref().map(|client| client.id.clone()),
+            binding,
+            phase: Phase::Queued,
+            attempt: 0,
+            lost: 0,
+            fencing: 0,
+            holder: None,
+            submitted_at: now,
+            first_started_at: None,
+            started_at: None,
+            cancel_requested_at: None,
+        }
+    }
+}
+
+impl Verb for Cancel {
+    type Out = Job;
+    const ACTION: &'static str = "job.cancel";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Job, Stop> {
+        let (job, found) = tx.job(Act::Cancel, &self.job)?;
+        match &job.phase {
+            Phase::Ended(end) if end.outcome == Outcome::Cancelled => Ok(job),
+            Phase::Ended(_) => Err(Error::new(Reason::JobTerminal, "the job has ended").into()),
+            Phase::Running(_) if job.cancel_requested_at.is_some() => Ok(job),
+            Phase::Queued | Phase::Running(_) => {
+                let after = cancelled(tx, &found.permit, &job, "cancelled on request");
+                tx.done(job.id.as_str(), Some(job.project()), "");
+                Ok(after)
+            }
+        }
+    }
+}
+
+/// Cancels what is queued and asks for what runs; answers how many still run.
+pub(crate) fn end_all(tx: &mut Tx<'_>, permit: &Permit, jobs: &[Job]) -> u32 {
+    let mut running = 0;
+    for job in jobs {
+        running += u32::from(matches!(job.phase, Phase::Running(_)));
+        if job.phase == Phase::Queued || job.cancel_requested_at.is_none() {
+            cancelled(tx, permit, job, "the session was closed");
+            tx.done(job.id.as_str(), Some(job.project()), "");
+        }
+    }
+    running
+}
+
+/// A queued job ends; the worker of a running one is asked.
+fn cancelled(tx: &mut Tx<'_>, permit: &Permit, job: &Job, cause: &str) -> Job {
+    match &job.phase {
+        Phase::Queued => end_by_gateway(tx, permit, job, Outcome::Cancelled, cause),
+        Phase::Running(_) | Phase::Ended(_) => {
+            let after = Job { cancel_requested_at: Some(tx.now()), ..job.clone() };
+            tx.set_job(permit, job, &after, None);
+            tx.append_of(permit, job, EventKind::JobCancelRequested { job: job.id.clone() });
+            after
+        }
+    }
+}
+
+/// A job ends, and not by its worker.
+pub(crate) fn end_by_gateway(tx: &mut Tx<'_>, permit: &Permit, job: &Job, outcome: Outcome, cause: &str) -> Job {
+    let after = job.ended(outcome, tx.now(), cause, EndedBy::Gateway);
+    tx.set_job(permit, job, &after, None);
+    tx.append_of(permit, job, EventKind::JobEnded { job: job.id.clone(), outcome, cause: cause.to_owned() });
+    after
+}
+
+/// An attempt ends without an outcome: the job is queued again, or ended where it was to be cancelled
+/// or has lost too many leases. Answers the job as it is then.
+pub(crate) fn release(tx: &mut Tx<'_>, permit: &Permit, job: &Job, cause: ReleaseCause) -> Job {
+    let lost = job.lost + u32::from(cause == ReleaseCause::LeaseExpired);
+    if job.cancel_requested_at.is_some() {
+        return end_by_gateway(tx, permit, job, Outcome::Cancelled, "cancelled on request");
+    }
+    let counted = Job { lost, ..job.clone() };
+    if lost >= tx.limits().attempts_max {
+        let cause = format!("{lost} attempts lost their lease");
+        let after = counted.ended(Outcome::Failed, tx.now(), cause.clone(), EndedBy::Gateway);
+        tx.set_job(permit, job, &after, None);
+        let kind = EventKind::JobEnded { job: job.id.clone(), outcome: Outcome::Failed, cause };
+        tx.append_of(permit, job, kind);
+        return after;
+    }
+    let after = Job { phase: Phase::Queued, ..counted };
+    tx.set_job(permit, job, &after, None);
+    tx.append_of(permit, job, EventKind::JobReleased { job: job.id.clone(), attempt: job.attempt, cause });
+    after
+}
+
+impl Query for GetJob {
+    type Out = JobWhole;
+    const ACTION: &'static str = "job.get";
+
+    fn run(&self, view: &mut View<'_>) -> Result<JobWhole, Stop> {
+        let (job, found) = view.job(Act::ReadJobs, &self.job)?;
+        let (payload, result) = view.contents(&found, &job)?;
+        Ok(JobWhole { job, payload, result })
+    }
+}
+
+impl Query for JobState {
+    type Out = Job;
+    const ACTION: &'static str = "job.wait";
+
+    fn run(&self, view: &mut View<'_>) -> Result<Job, Stop> {
+        Ok(view.job(Act::ReadJobs, &self.job)?.0)
+    }
+}
+
+impl Query for ListJobs {
+    type Out = JobPage;
+    const ACTION: &'static str = "job.list";
+
+    fn run(&self, view: &mut View<'_>) -> Result<JobPage, Stop> {
+        let page = Page::read(self.page_size, &self.page_token, JobId::parse, view.limits())?;
+        let found = view.session(Act::ReadJobs, &self.session)?;
+        let (session, before) = (&self.session, page.from.as_ref());
+        let of = JobsOf { session, in_flight: self.in_flight, before, limit: page.limit + 1 };
+        let mut jobs = view.jobs(&found, of)?;
+        let next_page_token = page.next(&jobs, |job| job.id.as_str());
+        jobs.truncate(page.limit);
+        Ok(JobPage { jobs, next_page_token })
+    }
 }

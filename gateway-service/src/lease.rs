@@ -2,9 +2,15 @@
 
 use interlock_kit::clock::Timestamp;
 
+use interlock_kit::error::{Error, Reason};
+
 use crate::{
+    event::{EventKind, ReleaseCause},
     ids::{JobId, WorkerName},
-    job::{Job, Outcome},
+    job::{EndedBy, Job, Outcome, Phase, release},
+    limits::Limits,
+    policy::Permit,
+    store::{Stop, Tx, Verb},
 };
 
 /// A worker's right to one job.
@@ -95,3 +101,158 @@ pub struct Release {
 
 /// The jobs that a goodbye gave back.
 pub type Released = Vec<Job>;
+
+impl Lease {
+    /// Until when a lease lives that is given or renewed now: never past the job's own deadline, nor
+    /// far beyond a cancel request.
+    #[must_use]
+    pub(crate) fn until(job: &Job, now: Timestamp, limits: &Limits) -> Timestamp {
+        let asked = now.after(limits.lease_ttl);
+        let runs_until = job.first_started_at.unwrap_or(now).after(limits.run_time_max);
+        let until = asked.min(runs_until);
+        job.cancel_requested_at.map_or(until, |at| until.min(at.after(limits.cancel_grace)))
+    }
+}
+
+impl Verb for Renew {
+    type Out = Kept;
+    const ACTION: &'static str = "worker.renew";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Kept, Stop> {
+        renew_all(tx, &self.held)
+    }
+}
+
+impl Verb for Resume {
+    type Out = Kept;
+    const ACTION: &'static str = "worker.hello";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Kept, Stop> {
+        renew_all(tx, &self.held)
+    }
+}
+
+impl Verb for Progress {
+    type Out = u64;
+    const ACTION: &'static str = "worker.progress";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<u64, Stop> {
+        if self.data.len() > tx.limits().progress_bytes_max {
+            let accepted = format!("0 to {} bytes", tx.limits().progress_bytes_max);
+            return Err(Error::invalid_field("data", accepted).into());
+        }
+        let (job, permit, lease) = running(tx, &self.held)?;
+        if self.number <= lease.progress && self.number > 0 {
+            return Ok(lease.progress);
+        }
+        if self.number != lease.progress + 1 {
+            let accepted = format!("the next one is {}", lease.progress + 1);
+            return Err(Error::invalid_field("number", accepted).into());
+        }
+        let lease = Lease { progress: self.number, ..lease };
+        let after = Job { phase: Phase::Running(lease), ..job.clone() };
+        tx.touch_job(&permit, &job, &after);
+        let (id, attempt, data) = (job.id.clone(), job.attempt, self.data.clone());
+        tx.append_of(&permit, &job, EventKind::JobProgress { job: id, attempt, data });
+        Ok(self.number)
+    }
+}
+
+impl Verb for Finish {
+    type Out = Job;
+    const ACTION: &'static str = "worker.finish";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Job, Stop> {
+        if self.result.len() > tx.limits().payload_bytes_max {
+            let accepted = format!("0 to {} bytes", tx.limits().payload_bytes_max);
+            return Err(Error::invalid_field("result", accepted).into());
+        }
+        if self.cause.len() > tx.limits().cause_bytes_max {
+            let accepted = format!("0 to {} bytes", tx.limits().cause_bytes_max);
+            return Err(Error::invalid_field("cause", accepted).into());
+        }
+        let (job, permit) = tx.held(&self.held)?;
+        if let Phase::Ended(end) = &job.phase
+            && end.by == EndedBy::Worker
+            && end.outcome == self.outcome
+            && end.cause == self.cause
+        {
+            return Ok(job);
+        }
+        must_live(tx, &job)?;
+        let after = job.ended(self.outcome, tx.now(), self.cause.clone(), EndedBy::Worker);
+        tx.set_job(&permit, &job, &after, Some(self.result.clone()));
+        let (id, cause) = (job.id.clone(), self.cause.clone());
+        tx.append_of(&permit, &job, EventKind::JobEnded { job: id, outcome: self.outcome, cause });
+        tx.done(job.id.as_str(), Some(&job.binding.project), self.outcome.text());
+        Ok(after)
+    }
+}
+
+impl Verb for Release {
+    type Out = Released;
+    const ACTION: &'static str = "worker.goodbye";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Released, Stop> {
+        let mut released = Vec::new();
+        for held in each(&self.held, tx.limits())? {
+            let Some((job, permit, _)) = living(tx, held)? else { continue };
+            released.push(release(tx, &permit, &job, ReleaseCause::Goodbye));
+            tx.done(job.id.as_str(), Some(&job.binding.project), "");
+        }
+        Ok(released)
+    }
+}
+
+fn renew_all(tx: &mut Tx<'_>, held: &[Held]) -> Result<Kept, Stop> {
+    let mut answer = Kept { kept: Vec::new(), lost: Vec::new() };
+    for held in each(held, tx.limits())? {
+        let Some((job, permit, lease)) = living(tx, held)? else {
+            tx.lost(held);
+            answer.lost.push(held.clone());
+            continue;
+        };
+        let until = Lease::until(&job, tx.now(), tx.limits());
+        // A lease never gets shorter by being renewed, and a renewal that gains nothing writes nothing.
+        if until > lease.until {
+            let after = Job { phase: Phase::Running(Lease { until, ..lease.clone() }), ..job.clone() };
+            tx.touch_job(&permit, &job, &after);
+        }
+        let cancel_requested = job.cancel_requested_at.is_some();
+        answer.kept.push(Renewed { held: held.clone(), until: until.max(lease.until), cancel_requested });
+    }
+    Ok(answer)
+}
+
+/// Each held job once, in order, and not too many of them.
+fn each<'h>(held: &'h [Held], limits: &Limits) -> Result<std::collections::BTreeSet<&'h Held>, Error> {
+    if held.len() > usize::try_from(limits.capacity_max).unwrap_or(usize::MAX) {
+        return Err(Error::invalid_field("held", format!("at most {} jobs", limits.capacity_max)));
+    }
+    Ok(held.iter().collect())
+}
+
+/// A held job whose lease lives; `None` where it is lost.
+fn living(tx: &mut Tx<'_>, held: &Held) -> Result<Option<(Job, Permit, Lease)>, Stop> {
+    match running(tx, held) {
+        Ok(found) => Ok(Some(found)),
+        Err(Stop::Refused(error)) if error.reason() == Reason::LeaseLost => Ok(None),
+        Err(stop) => Err(stop),
+    }
+}
+
+/// The fence: the job, if its present attempt is this one and its lease lives.
+fn running(tx: &mut Tx<'_>, held: &Held) -> Result<(Job, Permit, Lease), Stop> {
+    let (job, permit) = tx.held(held)?;
+    let lease = must_live(tx, &job)?;
+    Ok((job, permit, lease))
+}
+
+fn must_live(tx: &Tx<'_>, job: &Job) -> Result<Lease, Error> {
+    match &job.phase {
+        Phase::Running(lease) if !lease.until.is_over(tx.now()) => Ok(lease.clone()),
+        Phase::Running(_) | Phase::Queued | Phase::Ended(_) => {
+            Err(Error::new(Reason::LeaseLost, "the lease of this attempt is over: stop the job"))
+        }
+    }
+}

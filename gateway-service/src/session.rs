@@ -5,10 +5,20 @@
 
 use interlock_kit::clock::Timestamp;
 
+use interlock_kit::error::{Error, Reason};
+use sha2::{Digest as _, Sha256};
+
 use crate::{
-    binding::Binding,
+    binding::{self, Binding},
     caller::CookieHash,
+    client::{Client, ClientRole},
+    event::EventKind,
     ids::{ClientId, OwnerId, RequestId, SessionId, SessionName},
+    job,
+    page::Page,
+    policy::{Act, Permit},
+    request::{PayloadHash, Request, RequestKey},
+    store::{Query, Stop, Tx, Verb, View, broken},
 };
 
 /// A session.
@@ -127,4 +137,144 @@ pub struct Closed {
     pub gone: bool,
     /// Jobs that it still waits for.
     pub jobs_in_flight: u32,
+}
+
+impl Session {
+    /// Refuses where it takes no more work.
+    ///
+    /// # Errors
+    /// `SESSION_CLOSING`.
+    pub fn must_be_open(&self) -> Result<(), Error> {
+        match self.phase {
+            Phase::Open => Ok(()),
+            Phase::Closing | Phase::Gone => Err(Error::new(Reason::SessionClosing, "the session is ending")),
+        }
+    }
+}
+
+impl Verb for CreateSession {
+    type Out = Created;
+    const ACTION: &'static str = "session.create";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Created, Stop> {
+        let own = tx.caller().owner();
+        let owner = self.owner.clone().or(own).ok_or_else(|| {
+            Error::new(Reason::Forbidden, "a client cannot make sessions")
+        })?;
+        let permit = tx.may_create(&self.id, &owner)?;
+        let key = RequestKey::Create(owner.clone(), self.request.clone());
+        if let Some(first) = tx.request(&key)? {
+            return self.again(tx, &owner, first);
+        }
+        if let Some(name) = &self.name
+            && tx.is_name_taken(&owner, name)?
+        {
+            return Err(Error::new(Reason::NameTaken, "a living session of this owner has this name").into());
+        }
+        tx.need_room_for_session(&owner)?;
+        let now = tx.now();
+        let session = Session {
+            id: self.id.clone(),
+            owner,
+            name: self.name.clone(),
+            binding: None,
+            phase: Phase::Open,
+            created_at: now,
+            ended_at: None,
+        };
+        let client = Client {
+            id: self.client.clone(),
+            session: self.id.clone(),
+            role: ClientRole::Host,
+            hash: self.cookie,
+            cursor: 0,
+            created_at: now,
+        };
+        let request = Request {
+            key,
+            hash: self.asked(),
+            made: format!("{} {}", self.id, self.client),
+            sealed: self.sealed.clone(),
+            kept_until: now.after(tx.limits().creation_kept),
+        };
+        tx.add_session(&permit, session.clone(), client, request);
+        tx.append(&permit, &session, EventKind::Created { client: self.client.clone() });
+        tx.done(self.id.as_str(), None, "");
+        let seen = SessionSeen { session, last_sequence: 1, jobs_in_flight: 0 };
+        Ok(Created { seen, client: self.client.clone(), sealed: self.sealed.clone(), first: true })
+    }
+}
+
+impl CreateSession {
+    /// The first answer once more.
+    fn again(&self, tx: &mut Tx<'_>, owner: &OwnerId, first: Request) -> Result<Created, Stop> {
+        if first.hash != self.asked() {
+            return Err(Error::new(Reason::RequestIdReused, "this request id asked for another session").into());
+        }
+        let (session, client) = first.made.split_once(' ').ok_or_else(|| broken("a first answer without a client"))?;
+        let session = tx.made_session(owner, &SessionId::stored(session.to_owned()))?;
+        let seen = tx.seen(session, 0)?;
+        Ok(Created { seen, client: ClientId::stored(client.to_owned()), sealed: first.sealed, first: false })
+    }
+
+    fn asked(&self) -> PayloadHash {
+        let name = self.name.as_ref().map_or("", SessionName::as_str);
+        Sha256::digest(name.as_bytes()).into()
+    }
+}
+
+impl Query for GetSession {
+    type Out = SessionSeen;
+    const ACTION: &'static str = "session.get";
+
+    fn run(&self, view: &mut View<'_>) -> Result<SessionSeen, Stop> {
+        let found = view.session(Act::Get, &self.session)?;
+        view.seen(found.session, 0)
+    }
+}
+
+impl Query for ListSessions {
+    type Out = SessionPage;
+    const ACTION: &'static str = "session.list";
+
+    fn run(&self, view: &mut View<'_>) -> Result<SessionPage, Stop> {
+        let page = Page::read(self.page_size, &self.page_token, SessionId::parse, view.limits())?;
+        let (sessions, shown) = view.sessions(self.owner.as_ref(), page.from.as_ref(), page.limit + 1)?;
+        let next_page_token = page.next(&sessions, |session| session.id.as_str());
+        let shown = sessions.into_iter().zip(shown).take(page.limit).filter(|(_, shown)| *shown);
+        let sessions = shown.map(|(session, _)| view.seen(session, 0)).collect::<Result<_, _>>()?;
+        Ok(SessionPage { sessions, next_page_token })
+    }
+}
+
+impl Verb for CloseSession {
+    type Out = Closed;
+    const ACTION: &'static str = "session.close";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Closed, Stop> {
+        let found = tx.session(Act::Close, &self.session)?;
+        if found.session.phase == Phase::Gone {
+            return Ok(Closed { gone: true, jobs_in_flight: 0 });
+        }
+        let jobs = tx.session_jobs(&found.session)?;
+        if !jobs.is_empty() && !self.force && found.session.phase == Phase::Open {
+            return Err(binding::busy_session(tx, &found.session, &jobs));
+        }
+        let running = job::end_all(tx, &found.permit, &jobs);
+        if running > 0 && found.session.phase == Phase::Closing {
+            return Ok(Closed { gone: false, jobs_in_flight: running });
+        }
+        tx.append(&found.permit, &found.session, EventKind::Closing);
+        let phase = if running == 0 { Phase::Gone } else { Phase::Closing };
+        end(tx, &found.permit, &found.session, phase);
+        Ok(Closed { gone: running == 0, jobs_in_flight: running })
+    }
+}
+
+/// A session is closing or gone from here on, with its audit row.
+pub(crate) fn end(tx: &mut Tx<'_>, permit: &Permit, session: &Session, phase: Phase) {
+    let scope = session.binding.as_ref().map(|binding| &binding.project);
+    tx.set_phase(permit, session, phase);
+    let detail = if phase == Phase::Gone { "gone" } else { "closing" };
+    tx.done(session.id.as_str(), scope, detail);
 }

@@ -117,6 +117,7 @@ impl Standing {
         let mut present = present.lock();
         present.registration.renew(fresh).map_err(|error| match error {
             RenewError::OtherPrincipal => foreign(),
+            RenewError::Revoked => interlock_kit::authn::login_required(),
             RenewError::Ended(end) => Error::new(why(end), "the stream has ended"),
         })?;
         present.verdict = Arc::clone(fresh);

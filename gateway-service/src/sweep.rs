@@ -5,7 +5,14 @@
 
 use interlock_kit::clock::Timestamp;
 
-use crate::ids::{JobId, SessionId};
+use crate::{
+    event::ReleaseCause,
+    ids::{JobId, SessionId},
+    job::{Outcome, Phase, end_by_gateway, release},
+    policy::Permit,
+    session::{self, end},
+    store::{Query, Stop, Tx, Verb, View},
+};
 
 /// What is due now, at most `sweep_rows_max` of each kind. A listing, no truth: each verb looks again.
 #[derive(Clone, Debug)]
@@ -49,3 +56,130 @@ pub struct NextDeadline;
 
 /// The next instant at which something of the leases is over; none where nothing runs.
 pub type Deadline = Option<Timestamp>;
+
+impl Query for Due {
+    type Out = Vec<Duty>;
+    const ACTION: &'static str = "sweep.due";
+
+    fn run(&self, view: &mut View<'_>) -> Result<Vec<Duty>, Stop> {
+        let permit = view.upkeep()?;
+        view.due(&permit)
+    }
+}
+
+impl Query for NextDeadline {
+    type Out = Deadline;
+    const ACTION: &'static str = "sweep.due";
+
+    fn run(&self, view: &mut View<'_>) -> Result<Deadline, Stop> {
+        let permit = view.upkeep()?;
+        view.next_deadline(&permit)
+    }
+}
+
+impl Verb for Sweep {
+    type Out = Swept;
+    const ACTION: &'static str = "sweep";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Swept, Stop> {
+        let permit = tx.upkeep()?;
+        match &self.0 {
+            Duty::Lease(job) | Duty::Overdue(job) => sweep_job(tx, &permit, job),
+            Duty::Session(session) => sweep_session(tx, &permit, session),
+            Duty::Log(session) => sweep_log(tx, &permit, session),
+            Duty::Jobs(session) => {
+                let by = tx.now().before(tx.limits().ended_jobs_kept);
+                let count = tx.drop_jobs(&permit, session, by)?;
+                Ok(swept(count, tx.limits().sweep_rows_max))
+            }
+            Duty::Requests => {
+                let count = tx.drop_requests(&permit)?;
+                Ok(swept(count, tx.limits().sweep_rows_max))
+            }
+        }
+    }
+}
+
+/// Ends what a bound ends: a job that queued or ran too long fails, a lease that is over is taken.
+fn sweep_job(tx: &mut Tx<'_>, permit: &Permit, id: &JobId) -> Result<Swept, Stop> {
+    let Some(job) = tx.any_job(permit, id)? else { return Ok(Swept::Nothing) };
+    let now = tx.now();
+    let over = job.deadline(tx.limits()).is_over(now);
+    let ended = match &job.phase {
+        Phase::Running(_) if over => {
+            end_by_gateway(tx, permit, &job, Outcome::Failed, "it ran for longer than max_run_time")
+        }
+        Phase::Running(lease) if lease.until.is_over(now) => {
+            release(tx, permit, &job, ReleaseCause::LeaseExpired)
+        }
+        Phase::Queued if over => {
+            end_by_gateway(tx, permit, &job, Outcome::Failed, "it was queued for longer than max_queue_age")
+        }
+        Phase::Running(_) | Phase::Queued | Phase::Ended(_) => return Ok(Swept::Nothing),
+    };
+    let detail = match &ended.phase {
+        Phase::Ended(end) => end.outcome.text(),
+        Phase::Queued | Phase::Running(_) => "lease expired",
+    };
+    tx.done(job.id.as_str(), Some(&job.binding.project), detail);
+    Ok(Swept::Done)
+}
+
+/// A closing session without jobs in flight is gone; what is left of a gone one is taken away, and the
+/// row itself last: until then a repeated close finds it.
+fn sweep_session(tx: &mut Tx<'_>, permit: &Permit, id: &SessionId) -> Result<Swept, Stop> {
+    let Some((session, in_flight, log)) = tx.any_session(permit, id)? else { return Ok(Swept::Nothing) };
+    match session.phase {
+        session::Phase::Open => Ok(Swept::Nothing),
+        session::Phase::Closing if in_flight > 0 => Ok(Swept::Nothing),
+        session::Phase::Closing => {
+            end(tx, permit, &session, session::Phase::Gone);
+            Ok(Swept::More)
+        }
+        session::Phase::Gone => {
+            let rows = tx.limits().sweep_rows_max;
+            if log.first <= log.last {
+                let events = tx.oldest_events(id, rows)?;
+                tx.trim_log(permit, id, &events);
+                return Ok(Swept::More);
+            }
+            if tx.drop_jobs(permit, id, tx.now())? > 0 {
+                return Ok(Swept::More);
+            }
+            let kept_until = session.ended_at.unwrap_or(session.created_at).after(tx.limits().creation_kept);
+            if !kept_until.is_over(tx.now()) {
+                return Ok(Swept::Nothing);
+            }
+            tx.drop_session(permit, &session);
+            Ok(Swept::Done)
+        }
+    }
+}
+
+/// Takes the oldest events of a log that is too long, too heavy or too old.
+fn sweep_log(tx: &mut Tx<'_>, permit: &Permit, id: &SessionId) -> Result<Swept, Stop> {
+    let Some((_, _, log)) = tx.any_session(permit, id)? else { return Ok(Swept::Nothing) };
+    let limits = tx.limits();
+    let too_old = tx.now().before(limits.log_age_max);
+    let (mut count, mut bytes) = ((log.last + 1).saturating_sub(log.first), log.bytes);
+    let mut events = tx.oldest_events(id, limits.sweep_rows_max)?;
+    let keep = events.iter().position(|event| {
+        let goes = count > limits.log_events_max || bytes > limits.log_bytes_max || event.at <= too_old;
+        if goes {
+            count -= 1;
+            bytes -= event.bytes;
+        }
+        !goes
+    });
+    events.truncate(keep.unwrap_or(events.len()));
+    tx.trim_log(permit, id, &events);
+    Ok(swept(events.len(), limits.sweep_rows_max))
+}
+
+fn swept(rows: usize, part: usize) -> Swept {
+    match rows {
+        0 => Swept::Nothing,
+        rows if rows < part => Swept::Done,
+        _ => Swept::More,
+    }
+}

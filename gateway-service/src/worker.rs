@@ -4,10 +4,20 @@ use std::time::Duration;
 
 use interlock_kit::clock::Timestamp;
 
+use std::collections::BTreeSet;
+
+use interlock_kit::error::{Error, Reason};
+
 use crate::{
     binding::Binding,
-    ids::{AgentId, SessionId, WorkerName},
-    lease::Held,
+    caller::Principal,
+    event::EventKind,
+    ids::{AgentId, OwnerId, SessionId, WorkerName},
+    job::{Job, Phase},
+    lease::{Held, Lease},
+    limits::Limits,
+    policy::Permit,
+    store::{Query, Stop, Tx, Verb, View},
 };
 
 /// Checks that the caller may serve these agents; answers nothing. For a worker's hello.
@@ -47,4 +57,94 @@ pub struct Assignment {
     pub lease: Duration,
     /// How long the job may run in all.
     pub run_time_left: Duration,
+}
+
+impl Query for Serve {
+    type Out = ();
+    const ACTION: &'static str = "worker.work";
+
+    fn run(&self, view: &mut View<'_>) -> Result<(), Stop> {
+        for agent in each(&self.agents, view.limits())? {
+            view.serve(agent)?;
+        }
+        Ok(())
+    }
+}
+
+impl Verb for Claim {
+    type Out = Vec<Assignment>;
+    const ACTION: &'static str = "worker.claim";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<Assignment>, Stop> {
+        let holder = tx.caller().owner();
+        let holder = holder.ok_or_else(|| Error::new(Reason::Forbidden, "a client runs no jobs"))?;
+        let up_to = usize::try_from(self.up_to.min(tx.limits().capacity_max)).unwrap_or(usize::MAX);
+        let mut queued: Vec<(Job, Permit)> = Vec::new();
+        for agent in each(&self.agents, tx.limits())? {
+            let permit = tx.serve(agent)?;
+            let queue = tx.queue(&permit, agent, up_to)?;
+            let open = queue.into_iter().filter(|job| may_run(tx, job));
+            queued.extend(open.map(|job| (job, permit.clone())));
+        }
+        queued.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+        let oldest = queued.into_iter().take(up_to);
+        oldest.map(|(job, permit)| self.assign(tx, &permit, &job, &holder)).collect()
+    }
+}
+
+impl Claim {
+    fn assign(&self, tx: &mut Tx<'_>, permit: &Permit, job: &Job, holder: &OwnerId) -> Result<Assignment, Stop> {
+        let now = tx.now();
+        let first_started_at = Some(job.first_started_at.unwrap_or(now));
+        let (attempt, fencing) = (job.attempt + 1, job.fencing + 1);
+        let until = Lease::until(job, now, tx.limits());
+        let lease = Lease { worker: self.worker.clone(), until, progress: 0 };
+        let after = Job {
+            phase: Phase::Running(lease),
+            attempt,
+            fencing,
+            holder: Some(holder.clone()),
+            first_started_at,
+            started_at: Some(now),
+            ..job.clone()
+        };
+        let payload = tx.payload(permit, job)?;
+        let run_time_left = after.deadline(tx.limits()).since(now);
+        tx.set_job(permit, job, &after, None);
+        let worker = self.worker.clone();
+        tx.append_of(permit, job, EventKind::JobStarted { job: job.id.clone(), attempt, worker });
+        let detail = serde_json::json!({ "attempt": attempt, "worker": self.worker.as_str() }).to_string();
+        tx.done(job.id.as_str(), Some(&job.binding.project), &detail);
+        Ok(Assignment {
+            held: Held { job: job.id.clone(), fencing },
+            session: job.session.clone(),
+            binding: job.binding.clone(),
+            attempt,
+            payload,
+            until,
+            lease: tx.limits().lease_ttl,
+            run_time_left,
+        })
+    }
+}
+
+/// Not too old, not out of run time, and for a project token of its project.
+fn may_run(tx: &Tx<'_>, job: &Job) -> bool {
+    let now = tx.now();
+    let ran_out = job.first_started_at.is_some_and(|first| first.after(tx.limits().run_time_max).is_over(now));
+    let reached = match &tx.caller().principal {
+        Principal::Project(token) => token.project == job.binding.project,
+        Principal::Admin | Principal::User | Principal::Owner(_) | Principal::Client | Principal::Gateway => true,
+    };
+    reached && !ran_out && !job.deadline(tx.limits()).is_over(now)
+}
+
+fn each<'a>(agents: &'a [AgentId], limits: &Limits) -> Result<BTreeSet<&'a AgentId>, Error> {
+    if agents.is_empty() {
+        return Err(Error::missing_field("agent_ids"));
+    }
+    if agents.len() > limits.served_agents_max {
+        return Err(Error::invalid_field("agent_ids", format!("1 to {} agents", limits.served_agents_max)));
+    }
+    Ok(agents.iter().collect())
 }

@@ -6,7 +6,6 @@
 
 use std::{
     convert::Infallible,
-    fmt,
     future::Future,
     net::SocketAddr,
     pin::Pin,
@@ -18,17 +17,17 @@ use http::{HeaderMap, Request, Response};
 use interlock_proto::{credential::Credential, options::v1::Listener};
 use tonic::body::Body;
 use tower::Service;
-use zeroize::Zeroizing;
 
 mod presented;
+mod trust;
 
+pub(crate) use self::trust::PeerTrust;
+pub use self::trust::{Allowed, InternalTrust};
+use self::trust::{not_allowed, prove_service};
 pub use crate::serve::{Call, Source};
 use crate::{
-    clock::Timestamp,
     error::{Error, Reason},
-    internal_token::InternalToken,
     serve::{self, Peer, PeerCertificate},
-    spiffe::{SpiffeId, TrustDomain},
 };
 
 /// What a caller reads who shows no credential, or one that admits nobody. The same for both: it
@@ -126,80 +125,6 @@ pub trait Admit: Send + Sync + 'static {
     }
 }
 
-/// What proves a calling service on an internal listener: a certificate of the trust domain whose
-/// SPIFFE id is on the allow list, and the internal token. Either alone is refused.
-#[derive(Clone, Debug)]
-pub struct InternalTrust {
-    /// Whose certificates count.
-    pub trust_domain: TrustDomain,
-    /// Which services may call what.
-    pub allowed: Vec<Allowed>,
-    /// The token.
-    pub token: InternalToken,
-}
-
-/// A service on the allow list.
-#[derive(Clone, Debug)]
-pub struct Allowed {
-    /// Its id.
-    pub service: SpiffeId,
-    /// The paths that it may call: a whole method path, or a prefix that ends with `/`; `/` is all.
-    pub paths: Vec<String>,
-}
-
-/// What a calling service stood on when its call began.
-pub(crate) struct PeerTrust {
-    trust: Arc<InternalTrust>,
-    service: SpiffeId,
-    not_after: Timestamp,
-    token: Zeroizing<String>,
-}
-
-impl fmt::Debug for PeerTrust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerTrust").field("service", &self.service).finish_non_exhaustive()
-    }
-}
-
-impl InternalTrust {
-    /// These services may call every internal method.
-    #[must_use]
-    pub fn new(trust_domain: TrustDomain, allow: Vec<SpiffeId>, token: InternalToken) -> Self {
-        let all = |service| Allowed { service, paths: vec!["/".to_owned()] };
-        Self { trust_domain, allowed: allow.into_iter().map(all).collect(), token }
-    }
-
-    fn allows(&self, service: &SpiffeId, path: &str) -> bool {
-        let covers = |p: &String| p == path || (p.ends_with('/') && path.starts_with(p.as_str()));
-        let listed = |a: &Allowed| a.service == *service && a.paths.iter().any(covers);
-        *service.trust_domain() == self.trust_domain && self.allowed.iter().any(listed)
-    }
-}
-
-impl Call {
-    /// Asks again whether the calling service may go on: its certificate has not ended, it is still
-    /// on the allow list, its token is still accepted. For calls that last; a call by no service
-    /// stands on its caller's credential alone.
-    ///
-    /// # Errors
-    /// `FORBIDDEN` for the certificate, `INTERNAL_TOKEN_REQUIRED` for the token.
-    pub fn recheck_service(&self, now: Timestamp) -> Result<(), Error> {
-        let Some(peer) = &self.trust else { return Ok(()) };
-        if peer.not_after.is_over(now) || !peer.trust.allows(&peer.service, &self.policy.path) {
-            return Err(not_allowed());
-        }
-        if peer.trust.token.accepts(&peer.token) { Ok(()) } else { Err(token_required()) }
-    }
-}
-
-fn not_allowed() -> Error {
-    Error::new(Reason::Forbidden, "this service may not call this method")
-}
-
-fn token_required() -> Error {
-    Error::new(Reason::InternalTokenRequired, "the internal token is missing or wrong")
-}
-
 #[derive(Clone)]
 struct Admitted<C>(C);
 
@@ -293,25 +218,4 @@ async fn judge<A: Admit>(
     call.named_project = presented::named_project(headers)?;
     let presented = presented::read(headers, call.listener)?;
     admit.admit(call, presented).await
-}
-
-/// Certificate first, then token: who has no certificate learns nothing about tokens.
-fn prove_service(
-    trust: Arc<InternalTrust>,
-    call: &mut Call,
-    headers: &HeaderMap,
-    certificate: Option<&PeerCertificate>,
-) -> Result<(), Error> {
-    let certificate = certificate.ok_or_else(not_allowed)?;
-    let service = certificate.identity.clone().ok_or_else(not_allowed)?;
-    if !trust.allows(&service, &call.policy.path) {
-        return Err(not_allowed());
-    }
-    call.service = Some(service.clone());
-    let token = presented::internal_token(headers).ok_or_else(token_required)?;
-    if !trust.token.accepts(&token) {
-        return Err(token_required());
-    }
-    call.trust = Some(Arc::new(PeerTrust { trust, service, not_after: certificate.not_after, token }));
-    Ok(())
 }

@@ -171,11 +171,11 @@ pub struct GarbageLimit {
 }
 
 impl GarbageLimit {
-    /// So many look-ups a second from one source after a burst, with so many budgets in all.
+    /// So many look-ups a second from one source after a burst, with so many budgets in all (at least one).
     #[must_use]
-    pub fn new(per_second: NonZeroU32, burst: NonZeroU32, budgets: NonZeroU32) -> Self {
+    pub fn new(per_second: NonZeroU32, burst: NonZeroU32, budgets: usize) -> Self {
         let quota = Quota::per_second(per_second).allow_burst(burst);
-        let count = u64::from(budgets.get());
+        let count = u64::try_from(budgets).unwrap_or(u64::MAX).max(1);
         Self { budgets: RateLimiter::keyed(quota), hasher: RandomState::new(), count }
     }
 
@@ -257,13 +257,13 @@ mod tests {
     #[test]
     fn garbage_is_limited_by_source() {
         let (one, three) = (NonZeroU32::MIN, NonZeroU32::new(3).expect("three"));
-        let limit = GarbageLimit::new(one, three, NonZeroU32::MAX);
+        let limit = GarbageLimit::new(one, three, usize::MAX);
         let source = |last: u8| Source::of([192, 0, 2, last].into());
         let admitted = |last| (0..3).filter(|_| limit.check(source(last)).is_ok()).count();
         assert_eq!(admitted(1), 3);
         assert_eq!(limit.check(source(1)).expect_err("spent").reason(), Reason::RateLimited);
         assert_eq!(admitted(2), 3, "others are unharmed");
-        let shared = GarbageLimit::new(one, three, three);
+        let shared = GarbageLimit::new(one, three, 3);
         (0..=255).for_each(|last| drop(shared.check(source(last))));
         assert!(shared.budgets.len() <= 3, "bounded");
     }

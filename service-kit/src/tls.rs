@@ -20,7 +20,11 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject};
 use sha2::{Digest as _, Sha256};
 
-use crate::{clock::Timestamp, config::Profile, secret_file};
+use crate::{
+    clock::Timestamp,
+    config::{self, Profile, TlsVersion},
+    secret_file,
+};
 
 /// No file of these is larger, bytes.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -52,6 +56,24 @@ pub enum TlsKind {
     /// A client certificate is required; no session is resumed, so that a changed authority holds
     /// from the next connection on.
     Internal,
+}
+
+impl From<&config::Tls> for TlsPaths {
+    fn from(config: &config::Tls) -> Self {
+        Self {
+            certificate: config.cert.clone(),
+            key: config.key.clone(),
+            client_ca: config.client_ca.clone(),
+            client_crl: None,
+        }
+    }
+}
+
+impl From<TlsVersion> for TlsKind {
+    /// A public listener that takes this version and later ones.
+    fn from(lowest: TlsVersion) -> Self {
+        Self::Public { tls12: lowest == TlsVersion::V1_2 }
+    }
 }
 
 impl TlsKind {

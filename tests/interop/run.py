@@ -3,7 +3,7 @@ grpcio-reflection and buf. Starts `interlock up` in a folder of its own and ends
 
     run.py [WORLD]
 
-INTERLOCK_PROGRAMS is the folder with the program `interlock`. With WORLD, a file as `up` writes it
+INTERLOCK_PROGRAMS is the folder with the program `interlock`, target/debug by default. With WORLD, a file as `up` writes it
 (see world.py), nothing is started.
 
 The last line is `N of N held`; the exit code is 0 only if all did.
@@ -27,9 +27,11 @@ def main() -> int:
 
     if len(sys.argv) > 1:
         return story.tell(world.read(pathlib.Path(sys.argv[1])))
-    with tempfile.TemporaryDirectory(prefix="interlock-interop-") as folder:
-        with world.up(pathlib.Path(folder)) as running:
-            return story.tell(running)
+    with (
+        tempfile.TemporaryDirectory(prefix="interlock-interop-") as folder,
+        world.up(pathlib.Path(folder)) as running,
+    ):
+        return story.tell(running)
 
 
 if __name__ == "__main__":

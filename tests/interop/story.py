@@ -11,7 +11,6 @@ import time
 import traceback
 import uuid
 
-import grpc
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -151,9 +150,9 @@ class Story:
             command = [buf, "curl", "--protocol", "grpc", "--cacert", self.world.ca_file]
             command += ["--header", f"@{headers}", "--reflect-header", "*", *arguments]
             command += [self.world.gateway.rstrip("/") + path]
+            own = {**os.environ, "HOME": folder}
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
-                env={**os.environ, "HOME": folder},
+                command, check=False, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, env=own
             )
         assert done.returncode == 0, f"buf curl: {done.stderr}"
         return done.stdout

@@ -10,6 +10,9 @@ import subprocess
 import time
 import typing
 
+PROGRAMS = pathlib.Path(
+    os.environ.get("INTERLOCK_PROGRAMS") or pathlib.Path(__file__).resolve().parents[2] / "target" / "debug"
+)
 READY_WITHIN_S = 60
 DRAINED_WITHIN_S = 30
 # Of each log, the last so many characters.
@@ -50,7 +53,9 @@ def read(path: pathlib.Path) -> World:
 @contextlib.contextmanager
 def up(folder: pathlib.Path) -> typing.Iterator[World]:
     """Runs `interlock up` in `folder` until the block ends; then it must drain and exit with 0."""
-    program = pathlib.Path(os.environ["INTERLOCK_PROGRAMS"]) / "interlock"
+    program = PROGRAMS / "interlock"
+    if not program.exists():
+        raise SystemExit(f"no {program}: `cargo build --bins` first, or name its folder in INTERLOCK_PROGRAMS")
     ready, log = folder / "ready.json", folder / "up.log"
     # The user's own configuration stays as it is.
     own = {k: v for k, v in os.environ.items() if not k.startswith("INTERLOCK_")}

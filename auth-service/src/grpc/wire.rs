@@ -8,24 +8,25 @@ use interlock_proto::auth::v1 as wire;
 use crate::{
     barrier::{Granted, Outgoing, Reached},
     caller::{Principal, Proof},
-    owner_session::SignedIn,
+    owner_session::{SignedIn, StatusOfSession, Successors},
     project::Project,
     revocation::{Revocation, Subject},
     role_token::RoleToken,
+    trust::Verdict,
 };
 
-/// A text of a request, within its bound.
+/// A value of a request, within its bound.
 ///
 /// # Errors
 /// `MISSING_FIELD` where it is empty, `INVALID_FIELD` where it is too long.
-pub(super) fn text(field: &str, value: String, bytes_max: usize) -> Result<String, Error> {
+pub(super) fn bytes(field: &str, value: &[u8], bytes_max: usize) -> Result<(), Error> {
     if value.is_empty() {
         return Err(Error::missing_field(field));
     }
     if value.len() > bytes_max {
         return Err(Error::invalid_field(field, format!("at most {bytes_max} bytes")));
     }
-    Ok(value)
+    Ok(())
 }
 
 /// A span of time of a request; absent is zero.
@@ -114,6 +115,36 @@ pub(super) fn signed_in(session: SignedIn, access: &str, refresh: &str) -> wire:
         access_expires_at: at(session.access_expires_at),
         expires_at: at(session.expires_at),
     }
+}
+
+/// The successors of a refresh.
+pub(super) fn refreshed(successors: &Successors, access: &str, refresh: &str) -> wire::RefreshResponse {
+    wire::RefreshResponse {
+        access_token: access.to_owned(),
+        refresh_token: refresh.to_owned(),
+        access_expires_at: at(successors.access_expires_at),
+        expires_at: at(successors.expires_at),
+    }
+}
+
+pub(super) fn status(status: StatusOfSession) -> wire::OwnerSessionServiceGetStatusResponse {
+    let StatusOfSession { enabled, signed_in } = status;
+    let Some(who) = signed_in else {
+        return wire::OwnerSessionServiceGetStatusResponse { enabled, ..Default::default() };
+    };
+    wire::OwnerSessionServiceGetStatusResponse {
+        enabled,
+        authenticated: true,
+        username: who.owner.to_string(),
+        display_name: who.display_name,
+        role: who.role.text().to_owned(),
+        expires_at: at(who.expires_at),
+    }
+}
+
+pub(super) fn verdict(verdict: Verdict, epoch: &str) -> wire::ValidateResponse {
+    let Verdict { principal: proven, sequence } = verdict;
+    wire::ValidateResponse { principal: Some(principal(proven)), sequence, epoch: epoch.to_owned() }
 }
 
 pub(super) fn outgoing(message: &Outgoing, lease: Duration, epoch: &str) -> wire::HoldLeaseResponse {

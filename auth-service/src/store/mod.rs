@@ -247,7 +247,7 @@ pub enum Key {
     /// [`Rows::revocations`].
     Revocations(u64),
     /// [`Rows::revocations_before`].
-    RevocationsBefore(Timestamp),
+    RevocationsBefore,
     /// [`Rows::due`].
     Due,
 }

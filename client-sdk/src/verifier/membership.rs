@@ -57,10 +57,8 @@ impl Core {
     }
 
     async fn ask_membership(&self, owner_id: &str, project_id: &str) -> Result<Option<Member>, VerifyError> {
-        let request = wire::CheckMembershipRequest {
-            owner_id: owner_id.to_owned(),
-            project_id: project_id.to_owned(),
-        };
+        let request =
+            wire::CheckMembershipRequest { owner_id: owner_id.to_owned(), project_id: project_id.to_owned() };
         let nobody = Identity::default();
         let answer = self.trust.unary(path::CHECK_MEMBERSHIP, &nobody, request, ANSWER_WITHIN).await;
         let answer: wire::CheckMembershipResponse = match answer {

@@ -50,11 +50,7 @@ impl Worker {
     ///
     /// # Errors
     /// The refusal: `UNAUTHENTICATED`, `PERMISSION_DENIED`, `INVALID_ARGUMENT`. All else is survived.
-    pub async fn run<H, F>(
-        self,
-        handler: H,
-        shutdown: impl Future<Output = ()> + Send,
-    ) -> Result<(), Error>
+    pub async fn run<H, F>(self, handler: H, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error>
     where
         H: Fn(Task) -> F + Send,
         F: Future<Output = Outcome> + Send + 'static,

@@ -40,15 +40,17 @@ mod view;
 
 pub use model::Model;
 pub use rows::{Change, Key, Rows};
+pub(crate) use rows::{JobsOf, Load};
 pub use tx::Tx;
-pub use view::View;
+pub use view::{Found, View};
+pub(crate) use view::broken;
 
 /// The domain of this service's store.
 #[derive(Debug)]
 pub struct Gateway;
 
 impl Domain for Gateway {
-    type Rows = dyn Rows;
+    type Rows<'t> = dyn Rows + 't;
     type Key = Key;
     type Change = Change;
     type Signal = Signal;
@@ -214,7 +216,7 @@ impl Shell {
         let mut caller = caller.clone();
         loop {
             let (verb, limits, as_whom) = (Arc::clone(&verb), Arc::clone(&self.limits), caller.clone());
-            let ran = self.store.write(move |rows, now| run_verb(&*verb, rows, now, &as_whom, &limits)).await;
+            let ran = self.store.write(move |rows: &mut (dyn Rows + '_), now: Timestamp| run_verb(&*verb, rows, now, &as_whom, &limits)).await;
             match ran {
                 Ok(told) => return Ok(told),
                 Err(Halt::Refused(error)) => return Err(error),
@@ -237,7 +239,7 @@ impl Shell {
         let mut caller = caller.clone();
         loop {
             let (query, limits, as_whom) = (Arc::clone(&query), Arc::clone(&self.limits), caller.clone());
-            let ran = self.store.read(move |rows, now| run_query(&*query, rows, now, &as_whom, &limits)).await;
+            let ran = self.store.read(move |rows: &mut (dyn Rows + '_), now: Timestamp| run_query(&*query, rows, now, &as_whom, &limits)).await;
             match ran {
                 Ok(told) => return Ok(told),
                 Err(Halt::Refused(error)) => return Err(error),
@@ -272,21 +274,21 @@ async fn resolve(caller: &mut Caller, question: Question, resolver: &impl Resolv
 
 fn run_verb<V: Verb>(
     verb: &V,
-    rows: &mut dyn Rows,
+    rows: &(dyn Rows + '_),
     now: Timestamp,
     caller: &Caller,
     limits: &Limits,
 ) -> Ran<Gateway, Told<V::Out>> {
     let mut tx = Tx::new(View::new(rows, now, caller, limits, V::ACTION));
     let result = verb.run(&mut tx);
-    let (view, changes) = tx.into_parts();
+    let (view, changes) = tx.into_parts(result.is_ok());
     let (unscoped, audit) = view.into_parts(result.as_ref().err());
     Ran { result: result.map(|out| Told { out, unscoped }), changes, audit }
 }
 
 fn run_query<Q: Query>(
     query: &Q,
-    rows: &mut dyn Rows,
+    rows: &(dyn Rows + '_),
     now: Timestamp,
     caller: &Caller,
     limits: &Limits,

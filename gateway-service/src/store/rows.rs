@@ -26,65 +26,65 @@ pub type Read<T> = Result<T, Stop>;
 /// The keyed reads of one transaction. What is read stays as it is until the commit.
 pub trait Rows {
     /// One session, gone ones too.
-    fn session(&mut self, id: &SessionId) -> Read<Option<Session>>;
+    fn session(&self, id: &SessionId) -> Read<Option<Session>>;
     /// Whether a living session of this owner has this name.
-    fn is_name_taken(&mut self, owner: &OwnerId, name: &SessionName) -> Read<bool>;
+    fn is_name_taken(&self, owner: &OwnerId, name: &SessionName) -> Read<bool>;
     /// How many sessions of this owner live.
-    fn sessions_living(&mut self, owner: &OwnerId) -> Read<u32>;
+    fn sessions_living(&self, owner: &OwnerId) -> Read<u32>;
     /// The client with this cookie.
-    fn client(&mut self, hash: &CookieHash) -> Read<Option<Client>>;
+    fn client(&self, hash: &CookieHash) -> Read<Option<Client>>;
     /// The first answer to a call.
-    fn request(&mut self, key: &RequestKey) -> Read<Option<Request>>;
+    fn request(&self, key: &RequestKey) -> Read<Option<Request>>;
     /// One agent.
-    fn agent(&mut self, id: &AgentId) -> Read<Option<Agent>>;
+    fn agent(&self, id: &AgentId) -> Read<Option<Agent>>;
     /// How many agents this owner has.
-    fn agents_of(&mut self, owner: &OwnerId) -> Read<u32>;
+    fn agents_of(&self, owner: &OwnerId) -> Read<u32>;
     /// The projects that an agent's jobs in flight are in: the first and the last by name, the same
     /// one unless I1 is broken; `None` where nothing is in flight.
-    fn projects_in_flight(&mut self, agent: &AgentId) -> Read<Option<(ProjectId, ProjectId)>>;
+    fn projects_in_flight(&self, agent: &AgentId) -> Read<Option<(ProjectId, ProjectId)>>;
     /// How many jobs of an agent are queued and running.
-    fn load(&mut self, agent: &AgentId) -> Read<Load>;
+    fn load(&self, agent: &AgentId) -> Read<Load>;
     /// An agent's jobs in flight that are of this owner's sessions, oldest first.
-    fn in_flight_of(&mut self, agent: &AgentId, owner: &OwnerId, limit: usize) -> Read<Vec<Job>>;
+    fn in_flight_of(&self, agent: &AgentId, owner: &OwnerId, limit: usize) -> Read<Vec<Job>>;
     /// How many queued jobs of the agent are as old as this one or older: its place in the queue.
-    fn queue_position(&mut self, agent: &AgentId, job: &JobId) -> Read<u32>;
+    fn queue_position(&self, agent: &AgentId, job: &JobId) -> Read<u32>;
     /// An agent's queued jobs, oldest first.
-    fn queue(&mut self, agent: &AgentId, limit: usize) -> Read<Vec<Job>>;
+    fn queue(&self, agent: &AgentId, limit: usize) -> Read<Vec<Job>>;
     /// A session's jobs in flight, oldest first.
-    fn session_jobs(&mut self, session: &Session, limit: usize) -> Read<Vec<Job>>;
+    fn session_jobs(&self, session: &Session, limit: usize) -> Read<Vec<Job>>;
     /// How many jobs of a session are in flight.
-    fn session_load(&mut self, session: &Session) -> Read<u32>;
+    fn session_load(&self, session: &Session) -> Read<u32>;
     /// How many jobs of an owner's sessions are in flight.
-    fn owner_load(&mut self, owner: &OwnerId) -> Read<u32>;
+    fn owner_load(&self, owner: &OwnerId) -> Read<u32>;
     /// The session of a job, which never changes: locks nothing.
-    fn session_of(&mut self, job: &JobId) -> Read<Option<SessionId>>;
+    fn session_of(&self, job: &JobId) -> Read<Option<SessionId>>;
     /// One job.
-    fn job(&mut self, id: &JobId) -> Read<Option<Job>>;
+    fn job(&self, id: &JobId) -> Read<Option<Job>>;
     /// What was submitted.
-    fn payload(&mut self, id: &JobId) -> Read<Vec<u8>>;
+    fn payload(&self, id: &JobId) -> Read<Vec<u8>>;
     /// What its worker answered; empty where it has not.
-    fn result(&mut self, id: &JobId) -> Read<Vec<u8>>;
+    fn result(&self, id: &JobId) -> Read<Vec<u8>>;
     /// The head of a session's log. Locked last.
-    fn log(&mut self, session: &SessionId) -> Read<Log>;
+    fn log(&self, session: &SessionId) -> Read<Log>;
 
     /// An owner's living sessions, newest first, before this one.
-    fn page_sessions(&mut self, owner: &OwnerId, before: Option<&SessionId>, limit: usize) -> Read<Vec<Session>>;
+    fn page_sessions(&self, owner: &OwnerId, before: Option<&SessionId>, limit: usize) -> Read<Vec<Session>>;
     /// A session's jobs in a project, newest first, before this one.
-    fn page_jobs(&mut self, scope: &ProjectScope, of: JobsOf<'_>) -> Read<Vec<Job>>;
+    fn page_jobs(&self, scope: &ProjectScope, of: JobsOf<'_>) -> Read<Vec<Job>>;
     /// Agents by id, after this one: all, or this owner's and the shared ones.
-    fn page_agents(&mut self, owner: Option<&OwnerId>, after: Option<&AgentId>, limit: usize) -> Read<Vec<Agent>>;
+    fn page_agents(&self, owner: Option<&OwnerId>, after: Option<&AgentId>, limit: usize) -> Read<Vec<Agent>>;
     /// Events after a sequence number, in order.
-    fn events(&mut self, session: &SessionId, after: u64, limit: usize) -> Read<Vec<Event>>;
+    fn events(&self, session: &SessionId, after: u64, limit: usize) -> Read<Vec<Event>>;
     /// The oldest events' number, time and size.
-    fn oldest_events(&mut self, session: &SessionId, limit: usize) -> Read<Vec<EventSize>>;
+    fn oldest_events(&self, session: &SessionId, limit: usize) -> Read<Vec<EventSize>>;
     /// Jobs of a session that ended at or before this instant.
-    fn ended_jobs(&mut self, session: &SessionId, by: Timestamp, limit: usize) -> Read<Vec<JobId>>;
+    fn ended_jobs(&self, session: &SessionId, by: Timestamp, limit: usize) -> Read<Vec<JobId>>;
     /// First answers that are kept no longer.
-    fn stale_requests(&mut self, now: Timestamp, limit: usize) -> Read<Vec<RequestKey>>;
+    fn stale_requests(&self, now: Timestamp, limit: usize) -> Read<Vec<RequestKey>>;
     /// What is due.
-    fn due(&mut self, now: Timestamp, limits: &Limits) -> Read<Vec<Duty>>;
+    fn due(&self, now: Timestamp, limits: &Limits) -> Read<Vec<Duty>>;
     /// When the first lease is over.
-    fn next_deadline(&mut self) -> Read<Option<Timestamp>>;
+    fn next_deadline(&self) -> Read<Option<Timestamp>>;
 }
 
 /// How many jobs are in flight.

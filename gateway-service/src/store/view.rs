@@ -28,7 +28,7 @@ use crate::{
 
 /// The reads of one transaction, for one caller.
 pub struct View<'t> {
-    rows: &'t mut dyn Rows,
+    rows: &'t (dyn Rows + 't),
     now: Timestamp,
     caller: &'t Caller,
     limits: &'t Limits,
@@ -71,7 +71,7 @@ enum Naming {
 
 impl<'t> View<'t> {
     pub(super) fn new(
-        rows: &'t mut dyn Rows,
+        rows: &'t (dyn Rows + 't),
         now: Timestamp,
         caller: &'t Caller,
         limits: &'t Limits,
@@ -462,7 +462,7 @@ impl<'t> View<'t> {
         self.concerns.detail = detail.to_string();
     }
 
-    pub(super) fn rows(&mut self) -> &mut dyn Rows {
+    pub(super) fn rows(&self) -> &'t (dyn Rows + 't) {
         self.rows
     }
 
@@ -498,4 +498,10 @@ fn not_good() -> Error {
 
 pub(crate) fn broken(what: &str) -> Stop {
     Stop::Fault(interlock_kit::store::Fault::Broken(what.to_owned()))
+}
+
+impl std::fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("now", &self.now).field("action", &self.action).finish_non_exhaustive()
+    }
 }

@@ -256,6 +256,8 @@ fn builder(limits: &ServerLimits) -> http2::Builder<TokioExecutor> {
         .initial_stream_window_size(limits.stream_window_bytes)
         .initial_connection_window_size(limits.connection_window_bytes)
         .max_header_list_size(limits.header_list_bytes)
+        // What a slow reader can make one stream hold back here.
+        .max_send_buf_size(usize::try_from(limits.stream_window_bytes).unwrap_or(usize::MAX))
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
     builder

@@ -6,12 +6,14 @@
 use std::{
     convert::Infallible,
     future::Future,
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response};
 use interlock_proto::{
     metadata,
@@ -21,7 +23,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
-use tonic::body::Body;
+use tonic::{Code, body::Body};
 use tower::Service;
 use tracing::Instrument as _;
 
@@ -126,16 +128,20 @@ where
     request.extensions_mut().insert(Call::new(request_id.to_owned(), policy, &peer));
     request.extensions_mut().insert(peer);
 
+    // A panic of a handler is a fault of its own call only, and answered as one.
+    let answering = AssertUnwindSafe(inner.call(request)).catch_unwind();
     let answered = match limit {
-        None => inner.call(request).await,
+        None => answering.await,
         Some(limit) if limit.is_zero() => return Err(too_late()),
-        Some(limit) => {
-            tokio::time::timeout_at(arrived + limit, inner.call(request)).await.map_err(|_| too_late())?
-        }
+        Some(limit) => tokio::time::timeout_at(arrived + limit, answering).await.map_err(|_| too_late())?,
     };
     let answer = match answered {
-        Ok(answer) => answer,
-        Err(never) => match never {},
+        Ok(Ok(answer)) => answer,
+        Ok(Err(never)) => match never {},
+        Err(_) => {
+            tracing::error!("a handler panicked");
+            return Err(Error::internal("a handler panicked"));
+        }
     };
     Ok(answer::finished(answer, request_id, held.parked))
 }
@@ -169,22 +175,43 @@ fn enter(room: &Room, peer: &Peer, policy: &MethodPolicy) -> Result<Held, Error>
 fn span(request_id: &str, policy: Option<&MethodPolicy>, request: &Request<Body>) -> tracing::Span {
     let method = policy.map_or("unknown", |policy| policy.path.as_str());
     let peer = request.extensions().get::<Arc<Peer>>();
-    let (peer, listener) = match peer {
-        Some(peer) => (peer.address.to_string(), peer.listener.as_str_name()),
-        None => (String::new(), ""),
-    };
+    let listener = peer.map(|peer| peer.listener.as_str_name());
+    let peer = peer.map(|peer| tracing::field::display(peer.address));
     tracing::info_span!("call", request_id, method, listener, peer, principal = tracing::field::Empty)
 }
 
 fn measure(policy: Option<&'static MethodPolicy>, answer: &Response<Body>, arrived: Instant) {
     let method = policy.map_or("unknown", |policy| policy.path.as_str());
     let code = match answer::code(answer) {
-        Some(code) => format!("{code:?}"),
-        None if answer.status().is_success() => "Ok".to_owned(),
-        None => answer.status().as_str().to_owned(),
+        Some(code) => name_of(code),
+        None if answer.status().is_success() => name_of(Code::Ok),
+        None => "no gRPC",
     };
     let elapsed = arrived.elapsed();
     tracing::debug!(code, elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX), "answered");
     metrics::counter!("calls_total", "method" => method, "code" => code).increment(1);
     metrics::histogram!("call_seconds", "method" => method).record(elapsed.as_secs_f64());
+}
+
+/// As the protocol's table of codes has it.
+fn name_of(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }

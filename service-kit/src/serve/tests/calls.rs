@@ -284,3 +284,28 @@ async fn reflection_tells_what_is_served_to_who_may_know() {
         ]
     );
 }
+
+#[tokio::test]
+async fn a_panic_is_a_fault_of_its_call_only() {
+    let fixture = Fixture::start().await;
+    let mut client = IdentityServiceClient::new(fixture.channel(fixture.public, None).await);
+    let owner = owner();
+    let metadata = [("authorization", owner.as_str()), ("x-interlock-project", "panic")];
+    let status = client.who_am_i(asks(WhoAmIRequest {}, &metadata)).await.expect_err("the fake panics");
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Internal, "INTERNAL"));
+    client.who_am_i(asks(WhoAmIRequest {}, &metadata[..1])).await.expect("the connection lives");
+}
+
+#[tokio::test]
+async fn large_metadata_is_refused_and_harms_nobody() {
+    let fixture = Fixture::start().await;
+    let mut neighbour = IdentityServiceClient::new(fixture.channel(fixture.public, None).await);
+    for bytes in [24 * 1024, 64 * 1024] {
+        let mut client = IdentityServiceClient::new(fixture.channel(fixture.public, None).await);
+        let (owner, padding) = (owner(), "x".repeat(bytes));
+        let metadata = [("authorization", owner.as_str()), ("x-padding", padding.as_str())];
+        client.who_am_i(asks(WhoAmIRequest {}, &metadata)).await.expect_err("refused");
+    }
+    assert_eq!(fixture.runs(), 0);
+    neighbour.who_am_i(asks(WhoAmIRequest {}, &[("authorization", &owner())])).await.expect("unharmed");
+}

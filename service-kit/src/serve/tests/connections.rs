@@ -11,14 +11,18 @@ use tokio::{
 };
 
 use super::fixture::{Fixture, Shows, asks, owner};
-use crate::serve::ServerLimits;
+use crate::{
+    config::{Profile, TlsVersion},
+    serve::ServerLimits,
+    tls::{Tls, TlsKind, TlsPaths},
+};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Longer than any of the bounds under test, shorter than a hang.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn quick() -> ServerLimits {
-    let short = Duration::from_millis(100);
+    let short = Duration::from_millis(700);
     ServerLimits {
         handshake_timeout: short,
         preface_timeout: short,
@@ -103,6 +107,34 @@ async fn only_tls_13_and_h2_are_taken() {
     for address in [public, internal] {
         assert!(!is_taken(&fixture, address, &Shows { certificate, tls12: true, ..Shows::default() }).await);
     }
+}
+
+#[tokio::test]
+async fn tls_12_is_a_choice_of_public_listeners_only() {
+    let fixture = Fixture::start().await;
+    let gateway = fixture.issue("gateway");
+    let old = Shows { certificate: Some(&gateway), tls12: true, ..Shows::default() };
+    let new = Shows { certificate: Some(&gateway), ..Shows::default() };
+    assert!(fixture.shakes_hands(TlsVersion::V1_2.into(), &old).await);
+    assert!(fixture.shakes_hands(TlsVersion::V1_2.into(), &new).await);
+    for kind in [TlsVersion::V1_3.into(), TlsKind::Internal] {
+        assert!(!fixture.shakes_hands(kind, &old).await);
+        assert!(fixture.shakes_hands(kind, &new).await);
+    }
+}
+
+#[tokio::test]
+async fn files_that_do_not_fit_are_named() {
+    let fixture = Fixture::start().await;
+    let load = |paths, kind| Tls::load(paths, kind, Profile::Hardened).map(drop).map_err(|e| e.to_string());
+    let public = TlsKind::Public { tls12: false };
+    let without_ca = TlsPaths { client_ca: None, ..fixture.tls_paths() };
+    assert_eq!(load(without_ca.clone(), public), Ok(()));
+    assert!(load(without_ca, TlsKind::Internal).expect_err("no CA").contains("client CA"));
+    let foreign_key = TlsPaths { key: fixture.issue("other").key, ..fixture.tls_paths() };
+    assert!(load(foreign_key, public).expect_err("no pair").contains("other.key"));
+    let no_file = TlsPaths { certificate: "nowhere.pem".into(), ..fixture.tls_paths() };
+    assert!(load(no_file, public).expect_err("no file").contains("nowhere.pem"));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -24,6 +24,7 @@ use interlock_proto::{
     options::v1::Listener,
 };
 use parking_lot::Mutex;
+use rcgen::{CertificateRevocationListParams, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use tempfile::TempDir;
 use tokio::{
@@ -124,6 +125,7 @@ impl IdentityService for Fake {
         let (call, caller) = authn::caller::<String, _>(&request);
         match call.named_project.as_deref() {
             Some("hang") => std::future::pending().await,
+            Some("panic") => panic!("as told"),
             Some("busy") => Err(Error::new(Reason::SessionBusy, "busy").to_status(&call.request_id)),
             _ => Ok(Response::new(WhoAmIResponse { display_name: caller, ..Default::default() })),
         }
@@ -179,6 +181,7 @@ pub(super) struct Fixture {
     pub(super) internal: SocketAddr,
     pub(super) health: SocketAddr,
     pub(super) tls: Arc<Tls>,
+    pub(super) internal_tls: Arc<Tls>,
     pub(super) door: Arc<Door>,
     pub(super) state: health_state::Health,
     pub(super) shutdown: CancellationToken,
@@ -215,11 +218,12 @@ impl Fixture {
         secret_file::write(&token, TOKEN.as_bytes()).expect("written");
         let token = InternalToken::load(&token, Profile::Hardened).expect("good");
 
+        revoke(&pki, &crl_file(&folder), &[]);
         let paths = TlsPaths {
             certificate: server.cert.clone(),
             key: server.key.clone(),
             client_ca: Some(pki.ca()),
-            client_crl: None,
+            client_crl: Some(crl_file(&folder)),
         };
         let load = |kind| Arc::new(Tls::load(paths.clone(), kind, Profile::Hardened).expect("good files"));
         let tls = load(TlsKind::Public { tls12: false });
@@ -245,12 +249,12 @@ impl Fixture {
         let addresses = [address(&public), address(&internal), address(&health_socket)];
         let served = Server::new(limits, Arc::clone(&door))
             .public(public, Arc::clone(&tls))
-            .internal(internal, internal_tls, trust)
+            .internal(internal, Arc::clone(&internal_tls), trust)
             .health(health_socket, health.services())
             .run(services, shutdown.clone());
         let served = tokio::spawn(served);
         let [public, internal, health] = addresses;
-        Self { pki, public, internal, health, tls, door, state, shutdown, served, fake, folder }
+        Self { pki, public, internal, health, tls, internal_tls, door, state, shutdown, served, fake, folder }
     }
 
     /// How often a handler ran.
@@ -260,6 +264,13 @@ impl Fixture {
 
     pub(super) fn issue(&self, name: &str) -> Issued {
         self.pki.issue(&Leaf::new(name, Clock::system().now())).expect("issued")
+    }
+
+    /// Writes a revocation list with this certificate in it.
+    pub(super) fn revoke(&self, issued: &Issued) {
+        let der = CertificateDer::from_pem_file(&issued.cert).expect("a certificate");
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).expect("a certificate");
+        revoke(&self.pki, &crl_file(&self.folder), &[parsed.raw_serial()]);
     }
 
     pub(super) fn certificate_file(&self) -> PathBuf {
@@ -283,6 +294,27 @@ impl Fixture {
         Endpoint::from_static("http://localhost").connect_with_connector(connector).await.expect("connected")
     }
 
+    /// Where the server's files are.
+    pub(super) fn tls_paths(&self) -> TlsPaths {
+        TlsPaths {
+            certificate: self.certificate_file(),
+            key: self.certificate_file().with_extension("key"),
+            client_ca: Some(self.pki.ca()),
+            client_crl: None,
+        }
+    }
+
+    /// Whether a listener of this kind, with the server's files, shakes hands with such a client.
+    pub(super) async fn shakes_hands(&self, kind: TlsKind, shows: &Shows<'_>) -> bool {
+        let tls = Tls::load(self.tls_paths(), kind, Profile::Hardened).expect("good files");
+        let (theirs, ours) = tokio::io::duplex(64 * 1024);
+        let connector = tokio_rustls::TlsConnector::from(client_config(&self.pki, shows));
+        let name = ServerName::try_from("localhost").expect("a name");
+        let acceptor = tokio_rustls::TlsAcceptor::from(tls.config());
+        let (client, server) = tokio::join!(connector.connect(name, theirs), acceptor.accept(ours));
+        client.is_ok() && server.is_ok()
+    }
+
     /// A connection that adds nothing to what it is told to send.
     pub(super) async fn raw(&self) -> SendRequest<Body> {
         raw(self.tls(self.public, &Shows::default()).await.expect("shaken")).await
@@ -297,6 +329,32 @@ impl Fixture {
         };
         assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "never: {what}");
     }
+}
+
+fn crl_file(folder: &TempDir) -> PathBuf {
+    folder.path().join("crl.pem")
+}
+
+fn revoke(pki: &Pki, file: &Path, serials: &[&[u8]]) {
+    let der = CertificateDer::from_pem_file(pki.ca()).expect("a CA");
+    let key = std::fs::read_to_string(pki.ca().with_extension("key")).expect("its key");
+    let issuer = Issuer::from_ca_cert_der(&der, KeyPair::from_pem(&key).expect("a key")).expect("a CA");
+    let revoked = |serial: &&[u8]| RevokedCertParams {
+        serial_number: SerialNumber::from_slice(serial),
+        revocation_time: rcgen::date_time_ymd(2026, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let list = CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2026, 1, 1),
+        next_update: rcgen::date_time_ymd(2099, 1, 1),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: serials.iter().map(revoked).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let pem = list.signed_by(&issuer).and_then(|crl| crl.pem()).expect("signed");
+    std::fs::write(file, pem).expect("written");
 }
 
 /// HTTP/2 on a stream.

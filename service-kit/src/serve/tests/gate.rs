@@ -1,5 +1,7 @@
 //! Gate 1 over real sockets: what each listener asks, and that no handler runs on a refusal.
 
+use std::time::Duration;
+
 use interlock_proto::{
     auth::v1::{
         HoldLeaseRequest, ValidateRequest, WhoAmIRequest, identity_service_client::IdentityServiceClient,
@@ -11,7 +13,11 @@ use tokio_stream as stream;
 use tonic::{Code, Status};
 
 use super::fixture::{Fixture, TOKEN, asks, expired, owner, reason, unknown};
-use crate::error::Reason;
+use crate::{
+    clock::Clock,
+    error::Reason,
+    pki::{Leaf, Pki},
+};
 
 async fn who_am_i(fixture: &Fixture, metadata: &[(&'static str, &str)]) -> Result<String, Status> {
     let mut client = IdentityServiceClient::new(fixture.channel(fixture.public, None).await);
@@ -147,4 +153,64 @@ async fn certificate_and_token_together_are_a_service() {
         "in trailers too"
     );
     assert_eq!(fixture.runs(), 2);
+}
+
+#[tokio::test]
+async fn certificates_that_do_not_hold_end_in_the_handshake() {
+    let fixture = Fixture::start().await;
+    let now = Clock::system().now();
+    let (hour, leaf) = (Duration::from_secs(3_600), Leaf::new("gateway", now));
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let domain = fixture.pki.trust_domain().clone();
+    let foreign = Pki::create(elsewhere.path(), domain, now).expect("an authority");
+    let ended = Leaf { not_before: now.before(3 * hour), validity: hour, ..leaf.clone() };
+    let early = Leaf { not_before: now.after(hour), ..leaf.clone() };
+    let server_only = Leaf { client: false, ..leaf.clone() };
+    let cases = [
+        (&fixture.pki, ended, "expired"),
+        (&fixture.pki, early, "not yet valid"),
+        (&fixture.pki, server_only, "server only"),
+        (&foreign, leaf, "foreign"),
+    ];
+    for (n, (pki, leaf, what)) in cases.into_iter().enumerate() {
+        let issued = pki.issue(&leaf).expect("issued");
+        let mut client = TrustServiceClient::new(fixture.channel(fixture.internal, Some(&issued)).await);
+        let request = asks(ValidateRequest::default(), &[("x-internal-token", TOKEN)]);
+        client.validate(request).await.expect_err(what);
+        fixture.until(what, |f| f.door.handshakes.lock().len() == n + 1).await;
+    }
+    assert_eq!(fixture.runs(), 0);
+}
+
+#[tokio::test]
+async fn a_reloaded_authority_holds_from_the_next_connection_on() {
+    let fixture = Fixture::start().await;
+    let gateway = fixture.issue("gateway");
+    let mut client = TrustServiceClient::new(fixture.channel(fixture.internal, Some(&gateway)).await);
+    let request = || asks(ValidateRequest::default(), &[("x-internal-token", TOKEN)]);
+    client.validate(request()).await.expect("admitted");
+    let trusted = std::fs::read(fixture.pki.ca()).expect("a CA");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let domain = fixture.pki.trust_domain().clone();
+    let other = Pki::create(elsewhere.path(), domain, Clock::system().now()).expect("an authority");
+    std::fs::copy(other.ca(), fixture.pki.ca()).expect("written");
+    assert!(fixture.internal_tls.reload().expect("good files"));
+    // The client still knows the server by the authority that it was started with.
+    std::fs::write(fixture.pki.ca(), trusted).expect("written");
+    let mut late = TrustServiceClient::new(fixture.channel(fixture.internal, Some(&gateway)).await);
+    late.validate(request()).await.expect_err("no longer trusted");
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_ends_in_the_handshake() {
+    let fixture = Fixture::start().await;
+    let (lost, other) = (fixture.issue("lost"), fixture.issue("gateway"));
+    fixture.revoke(&lost);
+    assert!(fixture.internal_tls.reload().expect("good files"));
+    let request = || asks(ValidateRequest::default(), &[("x-internal-token", TOKEN)]);
+    let mut client = TrustServiceClient::new(fixture.channel(fixture.internal, Some(&lost)).await);
+    client.validate(request()).await.expect_err("revoked");
+    fixture.until("recorded", |f| f.door.handshakes.lock().iter().any(|h| h.1.contains("Revoked"))).await;
+    let mut client = TrustServiceClient::new(fixture.channel(fixture.internal, Some(&other)).await);
+    client.validate(request()).await.expect("not on the list");
 }

@@ -1,0 +1,190 @@
+//! Gate 1 of this service: from the presented credential to the caller, by its hash, in the store.
+//!
+//! What is malformed is refused without touching the store; what looks valid is limited by source before it
+//! does. Methods that anyone may call are judged in their verbs, and look nothing up here.
+
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
+
+use interlock_kit::{
+    authn::{self, Admit, Bearer, Presented, Refused},
+    clock::Clock,
+    denials::{Counted, Denials, GarbageLimit, Noted},
+    error::{Error, Reason},
+    serve::{self, Source},
+    store::{
+        Store,
+        audit::{Entry, Origin, Outcome},
+    },
+};
+use interlock_proto::{
+    credential::{Credential, Kind},
+    options::v1::{Caller as CallerKind, Listener},
+    policy,
+};
+
+use crate::{
+    caller::{Call, Caller, Principal, Proof},
+    store::{Auth, Shell},
+    trust::{Authenticate, Validation},
+};
+
+/// Look-ups of one source: far more than honest clients need, far fewer than the store can.
+const LOOKUPS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2_000).expect("not zero");
+const SOURCES_MAX: usize = 16_384;
+const COUNTED: &str = "denials.counted";
+const HANDSHAKE: &str = "listener.handshake";
+
+/// Gate 1, and the record of what it refuses.
+#[derive(Debug)]
+pub struct Gate {
+    shell: Shell,
+    store: Store<Auth>,
+    clock: Clock,
+    denials: Denials,
+    lookups: GarbageLimit,
+}
+
+impl Gate {
+    /// Over this store.
+    #[must_use]
+    pub fn new(store: Store<Auth>, clock: Clock) -> Self {
+        Self {
+            shell: Shell::new(store.clone()),
+            store,
+            clock,
+            denials: Denials::default(),
+            lookups: GarbageLimit::new(LOOKUPS_PER_SECOND, LOOKUPS_PER_SECOND, SOURCES_MAX),
+        }
+    }
+
+    /// Records refusals that were only counted: those of ended windows, or all at the end.
+    ///
+    /// # Errors
+    /// What the store says; the counts are in the log then.
+    pub async fn record_counted(&self, ending: bool) -> Result<(), Error> {
+        let counted = if ending { self.denials.rest() } else { self.denials.due(self.clock.now()) };
+        if counted.is_empty() {
+            return Ok(());
+        }
+        let entries = counted.iter().map(row_of).collect();
+        let recorded = self.store.record(entries).await;
+        recorded.inspect_err(|_| tracing::error!(?counted, "refusals that could not be recorded"))
+    }
+
+    async fn known(&self, call: &serve::Call, credential: &Credential) -> Result<Principal, Refused<Caller>> {
+        match credential.kind() {
+            Kind::Admin | Kind::User | Kind::Owner | Kind::Project => {}
+            // These admit nobody here, so that there is nothing to look up.
+            Kind::Refresh | Kind::Client | Kind::Internal => return Err(authn::login_required().into()),
+        }
+        self.lookups.check(call.source())?;
+        let query = Authenticate { hash: credential.hash() };
+        match self.shell.ask(&call_of(call, Caller::Nobody), query).await? {
+            Validation::Valid(verdict) => Ok(verdict.principal),
+            Validation::Expired(principal) => Err(Refused {
+                caller: Some(Caller::Principal(principal)),
+                error: Error::new(Reason::TokenExpired, "the credential has expired"),
+            }),
+            Validation::Refused => Err(authn::login_required().into()),
+        }
+    }
+
+    async fn note(&self, key: String, entry: Entry) {
+        let Outcome::Refused(reason) = entry.outcome else { return };
+        if self.denials.note(&key, reason, self.clock.now()) == Noted::Counted {
+            return;
+        }
+        if let Err(error) = self.store.record(vec![entry]).await {
+            tracing::error!(%error, "a refusal could not be recorded");
+        }
+    }
+}
+
+impl Admit for Gate {
+    type Caller = Caller;
+
+    async fn admit(&self, call: &serve::Call, presented: Presented) -> Result<Caller, Refused<Caller>> {
+        if call.policy.public() {
+            return Ok(Caller::Nobody);
+        }
+        let services_only = call.policy.who == [CallerKind::Service];
+        if let (true, Some(service)) = (services_only, &call.service) {
+            let caller = Caller::Service(service.to_string());
+            return if matches!(presented.bearer, Bearer::Missing) && presented.on_behalf_of.is_none() {
+                Ok(caller)
+            } else {
+                let text = "a service shows no other credential here, and acts for nobody";
+                Err(Refused { caller: Some(caller), error: Error::new(Reason::Forbidden, text) })
+            };
+        }
+        let Bearer::Credential(credential) = presented.bearer else {
+            return Err(authn::login_required().into());
+        };
+        let principal = self.known(call, &credential).await?;
+        let admitted = call.policy.admit(presented_as(&principal));
+        let caller = Caller::Principal(Box::new(principal));
+        match admitted {
+            Ok(()) => Ok(caller),
+            Err(reason) => {
+                let error = Error::new(Reason::from_wire(reason), "this principal may not call this method");
+                Err(Refused { caller: Some(caller), error })
+            }
+        }
+    }
+
+    async fn refused(&self, call: &serve::Call, caller: Option<&Caller>, error: &Error) {
+        let call = call_of(call, caller.cloned().unwrap_or(Caller::Nobody));
+        let key = match call.origin.principal.as_str() {
+            "" => source_of(&call.origin.peer),
+            known => known.to_owned(),
+        };
+        self.note(key, Entry::new(Arc::clone(&call.origin), call.action, Outcome::Refused(error.reason()))).await;
+    }
+
+    async fn handshake_refused(&self, listener: Listener, peer: SocketAddr, why: &str) {
+        tracing::warn!(listener = listener.as_str_name(), %peer, why, "certificate refused");
+        let origin = Origin { peer: peer.to_string(), ..Origin::default() };
+        let entry = Entry::new(Arc::new(origin), HANDSHAKE, Outcome::Refused(Reason::Forbidden));
+        self.note(Source::of(peer.ip()).to_string(), entry.on(listener.as_str_name())).await;
+    }
+}
+
+fn source_of(peer: &str) -> String {
+    peer.parse::<SocketAddr>().map_or_else(|_| peer.to_owned(), |peer| Source::of(peer.ip()).to_string())
+}
+
+fn row_of(counted: &Counted) -> Entry {
+    let origin = Origin { principal: counted.key.clone(), ..Origin::default() };
+    let span = format!(r#"{{"first":"{}","last":"{}"}}"#, counted.first, counted.last);
+    let entry = Entry::new(Arc::new(origin), COUNTED, Outcome::Refused(counted.reason)).detailed(span);
+    Entry { count: counted.count, ..entry }
+}
+
+fn presented_as(principal: &Principal) -> policy::Presented<'_> {
+    let (caller, scopes): (_, &[String]) = match &principal.proof {
+        Proof::RoleToken { .. } => (CallerKind::RoleToken, &[]),
+        Proof::OwnerSession { .. } => (CallerKind::OwnerSession, &[]),
+        Proof::ProjectToken { scopes, .. } => (CallerKind::ProjectToken, scopes),
+    };
+    policy::Presented { caller, administrator: principal.is_administrator(), scopes }
+}
+
+/// The call as its verb sees it.
+#[must_use]
+pub fn call_of(call: &serve::Call, caller: Caller) -> Call {
+    let (principal, role, credential_id) = match &caller {
+        Caller::Nobody => Default::default(),
+        Caller::Principal(p) => (p.owner_id.to_string(), p.role.text().to_owned(), p.credential_id.to_string()),
+        Caller::Service(id) => (id.clone(), "service".to_owned(), String::new()),
+        Caller::Host => ("host".to_owned(), "host".to_owned(), String::new()),
+    };
+    let origin = Origin {
+        principal,
+        role,
+        credential_id,
+        peer: call.peer.to_string(),
+        request_id: call.request_id.clone(),
+        rpc: call.policy.path.clone(),
+    };
+    Call { caller, origin: Arc::new(origin), action: call.policy.audit.as_str().into() }
+}

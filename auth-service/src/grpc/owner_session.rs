@@ -1,0 +1,66 @@
+//! `OwnerSessionService`.
+
+use std::sync::Arc;
+
+use interlock_kit::hasher::PASSWORD_BYTES_MAX;
+use interlock_proto::{
+    auth::v1::{
+        LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, OwnerSessionServiceGetStatusRequest,
+        OwnerSessionServiceGetStatusResponse, RefreshRequest, RefreshResponse,
+        owner_session_service_server::OwnerSessionService,
+    },
+    credential::Kind,
+};
+use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
+
+use super::{answer, wire};
+use crate::{ids::OwnerId, owner_session::SessionStatus, parts::Parts, policy, sign_in};
+
+pub(super) struct OwnerSessions(pub(super) Arc<Parts>);
+
+#[tonic::async_trait]
+impl OwnerSessionService for OwnerSessions {
+    async fn login(&self, mut request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
+        let LoginRequest { username, password } = std::mem::take(request.get_mut());
+        let password = Zeroizing::new(password.into_bytes());
+        answer(request, async |asked| {
+            let owner = OwnerId::parse("username", &username)?;
+            wire::bytes("password", &password, PASSWORD_BYTES_MAX)?;
+            let source = asked.served.source();
+            let (session, pair) = sign_in::login(&self.0, &asked.call, source, owner, password).await?;
+            Ok(wire::signed_in(session, pair.access.expose(), pair.refresh.expose()))
+        })
+        .await
+    }
+
+    async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
+        answer(request, async |asked| {
+            // Missing, malformed and unknown get one answer.
+            let presented = asked.bearer.as_ref().ok_or_else(policy::wrong_credentials)?;
+            let (successors, pair) = sign_in::refresh(&self.0, &asked.call, presented).await?;
+            Ok(wire::refreshed(&successors, pair.access.expose(), pair.refresh.expose()))
+        })
+        .await
+    }
+
+    async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
+        answer(request, async |asked| {
+            let reached = sign_in::logout(&self.0, &asked.call, asked.bearer()?).await?;
+            Ok(LogoutResponse { reached: reached.map(wire::reached) })
+        })
+        .await
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<OwnerSessionServiceGetStatusRequest>,
+    ) -> Result<Response<OwnerSessionServiceGetStatusResponse>, Status> {
+        answer(request, async |asked| {
+            let presented = asked.bearer.as_ref().filter(|bearer| bearer.kind() == Kind::Owner);
+            let query = SessionStatus { presented: presented.map(|bearer| bearer.hash()) };
+            Ok(wire::status(self.0.shell.ask(&asked.call, query).await?))
+        })
+        .await
+    }
+}

@@ -1,0 +1,201 @@
+//! `TrustService`: verdicts, and the stream that holds a verifier's lease.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::Stream;
+use interlock_kit::{
+    error::{Error, Reason},
+    serve,
+};
+use interlock_proto::auth::v1::{
+    CheckMembershipRequest, CheckMembershipResponse, HoldLeaseRequest, HoldLeaseResponse, ValidateRequest,
+    ValidateResponse,
+    hold_lease_request::{Applied, Hello, Message, Renew},
+    trust_service_server::TrustService,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Asked, answer, refuse, wire};
+use crate::{
+    barrier::{self, Missed, Outgoing, Seat, Seated},
+    caller::Call,
+    ids::{OwnerId, ProjectId},
+    limits,
+    parts::Parts,
+    policy,
+    revocation::RevocationsAfter,
+    trust::{CheckMembership, Validate, Validation},
+};
+
+/// A verifier that says nothing for so many leases has gone.
+const SILENCE_LEASES: u32 = 4;
+/// Messages on their way to one verifier, beyond the barrier's own queue for it.
+const ON_THE_WAY: usize = 16;
+const VERIFIER_ID_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
+
+pub(super) struct Trust(pub(super) Arc<Parts>);
+
+#[tonic::async_trait]
+impl TrustService for Trust {
+    type HoldLeaseStream = Pin<Box<dyn Stream<Item = Result<HoldLeaseResponse, Status>> + Send>>;
+
+    async fn hold_lease(
+        &self,
+        request: Request<Streaming<HoldLeaseRequest>>,
+    ) -> Result<Response<Self::HoldLeaseStream>, Status> {
+        let Asked { call, served, message, .. } = Asked::of(request);
+        let (out, answers) = mpsc::channel(ON_THE_WAY);
+        let line = Line { parts: Arc::clone(&self.0), call, served, out };
+        tokio::spawn(line.hold(message));
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+
+    async fn validate(&self, request: Request<ValidateRequest>) -> Result<Response<ValidateResponse>, Status> {
+        answer(request, async |asked| {
+            let hash = asked.message.credential_sha256.as_slice().try_into();
+            let hash = hash.map_err(|_| Error::invalid_field("credential_sha256", "32 bytes"))?;
+            let verdict = match self.0.shell.ask(&asked.call, Validate { hash }).await? {
+                Validation::Valid(verdict) => verdict,
+                Validation::Expired(_) => return Err(Error::new(Reason::TokenExpired, "the credential has expired")),
+                Validation::Refused => return Err(policy::login_required()),
+            };
+            Ok(wire::verdict(verdict, &self.0.epoch))
+        })
+        .await
+    }
+
+    async fn check_membership(
+        &self,
+        request: Request<CheckMembershipRequest>,
+    ) -> Result<Response<CheckMembershipResponse>, Status> {
+        answer(request, async |asked| {
+            let owner = OwnerId::parse("owner_id", &asked.message.owner_id)?;
+            let project = ProjectId::parse("project_id", &asked.message.project_id)?;
+            let found = self.0.shell.ask(&asked.call, CheckMembership { owner, project }).await?;
+            let epoch = self.0.epoch.clone();
+            Ok(CheckMembershipResponse { member: found.member, sequence: found.sequence, epoch })
+        })
+        .await
+    }
+}
+
+/// One verifier's stream.
+struct Line {
+    parts: Arc<Parts>,
+    call: Call,
+    served: Arc<serve::Call>,
+    out: mpsc::Sender<Result<HoldLeaseResponse, Status>>,
+}
+
+impl Line {
+    async fn hold(self, mut asked: Streaming<HoldLeaseRequest>) {
+        let ended = tokio::select! {
+            ended = self.serve(&mut asked) => ended,
+            () = self.parts.shutdown.cancelled() => Err(Error::new(Reason::Draining, "this server is shutting down")),
+        };
+        if let Err(error) = ended {
+            tracing::info!(service = ?self.served.service, reason = %error.reason(), "a verifier's stream ended");
+            // Who has gone is told nothing.
+            let _ = self.out.try_send(Err(refuse(&self.served.request_id, &error)));
+        }
+    }
+
+    async fn serve(&self, asked: &mut Streaming<HoldLeaseRequest>) -> Result<(), Error> {
+        let hello = match self.next(asked).await? {
+            Some(Message::Hello(hello)) => self.hello(&hello)?,
+            Some(_) => return Err(Error::invalid_field("message", "hello first")),
+            None => return Ok(()),
+        };
+        let (seat, mut messages) = self.seated(hello).await?;
+        loop {
+            tokio::select! {
+                said = self.next(asked) => match said? {
+                    Some(message) => self.heard(&seat, message)?,
+                    None => return Ok(()),
+                },
+                message = messages.recv() => match message {
+                    Some(message) => self.send(&message).await?,
+                    None => return Err(barrier::Violation::Closed.into()),
+                },
+            }
+        }
+    }
+
+    fn heard(&self, seat: &Seat, message: Message) -> Result<(), Error> {
+        match message {
+            Message::Hello(_) => Err(Error::invalid_field("message", "hello only once")),
+            Message::Applied(Applied { sequence, streams_closed }) => Ok(seat.applied(sequence, streams_closed)?),
+            Message::Renew(Renew { nonce, applied }) => {
+                self.served.recheck_service(self.parts.clock.now())?;
+                Ok(seat.renew(nonce, applied)?)
+            }
+        }
+    }
+
+    fn hello(&self, hello: &Hello) -> Result<barrier::Hello, Error> {
+        let id = &hello.verifier_id;
+        if !VERIFIER_ID_BYTES.contains(&id.len()) || !id.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::invalid_field("verifier_id", "16 to 64 printable characters"));
+        }
+        let service = self.served.service.as_ref().ok_or_else(policy::login_required)?;
+        Ok(barrier::Hello {
+            who: format!("{service} {id}").into(),
+            applied: hello.applied,
+            anew: hello.applied == 0 && hello.epoch.is_empty(),
+            nonce: hello.nonce,
+        })
+    }
+
+    /// Gives the verifier its place and what it missed. Where that is gone, it begins anew.
+    async fn seated(&self, hello: barrier::Hello) -> Result<(Seat, mpsc::Receiver<Outgoing>), Error> {
+        let Seated { seat, missed, messages } = self.parts.barrier.seat(&hello)?;
+        let Some(missed) = missed else { return Ok((seat, messages)) };
+        if self.send_missed(missed).await? {
+            seat.caught_up()?;
+            return Ok((seat, messages));
+        }
+        let Seated { seat, messages, .. } = self.parts.barrier.seat(&barrier::Hello { anew: true, ..hello })?;
+        Ok((seat, messages))
+    }
+
+    /// Whether all of it could be sent.
+    async fn send_missed(&self, Missed { after, upto }: Missed) -> Result<bool, Error> {
+        if upto - after > u64::from(limits::REVOCATION_PAGE_MAX) {
+            return Ok(false);
+        }
+        let query = RevocationsAfter { after, limit: limits::REVOCATION_PAGE_MAX };
+        let page = self.parts.shell.ask(&self.call, query).await?;
+        if page.reset {
+            return Ok(false);
+        }
+        // Later ones are in the queue.
+        for revocation in page.rows.into_iter().filter(|row| row.sequence <= upto) {
+            self.send(&Outgoing::Revoked(Arc::new(revocation))).await?;
+        }
+        Ok(true)
+    }
+
+    async fn next(&self, asked: &mut Streaming<HoldLeaseRequest>) -> Result<Option<Message>, Error> {
+        let silence = self.parts.barrier.lease() * SILENCE_LEASES;
+        let next = tokio::time::timeout(silence, asked.message()).await;
+        let next = next.map_err(|_| Error::new(Reason::DeadlineExceeded, "the verifier fell silent"))?;
+        match next {
+            Ok(None) => Ok(None),
+            Ok(Some(HoldLeaseRequest { message: Some(message) })) => Ok(Some(message)),
+            Ok(Some(HoldLeaseRequest { message: None })) => Err(Error::missing_field("message")),
+            // Cut off, reset, or undecodable: its lease runs out.
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Waits for room on the way, for a lease at most: who reads nothing for so long is fenced by then.
+    async fn send(&self, message: &Outgoing) -> Result<(), Error> {
+        let lease: Duration = self.parts.barrier.lease();
+        let message = wire::outgoing(message, lease, &self.parts.epoch);
+        let sent = tokio::time::timeout(lease, self.out.send(Ok(message))).await;
+        let too_slow = || Error::new(Reason::TooSlow, "the verifier reads nothing");
+        sent.map_err(|_| too_slow())?.map_err(|_| too_slow())
+    }
+}

@@ -1,0 +1,113 @@
+//! Rows that miss each first look-up: so tests prove that every verb can be run again.
+
+use interlock_kit::clock::Timestamp;
+use interlock_proto::credential::Hash;
+
+use super::{Counters, Found, Key, Loaded, Rows, Sealed, Stop};
+use crate::{
+    accounts::Source,
+    ids::{OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    owner::{Applied, Owner},
+    owner_session::{Access, OwnerSession, RefreshToken},
+    project::Project,
+    revocation::Revocation,
+    role_token::{Answer, Role, RoleToken},
+    sweep::Due,
+};
+
+/// Another engine's rows, behind misses.
+pub(super) struct Missing<'t> {
+    pub(super) inner: &'t dyn Rows,
+    pub(super) loaded: &'t Loaded,
+}
+
+impl Missing<'_> {
+    fn after(&self, key: Key) -> Found<&dyn Rows> {
+        if self.loaded.contains(&key) { Ok(self.inner) } else { Err(Stop::Miss(vec![key])) }
+    }
+}
+
+impl Sealed for Missing<'_> {}
+
+impl Rows for Missing<'_> {
+    fn counters(&self) -> Found<Counters> {
+        self.after(Key::Counters)?.counters()
+    }
+
+    fn role_tokens(&self, role: Role) -> Found<Vec<RoleToken>> {
+        self.after(Key::RoleTokens(role))?.role_tokens(role)
+    }
+
+    fn role_token(&self, hash: &Hash) -> Found<Option<RoleToken>> {
+        self.after(Key::RoleToken(*hash))?.role_token(hash)
+    }
+
+    fn answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Answer>> {
+        self.after(Key::Answer(owner.clone(), request.clone()))?.answer(owner, request)
+    }
+
+    fn owner(&self, id: &OwnerId) -> Found<Option<Owner>> {
+        self.after(Key::Owner(id.clone()))?.owner(id)
+    }
+
+    fn any_active_owner(&self) -> Found<bool> {
+        self.after(Key::AnyActiveOwner)?.any_active_owner()
+    }
+
+    fn applied(&self, source: Source, owner: &OwnerId) -> Found<Option<Applied>> {
+        self.after(Key::Applied(source, owner.clone()))?.applied(source, owner)
+    }
+
+    fn owner_session(&self, id: &OwnerSessionId) -> Found<Option<OwnerSession>> {
+        self.after(Key::OwnerSession(id.clone()))?.owner_session(id)
+    }
+
+    fn living_sessions(&self, owner: &OwnerId, from: u64, now: Timestamp) -> Found<u64> {
+        self.after(Key::LivingSessions(owner.clone()))?.living_sessions(owner, from, now)
+    }
+
+    fn access(&self, hash: &Hash) -> Found<Option<Access>> {
+        self.after(Key::Access(*hash))?.access(hash)
+    }
+
+    fn refresh_token(&self, hash: &Hash) -> Found<Option<RefreshToken>> {
+        self.after(Key::RefreshToken(*hash))?.refresh_token(hash)
+    }
+
+    fn project(&self, id: &ProjectId) -> Found<Option<Project>> {
+        self.after(Key::Project(id.clone()))?.project(id)
+    }
+
+    fn project_named(&self, name: &ProjectName) -> Found<Option<Project>> {
+        self.after(Key::ProjectNamed(name.clone()))?.project_named(name)
+    }
+
+    fn project_of_request(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Project>> {
+        self.after(Key::ProjectOfRequest(owner.clone(), request.clone()))?.project_of_request(owner, request)
+    }
+
+    fn projects_made_by(&self, owner: &OwnerId) -> Found<u64> {
+        self.after(Key::ProjectsMadeBy(owner.clone()))?.projects_made_by(owner)
+    }
+
+    fn is_member(&self, project: &ProjectId, owner: &OwnerId) -> Found<bool> {
+        self.after(Key::Member(project.clone(), owner.clone()))?.is_member(project, owner)
+    }
+
+    fn projects(&self, member: Option<&OwnerId>, after: Option<&str>, limit: u32) -> Found<Vec<Project>> {
+        self.after(Key::Projects(member.cloned(), after.map(str::to_owned)))?.projects(member, after, limit)
+    }
+
+    fn revocations(&self, after: u64, limit: u32) -> Found<Vec<Revocation>> {
+        self.after(Key::Revocations(after))?.revocations(after, limit)
+    }
+
+    fn revocations_before(&self, at: Timestamp) -> Found<u64> {
+        // One key for all instants: time goes on between the runs.
+        self.after(Key::RevocationsBefore)?.revocations_before(at)
+    }
+
+    fn due(&self, now: Timestamp, limit: u32) -> Found<Vec<Due>> {
+        self.after(Key::Due)?.due(now, limit)
+    }
+}

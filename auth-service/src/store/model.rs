@@ -1,0 +1,332 @@
+//! Plain maps: the twin that the SQL is compared with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use interlock_kit::{
+    clock::Timestamp,
+    store::{Fault, model::ModelDomain},
+};
+use interlock_proto::credential::Hash;
+
+use super::{Auth, Change, Counters, Found, Planned, Rows, Sealed, Signal};
+use crate::{
+    accounts::Source,
+    ids::{OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    owner::{Applied, Owner},
+    owner_session::{Access, OwnerSession, RefreshState, RefreshToken},
+    project::Project,
+    revocation::Revocation,
+    role_token::{Answer, Role, RoleToken},
+    sweep::Due,
+};
+
+/// All rows, for tests to look at.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The numbers given out last.
+    pub counters: Counters,
+    /// By hash.
+    pub role_tokens: BTreeMap<Hash, RoleToken>,
+    /// By owner and request.
+    pub answers: BTreeMap<(OwnerId, RequestId), Answer>,
+    /// By id.
+    pub owners: BTreeMap<OwnerId, Owner>,
+    /// By source and owner.
+    pub applied: BTreeMap<(Source, OwnerId), Applied>,
+    /// By id.
+    pub sessions: BTreeMap<OwnerSessionId, OwnerSession>,
+    /// By hash.
+    pub access: BTreeMap<Hash, Access>,
+    /// By hash.
+    pub refresh: BTreeMap<Hash, RefreshToken>,
+    /// By id.
+    pub projects: BTreeMap<ProjectId, Project>,
+    /// Who is a member of what.
+    pub members: BTreeSet<(ProjectId, OwnerId)>,
+    /// By sequence.
+    pub revocations: BTreeMap<u64, Revocation>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        let system = Project {
+            id: ProjectId::system(),
+            name: ProjectName::made("system"),
+            created_by: OwnerId::made("system"),
+            request: None,
+            created_at: Timestamp::default(),
+        };
+        Self {
+            counters: Counters::default(),
+            role_tokens: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            access: BTreeMap::new(),
+            refresh: BTreeMap::new(),
+            projects: BTreeMap::from([(system.id.clone(), system)]),
+            members: BTreeSet::new(),
+            revocations: BTreeMap::new(),
+        }
+    }
+}
+
+impl ModelDomain for Auth {
+    type Model = Model;
+
+    fn model_rows(model: &mut Model, work: &mut dyn FnMut(&mut Self::Rows<'_>)) {
+        work(model);
+    }
+
+    fn model_apply(
+        model: &mut Model,
+        change: Change,
+        _now: Timestamp,
+        signals: &mut Vec<Signal>,
+    ) -> Result<(), Fault> {
+        if let Planned::Revoke(row) = &change.0 {
+            signals.push(Signal::Revoked(row.clone()));
+        }
+        if let Planned::InsertRoleToken(token) = &change.0 {
+            signals.push(Signal::RoleTokensChanged(token.role));
+        }
+        model.apply(change.0)
+    }
+}
+
+impl Sealed for Model {}
+
+impl Rows for Model {
+    fn counters(&self) -> Found<Counters> {
+        Ok(self.counters)
+    }
+
+    fn role_tokens(&self, role: Role) -> Found<Vec<RoleToken>> {
+        let mut found: Vec<_> = self.role_tokens.values().filter(|t| t.role == role).cloned().collect();
+        found.sort_by_key(|token| std::cmp::Reverse(token.generation));
+        Ok(found)
+    }
+
+    fn role_token(&self, hash: &Hash) -> Found<Option<RoleToken>> {
+        Ok(self.role_tokens.get(hash).cloned())
+    }
+
+    fn answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Answer>> {
+        Ok(self.answers.get(&(owner.clone(), request.clone())).cloned())
+    }
+
+    fn owner(&self, id: &OwnerId) -> Found<Option<Owner>> {
+        Ok(self.owners.get(id).cloned())
+    }
+
+    fn any_active_owner(&self) -> Found<bool> {
+        Ok(self.owners.values().any(|owner| owner.active))
+    }
+
+    fn applied(&self, source: Source, owner: &OwnerId) -> Found<Option<Applied>> {
+        Ok(self.applied.get(&(source, owner.clone())).cloned())
+    }
+
+    fn owner_session(&self, id: &OwnerSessionId) -> Found<Option<OwnerSession>> {
+        Ok(self.sessions.get(id).cloned())
+    }
+
+    fn living_sessions(&self, owner: &OwnerId, from: u64, now: Timestamp) -> Found<u64> {
+        let living = |s: &&OwnerSession| {
+            s.owner == *owner && s.issuance >= from && s.ended_at.is_none() && !s.expires_at.is_over(now)
+        };
+        Ok(self.sessions.values().filter(living).count() as u64)
+    }
+
+    fn access(&self, hash: &Hash) -> Found<Option<Access>> {
+        Ok(self.access.get(hash).cloned())
+    }
+
+    fn refresh_token(&self, hash: &Hash) -> Found<Option<RefreshToken>> {
+        Ok(self.refresh.get(hash).cloned())
+    }
+
+    fn project(&self, id: &ProjectId) -> Found<Option<Project>> {
+        Ok(self.projects.get(id).cloned())
+    }
+
+    fn project_named(&self, name: &ProjectName) -> Found<Option<Project>> {
+        Ok(self.projects.values().find(|project| project.name == *name).cloned())
+    }
+
+    fn project_of_request(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Project>> {
+        let made = |p: &&Project| p.created_by == *owner && p.request.as_ref() == Some(request);
+        Ok(self.projects.values().find(made).cloned())
+    }
+
+    fn projects_made_by(&self, owner: &OwnerId) -> Found<u64> {
+        Ok(self.projects.values().filter(|project| project.created_by == *owner).count() as u64)
+    }
+
+    fn is_member(&self, project: &ProjectId, owner: &OwnerId) -> Found<bool> {
+        Ok(self.members.contains(&(project.clone(), owner.clone())))
+    }
+
+    fn projects(&self, member: Option<&OwnerId>, after: Option<&str>, limit: u32) -> Found<Vec<Project>> {
+        let entered =
+            |p: &&Project| member.is_none_or(|owner| self.members.contains(&(p.id.clone(), owner.clone())));
+        let mut found: Vec<_> = self
+            .projects
+            .values()
+            .filter(entered)
+            .filter(|project| after.is_none_or(|after| project.name.as_str() > after))
+            .cloned()
+            .collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        found.truncate(limit as usize);
+        Ok(found)
+    }
+
+    fn revocations(&self, after: u64, limit: u32) -> Found<Vec<Revocation>> {
+        Ok(self.revocations.range(after + 1..).take(limit as usize).map(|(_, row)| row.clone()).collect())
+    }
+
+    fn revocations_before(&self, at: Timestamp) -> Found<u64> {
+        Ok(self.revocations.values().filter(|row| row.at < at).map(|row| row.sequence).max().unwrap_or(0))
+    }
+
+    fn due(&self, now: Timestamp, limit: u32) -> Found<Vec<Due>> {
+        let tokens = self.role_tokens.values().filter(|t| t.is_clearable(now)).map(|t| Due::RoleToken(t.hash));
+        let clearable = |s: &&OwnerSession| self.owners.get(&s.owner).is_some_and(|o| s.is_clearable(o, now));
+        let sessions = self.sessions.values().filter(clearable).map(|s| Due::OwnerSession(s.id.clone()));
+        let access = self.access.values().filter(|a| a.is_clearable(now)).map(|a| Due::Access(a.hash));
+        let is_over = |t: &&RefreshToken| matches!(&t.state, RefreshState::Used(a) if a.ends_at().is_over(now));
+        let successors = self.refresh.values().filter(is_over).map(|t| Due::Successor(t.hash));
+        let answers = self.answers.values().filter(|a| a.ends_at.is_over(now));
+        let answers = answers.map(|a| Due::Answer(a.owner.clone(), a.request.clone()));
+        Ok(tokens.chain(sessions).chain(access).chain(successors).chain(answers).take(limit as usize).collect())
+    }
+}
+
+fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V, replaces: bool, what: &str) -> Result<(), Fault> {
+    let was = usize::from(map.insert(key, value).is_some());
+    if was == usize::from(replaces) { Ok(()) } else { Err(Fault::Broken(format!("{what}: put over {was} rows"))) }
+}
+
+fn one<'m, K: Ord, V>(map: &'m mut BTreeMap<K, V>, key: &K, what: &str) -> Result<&'m mut V, Fault> {
+    map.get_mut(key).ok_or_else(|| Fault::Broken(format!("{what}: no row")))
+}
+
+fn only(condition: bool, what: &str) -> Result<(), Fault> {
+    Fault::unless_one(usize::from(condition), what)
+}
+
+impl Model {
+    fn apply(&mut self, change: Planned) -> Result<(), Fault> {
+        match change {
+            Planned::Counters { from, to } => {
+                only(self.counters == from, "counters")?;
+                self.counters = to;
+            }
+            Planned::InsertRoleToken(token) => {
+                let doubled = |t: &RoleToken| {
+                    t.role == token.role && (t.generation == token.generation || t.valid_until.is_none())
+                };
+                only(!self.role_tokens.values().any(doubled), "present role token")?;
+                put(&mut self.role_tokens, token.hash, token, false, "role token")?;
+            }
+            Planned::EndRoleToken(hash) => only(self.role_tokens.remove(&hash).is_some(), "role token")?,
+            Planned::LimitRoleToken { hash, valid_until } => {
+                let token = one(&mut self.role_tokens, &hash, "role token")?;
+                only(token.valid_until.replace(valid_until).is_none(), "limit of role token")?;
+            }
+            Planned::PutAnswer { replaces, answer } => {
+                let key = (answer.owner.clone(), answer.request.clone());
+                put(&mut self.answers, key, answer, replaces, "answer")?;
+            }
+            Planned::InsertOwner(owner) => put(&mut self.owners, owner.id.clone(), owner, false, "owner")?,
+            Planned::UpdateOwner { was, owner } => {
+                let stored = one(&mut self.owners, &owner.id, "owner")?;
+                only(stored.version == was, "version of owner")?;
+                *stored = owner;
+            }
+            Planned::Rehash { owner, version, hash } => {
+                let stored = one(&mut self.owners, &owner, "owner")?;
+                only(stored.version == version, "version of owner")?;
+                stored.password = hash;
+            }
+            Planned::PutApplied { replaces, applied } => {
+                put(&mut self.applied, (applied.source, applied.owner.clone()), applied, replaces, "applied")?;
+            }
+            Planned::InsertProject(project) => {
+                only(!self.projects.values().any(|p| p.name == project.name), "name of project")?;
+                put(&mut self.projects, project.id.clone(), project, false, "project")?;
+            }
+            Planned::InsertMember { project, owner, .. } => only(self.members.insert((project, owner)), "member")?,
+            Planned::Revoke(row) => put(&mut self.revocations, row.sequence, row, false, "revocation")?,
+            Planned::Clear(due) => self.clear(due)?,
+            Planned::InsertOwnerSession(_)
+            | Planned::EndOwnerSession { .. }
+            | Planned::CountRefresh { .. }
+            | Planned::InsertAccess(_)
+            | Planned::InsertRefresh(_)
+            | Planned::UseRefresh { .. }
+            | Planned::SpendRefresh(_) => self.apply_to_session(change)?,
+        }
+        Ok(())
+    }
+
+    fn apply_to_session(&mut self, change: Planned) -> Result<(), Fault> {
+        match change {
+            Planned::InsertOwnerSession(session) => {
+                put(&mut self.sessions, session.id.clone(), session, false, "owner session")
+            }
+            Planned::EndOwnerSession { id, at } => {
+                let session = one(&mut self.sessions, &id, "owner session")?;
+                only(session.ended_at.replace(at).is_none(), "end of owner session")
+            }
+            Planned::CountRefresh { id, was } => {
+                let session = one(&mut self.sessions, &id, "owner session")?;
+                only(session.refreshes == was, "refreshes of owner session")?;
+                session.refreshes += 1;
+                Ok(())
+            }
+            Planned::InsertAccess(access) => put(&mut self.access, access.hash, access, false, "access token"),
+            Planned::InsertRefresh(token) => {
+                let doubled = token.predecessor.is_some()
+                    && self.refresh.values().any(|other| other.predecessor == token.predecessor);
+                only(!doubled, "successor")?;
+                put(&mut self.refresh, token.hash, token, false, "refresh token")
+            }
+            Planned::UseRefresh { hash, answer } => {
+                let token = one(&mut self.refresh, &hash, "refresh token")?;
+                only(token.state == RefreshState::Fresh, "fresh refresh token")?;
+                token.state = RefreshState::Used(answer);
+                Ok(())
+            }
+            Planned::SpendRefresh(hash) => self.spend(&hash),
+            other => Err(Fault::Broken(format!("no write to a session: {other:?}"))),
+        }
+    }
+
+    fn spend(&mut self, hash: &Hash) -> Result<(), Fault> {
+        let token = one(&mut self.refresh, hash, "refresh token")?;
+        only(matches!(token.state, RefreshState::Used(_)), "used refresh token")?;
+        token.state = RefreshState::Spent;
+        Ok(())
+    }
+
+    fn clear(&mut self, due: Due) -> Result<(), Fault> {
+        match due {
+            Due::RoleToken(hash) => only(self.role_tokens.remove(&hash).is_some(), "role token"),
+            Due::OwnerSession(id) => {
+                self.access.retain(|_, access| access.session != id);
+                self.refresh.retain(|_, token| token.session != id);
+                only(self.sessions.remove(&id).is_some(), "owner session")
+            }
+            Due::Access(hash) => only(self.access.remove(&hash).is_some(), "access token"),
+            Due::Successor(hash) => self.spend(&hash),
+            Due::Answer(owner, request) => only(self.answers.remove(&(owner, request)).is_some(), "answer"),
+            Due::Revocations(through) => {
+                self.revocations.retain(|sequence, _| *sequence > through);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The rows in SQLite: writes. Each is conditional and counted.
+
+use interlock_kit::store::Fault;
+use rusqlite::{Connection, Params, params};
+
+use super::signed;
+use crate::{
+    owner::{Applied, Owner},
+    owner_session::{OwnerSession, RefreshState, RefreshToken},
+    revocation::{Revocation, Subject},
+    role_token::{Answer, RoleToken},
+    store::{Planned, Signal},
+    sweep::Due,
+};
+
+pub(super) fn apply(connection: &Connection, change: Planned, signals: &mut Vec<Signal>) -> Result<(), Fault> {
+    let to = To(connection);
+    match change {
+        Planned::Counters { from, to: after } => to.one(
+            "counters",
+            "UPDATE counter SET issuance = ?4, revocation = ?5, pruned = ?6
+             WHERE issuance = ?1 AND revocation = ?2 AND pruned = ?3",
+            [from.issuance, from.revocation, from.pruned, after.issuance, after.revocation, after.pruned].map(signed),
+        ),
+        Planned::InsertRoleToken(token) => {
+            insert_role_token(&to, &token)?;
+            signals.push(Signal::RoleTokensChanged(token.role));
+            Ok(())
+        }
+        Planned::EndRoleToken(hash) => to.one("role token", "DELETE FROM role_token WHERE hash = ?1", [hash]),
+        Planned::LimitRoleToken { hash, valid_until } => to.one(
+            "role token",
+            "UPDATE role_token SET valid_until = ?2 WHERE hash = ?1 AND valid_until IS NULL",
+            (hash, valid_until.as_micros()),
+        ),
+        Planned::PutAnswer { replaces, answer } => put_answer(&to, replaces, &answer),
+        Planned::InsertOwner(owner) => insert_owner(&to, &owner),
+        Planned::UpdateOwner { was, owner } => update_owner(&to, was, &owner),
+        Planned::Rehash { owner, version, hash } => to.one(
+            "owner",
+            "UPDATE owner SET password = ?3 WHERE id = ?1 AND version = ?2",
+            (owner.as_str(), signed(version), hash.expose()),
+        ),
+        Planned::PutApplied { replaces, applied } => put_applied(&to, replaces, &applied),
+        Planned::InsertOwnerSession(session) => insert_owner_session(&to, &session),
+        Planned::EndOwnerSession { id, at } => to.one(
+            "owner session",
+            "UPDATE owner_session SET ended_at = ?2 WHERE id = ?1 AND ended_at IS NULL",
+            (id.as_str(), at.as_micros()),
+        ),
+        Planned::CountRefresh { id, was } => to.one(
+            "owner session",
+            "UPDATE owner_session SET refreshes = refreshes + 1 WHERE id = ?1 AND refreshes = ?2",
+            (id.as_str(), was),
+        ),
+        Planned::InsertAccess(access) => to.one(
+            "access token",
+            "INSERT INTO access_token (hash, id, session, issuance, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            (access.hash, access.id.as_str(), access.session.as_str(), signed(access.issuance), access.expires_at.as_micros()),
+        ),
+        Planned::InsertRefresh(token) => insert_refresh(&to, &token),
+        Planned::UseRefresh { hash, answer } => to.one(
+            "refresh token",
+            "UPDATE refresh_token SET state = 'used', used_at = ?2, sealed = ?3, access_expires_at = ?4
+             WHERE hash = ?1 AND state = 'fresh'",
+            (hash, answer.at.as_micros(), answer.sealed, answer.access_expires_at.as_micros()),
+        ),
+        Planned::SpendRefresh(hash) => spend(&to, &hash),
+        Planned::InsertProject(project) => to.one(
+            "project",
+            "INSERT INTO project (id, name, created_by, request, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            (
+                project.id.as_str(),
+                project.name.as_str(),
+                project.created_by.as_str(),
+                project.request.as_ref().map(|r| r.as_str()),
+                project.created_at.as_micros(),
+            ),
+        ),
+        Planned::InsertMember { project, owner, at } => to.one(
+            "member",
+            "INSERT INTO member (owner, project, at) VALUES (?1, ?2, ?3)",
+            (owner.as_str(), project.as_str(), at.as_micros()),
+        ),
+        Planned::Revoke(row) => {
+            insert_revocation(&to, &row)?;
+            signals.push(Signal::Revoked(row));
+            Ok(())
+        }
+        Planned::Clear(due) => clear(&to, due),
+    }
+}
+
+/// Statements that meet exactly one row.
+struct To<'c>(&'c Connection);
+
+impl To<'_> {
+    fn one(&self, what: &str, sql: &str, params: impl Params) -> Result<(), Fault> {
+        Fault::unless_one(self.0.prepare_cached(sql)?.execute(params)?, what)
+    }
+}
+
+fn insert_role_token(to: &To<'_>, token: &RoleToken) -> Result<(), Fault> {
+    to.one(
+        "role token",
+        "INSERT INTO role_token (hash, id, role, generation, issuance, masked, created_at, valid_until)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        (
+            token.hash,
+            token.id.as_str(),
+            token.role.text(),
+            signed(token.generation),
+            signed(token.issuance),
+            &token.masked,
+            token.created_at.as_micros(),
+            token.valid_until.map(|end| end.as_micros()),
+        ),
+    )
+}
+
+fn put_answer(to: &To<'_>, replaces: bool, answer: &Answer) -> Result<(), Fault> {
+    let sql = if replaces {
+        "UPDATE rotation_answer SET credential = ?3, role = ?4, grace = ?5, sealed = ?6, generation = ?7,
+                revocation = ?8, ends_at = ?9 WHERE owner = ?1 AND request = ?2"
+    } else {
+        "INSERT INTO rotation_answer (owner, request, credential, role, grace, sealed, generation, revocation, ends_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+    };
+    let grace = i64::try_from(answer.grace.as_micros()).expect("bounded by the verb");
+    to.one("rotation answer", sql, params![
+        answer.owner.as_str(),
+        answer.request.as_str(),
+        answer.credential.as_str(),
+        answer.role.text(),
+        grace,
+        answer.sealed,
+        signed(answer.generation),
+        signed(answer.revocation),
+        answer.ends_at.as_micros(),
+    ])
+}
+
+fn insert_owner(to: &To<'_>, owner: &Owner) -> Result<(), Fault> {
+    to.one(
+        "owner",
+        "INSERT INTO owner (id, display_name, roles, active, password, version, sessions_from, changed_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        (
+            owner.id.as_str(),
+            &owner.display_name,
+            roles(&owner.roles),
+            owner.active,
+            owner.password.expose(),
+            signed(owner.version),
+            signed(owner.sessions_from),
+            owner.changed_at.as_micros(),
+        ),
+    )
+}
+
+fn update_owner(to: &To<'_>, was: u64, owner: &Owner) -> Result<(), Fault> {
+    to.one(
+        "owner",
+        "UPDATE owner SET display_name = ?3, roles = ?4, active = ?5, password = ?6, version = ?7,
+                sessions_from = ?8, changed_at = ?9 WHERE id = ?1 AND version = ?2",
+        params![
+            owner.id.as_str(),
+            signed(was),
+            owner.display_name,
+            roles(&owner.roles),
+            owner.active,
+            owner.password.expose(),
+            signed(owner.version),
+            signed(owner.sessions_from),
+            owner.changed_at.as_micros(),
+        ],
+    )
+}
+
+fn put_applied(to: &To<'_>, replaces: bool, applied: &Applied) -> Result<(), Fault> {
+    let sql = if replaces {
+        "UPDATE applied SET display_name = ?3, roles = ?4, active = ?5, password = ?6 WHERE source = ?1 AND owner = ?2"
+    } else {
+        "INSERT INTO applied (source, owner, display_name, roles, active, password) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+    };
+    let facts = &applied.facts;
+    to.one(
+        "applied account",
+        sql,
+        (
+            applied.source.text(),
+            applied.owner.as_str(),
+            &facts.display_name,
+            roles(&facts.roles),
+            facts.active,
+            applied.password.expose(),
+        ),
+    )
+}
+
+fn insert_owner_session(to: &To<'_>, session: &OwnerSession) -> Result<(), Fault> {
+    to.one(
+        "owner session",
+        "INSERT INTO owner_session (id, owner, issuance, created_at, expires_at, ended_at, refreshes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        (
+            session.id.as_str(),
+            session.owner.as_str(),
+            signed(session.issuance),
+            session.created_at.as_micros(),
+            session.expires_at.as_micros(),
+            session.ended_at.map(|end| end.as_micros()),
+            session.refreshes,
+        ),
+    )
+}
+
+fn insert_refresh(to: &To<'_>, token: &RefreshToken) -> Result<(), Fault> {
+    if token.state != RefreshState::Fresh {
+        return Err(Fault::Broken("a refresh token begins fresh".to_owned()));
+    }
+    to.one(
+        "refresh token",
+        "INSERT INTO refresh_token (hash, id, session, issuance, predecessor, state)
+         VALUES (?1, ?2, ?3, ?4, ?5, 'fresh')",
+        (token.hash, token.id.as_str(), token.session.as_str(), signed(token.issuance), token.predecessor),
+    )
+}
+
+fn spend(to: &To<'_>, hash: &[u8; 32]) -> Result<(), Fault> {
+    to.one(
+        "refresh token",
+        "UPDATE refresh_token SET state = 'spent', sealed = NULL, access_expires_at = NULL
+         WHERE hash = ?1 AND state = 'used'",
+        [hash],
+    )
+}
+
+fn insert_revocation(to: &To<'_>, row: &Revocation) -> Result<(), Fault> {
+    let (kind, subject, project) = match &row.subject {
+        Subject::Credential(id) => ("credential", id.as_str(), ""),
+        Subject::OwnerSession(id) => ("owner_session", id.as_str(), ""),
+        Subject::Owner(id) => ("owner", id.as_str(), ""),
+        Subject::Role(role) => ("role", role.text(), ""),
+        Subject::Membership(owner, project) => ("membership", owner.as_str(), project.as_str()),
+    };
+    to.one(
+        "revocation",
+        "INSERT INTO revocation (sequence, issued_before, kind, subject, project, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        (signed(row.sequence), signed(row.issued_before), kind, subject, project, row.at.as_micros()),
+    )
+}
+
+fn clear(to: &To<'_>, due: Due) -> Result<(), Fault> {
+    match due {
+        Due::RoleToken(hash) => to.one("role token", "DELETE FROM role_token WHERE hash = ?1", [hash]),
+        // Its tokens go with it, by their reference.
+        Due::OwnerSession(id) => {
+            to.one("owner session", "DELETE FROM owner_session WHERE id = ?1", [id.as_str()])
+        }
+        Due::Access(hash) => to.one("access token", "DELETE FROM access_token WHERE hash = ?1", [hash]),
+        Due::Successor(hash) => spend(to, &hash),
+        Due::Answer(owner, request) => to.one(
+            "rotation answer",
+            "DELETE FROM rotation_answer WHERE owner = ?1 AND request = ?2",
+            [owner.as_str(), request.as_str()],
+        ),
+        Due::Revocations(through) => {
+            to.0.prepare_cached("DELETE FROM revocation WHERE sequence <= ?1")?.execute([signed(through)])?;
+            Ok(())
+        }
+    }
+}
+
+fn roles(roles: &[String]) -> String {
+    serde_json::to_string(roles).expect("texts are JSON")
+}

@@ -1,0 +1,45 @@
+//! The rounds that clear away what has ended, and record refusals that were only counted.
+
+use std::{sync::Arc, time::Duration};
+
+use interlock_kit::error::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admit::Gate,
+    parts::host_call,
+    store::Shell,
+    sweep::{Clear, FindDue},
+};
+
+/// Between two rounds. A round is bounded.
+const PAUSE: Duration = Duration::from_secs(10);
+const ACTION: &str = "sweep.clear";
+
+/// Goes round until `shutdown`, then records what is still only counted.
+pub async fn run(shell: Shell, gate: Arc<Gate>, shutdown: CancellationToken) {
+    let rounds = async {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            if let Err(error) = gate.record_counted(false).await {
+                tracing::error!(%error, "counted refusals could not be recorded");
+            }
+            if let Err(error) = round(&shell).await {
+                tracing::error!(%error, "a sweep failed; the next one tries again");
+            }
+        }
+    };
+    shutdown.run_until_cancelled(rounds).await;
+    if let Err(error) = gate.record_counted(true).await {
+        tracing::error!(%error, "counted refusals could not be recorded");
+    }
+}
+
+/// One round: a bounded list, then one verb for each thing.
+async fn round(shell: &Shell) -> Result<(), Error> {
+    let due = shell.ask(&host_call(ACTION), FindDue).await?;
+    for due in due {
+        shell.run(&host_call(ACTION), Clear { due }).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! The services on the wire: decode, one verb, encode.
+//!
+//! | file | what |
+//! |---|---|
+//! | `session`, `job`, `agent`, `worker` | one a noun |
+//! | `wire` | domain to wire and back |
+//! | `busy` | the evidence of `SESSION_BUSY` |
+//!
+//! [`Front`] is what they all stand on. Streams and parked calls are in files of their own beside this folder.
+
+use std::{future::Future, sync::Arc};
+
+use interlock_client::verifier::Verifier;
+use interlock_kit::{
+    authn::{self, Call},
+    clock::Clock,
+    error::{Error, Reason},
+    serve::Services,
+};
+use interlock_proto::{
+    gateway::v1::{
+        agent_service_server::AgentServiceServer, job_service_server::JobServiceServer,
+        session_service_server::SessionServiceServer, worker_service_server::WorkerServiceServer,
+    },
+    metadata,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{
+    Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+};
+
+use crate::{
+    admit::{Admitted, Gate, auth_unavailable},
+    caller::{Caller, Principal},
+    hub::Hub,
+    ids::{OwnerId, ProjectId},
+    store::{Query, Resolver, Shell, Told, Verb},
+    streams::Streams,
+};
+
+mod agent;
+mod busy;
+mod job;
+mod session;
+pub(crate) mod wire;
+mod worker;
+
+/// What every service of the gateway stands on.
+pub(crate) struct Front {
+    pub(crate) shell: Shell,
+    pub(crate) hub: Hub,
+    pub(crate) verifier: Verifier,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) clock: Clock,
+    /// What answers to calls without a project say: from when on they are refused.
+    pub(crate) sunset: Option<MetadataValue<Ascii>>,
+    /// Cancelled when the gateway begins to shut down.
+    pub(crate) draining: CancellationToken,
+    /// Cancelled when streams have had their time to end by themselves.
+    pub(crate) ending: CancellationToken,
+    /// The tasks behind streams.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// All services of the gateway.
+pub(crate) fn services(front: &Arc<Front>, message_bytes: usize) -> Services {
+    let front = || Arc::clone(front);
+    Services::new()
+        .with(SessionServiceServer::new(session::Rpc(front())).max_decoding_message_size(message_bytes))
+        .with(JobServiceServer::new(job::Rpc(front())).max_decoding_message_size(message_bytes))
+        .with(AgentServiceServer::new(agent::Rpc(front())).max_decoding_message_size(message_bytes))
+        .with(WorkerServiceServer::new(worker::Rpc(front())).max_decoding_message_size(message_bytes))
+}
+
+/// The parts of a request that came through gate 1.
+pub(crate) fn parts<T>(request: Request<T>) -> (Arc<Call>, Admitted, T) {
+    let (call, admitted) = authn::caller::<Admitted, T>(&request);
+    (call, admitted, request.into_inner())
+}
+
+impl<T> Told<T> {
+    /// The same, told of something else.
+    pub(crate) fn map<U>(self, convert: impl FnOnce(T) -> U) -> Told<U> {
+        Told { out: convert(self.out), unscoped: self.unscoped }
+    }
+}
+
+impl Resolver for Front {
+    async fn may_enter(&self, owner: &OwnerId, project: &ProjectId) -> Result<bool, Error> {
+        self.verifier.may_enter(owner.as_str(), project.as_str()).await.map_err(|_| auth_unavailable())
+    }
+}
+
+impl Front {
+    /// Runs a verb for a caller.
+    pub(crate) async fn run<V: Verb>(&self, call: &Call, caller: &Caller, verb: V) -> Result<Told<V::Out>, Error> {
+        let ran = self.shell.run(caller, verb, self).await;
+        self.note_refusal(call, caller, ran.as_ref().err()).await;
+        ran
+    }
+
+    /// Asks a query for a caller.
+    pub(crate) async fn ask<Q: Query>(
+        &self,
+        call: &Call,
+        caller: &Caller,
+        query: Q,
+    ) -> Result<Told<Q::Out>, Error> {
+        let asked = self.shell.ask(caller, query, self).await;
+        self.note_refusal(call, caller, asked.as_ref().err()).await;
+        asked
+    }
+
+    /// The answer to a call, or its refusal.
+    pub(crate) async fn answer<T>(
+        &self,
+        call: &Call,
+        work: impl Future<Output = Result<Told<T>, Error>>,
+    ) -> Result<Response<T>, Status> {
+        let told = work.await.map_err(|error| refuse(&error, &call.request_id))?;
+        let mut response = Response::new(told.out);
+        if told.unscoped {
+            self.deprecate(&mut response);
+        }
+        Ok(response)
+    }
+
+    /// Says that calls without a project end, and when. RFC 9745, RFC 8594.
+    pub(crate) fn deprecate<T>(&self, response: &mut Response<T>) {
+        let metadata = response.metadata_mut();
+        metadata.insert(metadata::DEPRECATION, MetadataValue::from_static("true"));
+        if let Some(sunset) = &self.sunset {
+            metadata.insert(metadata::SUNSET, sunset.clone());
+        }
+    }
+
+    /// Refusals of known callers have their audit row by now; a cookie that nobody knows is counted.
+    async fn note_refusal(&self, call: &Call, caller: &Caller, error: Option<&Error>) {
+        if let Some(error) = error
+            && error.reason() == Reason::ProviderAuthFailed
+            && caller.principal == Principal::Client
+        {
+            self.gate.record_unknown_cookie(call, error).await;
+        }
+    }
+}
+
+/// A refusal as it leaves; faults of ours are logged with what lies behind them.
+pub(crate) fn refuse(error: &Error, request_id: &str) -> Status {
+    if matches!(error.reason(), Reason::Internal | Reason::StorageError | Reason::StoreUnavailable) {
+        let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        tracing::error!(request_id, reason = %error.reason(), source, "a call failed");
+    }
+    error.to_status(request_id)
+}
+
+/// The refusal of whatever would go on while the gateway shuts down.
+pub(crate) fn draining() -> Error {
+    Error::new(Reason::Draining, "this gateway shuts down; go to another one, or try again")
+        .retry_after(std::time::Duration::from_secs(1))
+}

@@ -1,0 +1,239 @@
+//! StreamEvents: a session's log from a place in it, and on as it grows.
+//!
+//! A stream reads the store in parts, each with a decision of its own, so that an eviction or a lost right ends
+//! it at the next part; the hub only wakes it. A slow reader reads larger parts later and costs nobody anything.
+//! The ground that it stands on (see [`crate::standing`]) is asked again for each message as it leaves.
+
+use std::{sync::Arc, time::Duration};
+
+use interlock_kit::{
+    authn::Call,
+    error::{Error, Reason},
+};
+use interlock_proto::gateway::v1::{
+    CaughtUp, Gap, StreamEventsResponse, StreamOpened, stream_events_response::Message,
+};
+
+use crate::{
+    admit::Admitted,
+    caller::{Caller, Principal},
+    event::{Entry, Event, From, Part, ReadEvents},
+    grpc::{Front, draining, refuse, wire},
+    hub::{Bell, Topic},
+    ids::{ProjectId, SessionId},
+    outlet::{self, Answers, Gone, Outlet, WhenLapsed},
+    session::GetSession,
+    standing::Standing,
+    store::Told,
+    streams::Opened,
+};
+
+/// Messages between the reader of the store and the connection.
+const ROOM: usize = 32;
+/// A wake-up that was lost is made good after this.
+const SLOW_POLL: Duration = Duration::from_secs(15);
+/// The pause after an answer that says to try again.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long after the store the hub may hear that a session is gone.
+const GONE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Opens a stream: refused here, with a status, or not at all.
+///
+/// # Errors
+/// What reading the log is refused with; `LIMIT_REACHED`; `DRAINING`.
+pub(crate) async fn open(
+    front: &Arc<Front>,
+    call: &Arc<Call>,
+    admitted: &Admitted,
+    session: SessionId,
+    from: From,
+) -> Result<Told<Answers<StreamEventsResponse>>, Error> {
+    if front.draining.is_cancelled() {
+        return Err(draining());
+    }
+    let caller = admitted.for_session(&session);
+    let place = front.streams.place(&payer(&caller, &session))?;
+    let bell = front.hub.bell([Topic::Session(session.clone())]);
+    let standing = Arc::new(Standing::on(&front.verifier, admitted.verdict.as_ref()));
+    let limit = front.shell.limits().event_batch_max;
+    let first = front.ask(call, &caller, ReadEvents { session: session.clone(), from, limit }).await?;
+    if let Ok(told) = front.ask(call, &caller, GetSession { session: session.clone() }).await {
+        standing.enter(told.out.session.binding.as_ref().map(|binding| binding.project.as_str()));
+    }
+    let opened = front.streams.open(place, admitted.principal(), &standing);
+    let (outlet, answers) = outlet::open(ROOM, Arc::clone(&standing), WhenLapsed::Hold, &call.request_id);
+    let (front, call) = (Arc::clone(front), Arc::clone(call));
+    let tasks = front.tasks.clone();
+    let reader = Reader { front, call, caller, session, bell, standing, outlet, opened, project: None };
+    let part = first.out;
+    tasks.spawn(async move {
+        // The outlet has said why; there is nobody else to tell.
+        let _ = reader.run(part).await;
+    });
+    Ok(Told { out: answers, unscoped: first.unscoped })
+}
+
+/// Whose places a parked call takes.
+pub(crate) fn payer(caller: &Caller, session: &SessionId) -> String {
+    caller.owner().map_or_else(|| session.to_string(), |owner| owner.to_string())
+}
+
+/// The task behind one stream.
+struct Reader {
+    front: Arc<Front>,
+    call: Arc<Call>,
+    caller: Arc<Caller>,
+    session: SessionId,
+    bell: Bell,
+    standing: Arc<Standing>,
+    outlet: Outlet<StreamEventsResponse>,
+    opened: Opened,
+    /// Of the newest event that was delivered.
+    project: Option<ProjectId>,
+}
+
+/// What ended a pause.
+enum Woken {
+    Read,
+    Over,
+}
+
+impl Reader {
+    async fn run(mut self, mut part: Part) -> Result<(), Gone> {
+        let expires_at = self.standing.expires_at().map(wire::instant);
+        let stream_id = self.opened.id().to_owned();
+        self.send(Message::Opened(StreamOpened { stream_id, expires_at })).await?;
+        let mut said = false;
+        loop {
+            self.deliver(&part).await?;
+            if part.caught_up() {
+                if !std::mem::replace(&mut said, true) {
+                    self.send(Message::CaughtUp(CaughtUp { sequence: part.last })).await?;
+                }
+                if matches!(self.pause().await, Woken::Over) {
+                    return Ok(());
+                }
+                if self.bell.gone().is_some() {
+                    return self.deliver_last(part.next).await;
+                }
+            }
+            part = match self.read(part.next).await {
+                Some(part) => part,
+                None if self.bell.gone().is_some() => return self.deliver_last(part.next).await,
+                None => return Ok(()),
+            };
+        }
+    }
+
+    /// Waits for something new.
+    async fn pause(&self) -> Woken {
+        tokio::select! {
+            biased;
+            () = self.outlet.gone() => Woken::Over,
+            _ = self.standing.ended() => Woken::Over,
+            () = self.front.draining.cancelled() => {
+                self.outlet.close(draining());
+                Woken::Over
+            }
+            () = self.bell.rung() => Woken::Read,
+            () = tokio::time::sleep(SLOW_POLL) => Woken::Read,
+        }
+    }
+
+    /// The next part, as soon as the ground holds; `None`: the stream is over, and the outlet says why.
+    async fn read(&self, after: u64) -> Option<Part> {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.outlet.gone() => return None,
+                () = self.front.draining.cancelled() => {
+                    self.outlet.close(draining());
+                    return None;
+                }
+                open = self.standing.open() => open.ok()?,
+            }
+            if let Err(error) = self.call.recheck_service(self.front.clock.now()) {
+                self.outlet.close(error);
+                return None;
+            }
+            let limit = self.front.shell.limits().event_batch_max;
+            let query = ReadEvents { session: self.session.clone(), from: From::After(after), limit };
+            match self.front.ask(&self.call, &self.caller, query).await {
+                Ok(told) => return Some(told.out),
+                Err(error) if passes(error.reason()) => tokio::time::sleep(PAUSE).await,
+                Err(error) => {
+                    self.refused(error).await;
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Says why reading on was refused: a session that is gone is to its store as if it had never been.
+    async fn refused(&self, error: Error) {
+        let heard = async {
+            while self.bell.gone().is_none() {
+                self.bell.rung().await;
+            }
+        };
+        let unknown = error.reason() == Reason::OwnerMismatch || error.reason() == Reason::ProviderAuthFailed;
+        if unknown && tokio::time::timeout(GONE_WITHIN, heard).await.is_ok() {
+            return;
+        }
+        let evicted = error.reason() == Reason::ProviderAuthFailed && self.caller.principal == Principal::Client;
+        self.outlet.close(if evicted {
+            Error::new(Reason::Evicted, "this client is no longer of the session")
+        } else {
+            // Logged where it is a fault of ours.
+            drop(refuse(&error, &self.call.request_id));
+            error
+        });
+    }
+
+    async fn deliver(&mut self, part: &Part) -> Result<(), Gone> {
+        for entry in &part.entries {
+            match entry {
+                Entry::Event(event) => self.event(event).await?,
+                Entry::Gap { from, to } => self.send(Message::Gap(Gap { from: *from, to: *to })).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What the hub still knows of a session that is gone, then the end. An event of a project that this
+    /// reader was not seen to enter is told as a gap.
+    async fn deliver_last(&mut self, mut next: u64) -> Result<(), Gone> {
+        let last = self.bell.gone().unwrap_or_default().to_vec();
+        for event in last.iter().filter(|event| event.sequence > next) {
+            let visible = event.project.is_none() || event.project == self.project;
+            if event.sequence > next + 1 {
+                self.send(Message::Gap(Gap { from: next + 1, to: event.sequence - 1 })).await?;
+            }
+            if visible {
+                self.event(event).await?;
+            } else {
+                self.send(Message::Gap(Gap { from: event.sequence, to: event.sequence })).await?;
+            }
+            next = event.sequence;
+        }
+        self.outlet.close(Error::new(Reason::SessionEnded, "the session has ended"));
+        Ok(())
+    }
+
+    async fn event(&mut self, event: &Event) -> Result<(), Gone> {
+        if event.project.is_some() && event.project != self.project {
+            self.project.clone_from(&event.project);
+            self.standing.enter(self.project.as_ref().map(ProjectId::as_str));
+        }
+        self.send(Message::Event(wire::event(event))).await
+    }
+
+    async fn send(&self, message: Message) -> Result<(), Gone> {
+        self.outlet.send(StreamEventsResponse { message: Some(message) }).await
+    }
+}
+
+/// Whether a stream outlives an answer like this.
+fn passes(reason: Reason) -> bool {
+    matches!(reason, Reason::AuthUnavailable | Reason::StoreUnavailable | Reason::LimitReached)
+}

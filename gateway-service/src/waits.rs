@@ -1,0 +1,62 @@
+//! WaitJob: parked until a job has ended, its time is up, or the ground that the call stands on is gone.
+
+use std::{sync::Arc, time::Duration};
+
+use interlock_kit::{authn::Call, error::Error};
+use tokio::time::Instant;
+
+use crate::{
+    admit::{Admitted, auth_unavailable},
+    grpc::{Front, draining},
+    hub::Topic,
+    ids::JobId,
+    job::{GetJob, JobState, JobWhole, Phase},
+    outlet::ground_gone,
+    standing::Standing,
+    store::Told,
+    stream::payer,
+};
+
+/// How long after its time a call may find that nothing may be delivered.
+const PAUSED_MAX: Duration = Duration::from_secs(1);
+
+/// The job when it has ended, or as it is after `wait`.
+///
+/// # Errors
+/// What reading the job is refused with; `LIMIT_REACHED`; `REVOKED`, `TOKEN_EXPIRED`, `DRAINING` or
+/// `AUTH_UNAVAILABLE` where the call cannot be answered any more.
+pub(crate) async fn until_ended(
+    front: &Arc<Front>,
+    call: &Call,
+    admitted: &Admitted,
+    job: JobId,
+    wait: Duration,
+) -> Result<Told<JobWhole>, Error> {
+    let deadline = Instant::now() + wait;
+    let bell = front.hub.bell([Topic::Job(job.clone())]);
+    let standing = Standing::on(&front.verifier, admitted.verdict.as_ref());
+    let mut place = None;
+    loop {
+        let told = front.ask(call, &admitted.caller, JobState { job: job.clone() }).await?;
+        if matches!(told.out.phase, Phase::Ended(_)) || Instant::now() >= deadline {
+            break;
+        }
+        if place.is_none() {
+            place = Some(front.streams.place(&payer(&admitted.caller, &told.out.session))?);
+            standing.enter(Some(told.out.binding.project.as_str()));
+        }
+        tokio::select! {
+            biased;
+            reason = standing.ended() => return Err(ground_gone(reason)),
+            () = front.draining.cancelled() => return Err(draining()),
+            () = bell.rung() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+        call.recheck_service(front.clock.now())?;
+    }
+    match tokio::time::timeout_at(deadline + PAUSED_MAX, standing.open()).await {
+        Ok(open) => open.map_err(ground_gone)?,
+        Err(_) => return Err(auth_unavailable()),
+    }
+    front.ask(call, &admitted.caller, GetJob { job }).await
+}

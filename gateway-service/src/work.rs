@@ -1,0 +1,377 @@
+//! WorkerService.Work: one worker's stream.
+//!
+//! hello → welcome → assignments up to the worker's capacity; heartbeats, progress and finishes are answered once
+//! they are durable, one after another in their order. A goodbye gives all held jobs back; any other end of the
+//! stream gives nothing back: leases end by themselves, and a worker that reconnects within a lease's life keeps
+//! its jobs.
+//!
+//! While auth's lease is lapsed, what concerns attempts that were admitted before goes on, since an outage of auth
+//! must not run jobs twice; new jobs are not claimed (DESIGN 14.11).
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use interlock_kit::{
+    authn::Call,
+    error::{Error, Reason},
+};
+use interlock_proto::gateway::v1::{
+    WorkRequest, WorkResponse,
+    work_request::{self, Message as Asked},
+    work_response::{self, Message as Told},
+};
+use tokio::time::{Instant, timeout};
+use tonic::Streaming;
+
+use crate::{
+    admit::Admitted,
+    caller::Caller,
+    grpc::{Front, draining, refuse, wire},
+    hub::{Bell, Note, Topic},
+    ids::{AgentId, JobId, WorkerName},
+    lease::{Finish, Held, Kept, Progress, Release, Renew, Resume},
+    outlet::{self, Answers, Gone, Outlet, WhenLapsed},
+    standing::Standing,
+    streams::Opened,
+    worker::{Claim, Serve},
+};
+
+/// Messages between this task and the connection.
+const ROOM: usize = 64;
+/// The first message must come within this.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// A wake-up that was lost is made good after this.
+const SLOW_POLL: Duration = Duration::from_secs(5);
+
+/// Opens a worker's stream; what its hello is refused with ends it.
+///
+/// # Errors
+/// `LIMIT_REACHED`; `DRAINING`.
+pub(crate) fn open(
+    front: &Arc<Front>,
+    call: &Arc<Call>,
+    admitted: &Admitted,
+    requests: Streaming<WorkRequest>,
+) -> Result<Answers<WorkResponse>, Error> {
+    if front.draining.is_cancelled() {
+        return Err(draining());
+    }
+    let standing = Arc::new(Standing::on(&front.verifier, admitted.verdict.as_ref()));
+    let project = admitted.verdict.as_ref().and_then(|verdict| verdict.project_id.as_deref());
+    standing.enter(project);
+    let owner = admitted.caller.owner().map(|owner| owner.to_string()).unwrap_or_default();
+    let place = front.streams.place(&owner)?;
+    let opened = front.streams.open(place, admitted.principal(), &standing);
+    let (outlet, answers) = outlet::open(ROOM, Arc::clone(&standing), WhenLapsed::Deliver, &call.request_id);
+    let desk = Desk {
+        front: Arc::clone(front),
+        call: Arc::clone(call),
+        caller: Arc::clone(&admitted.caller),
+        bell: front.hub.bell([]),
+        standing,
+        outlet,
+        opened,
+        held: BTreeMap::new(),
+    };
+    front.tasks.spawn(desk.serve(requests));
+    Ok(answers)
+}
+
+/// What one worker's stream stands on.
+struct Desk {
+    front: Arc<Front>,
+    call: Arc<Call>,
+    caller: Arc<Caller>,
+    bell: Bell,
+    standing: Arc<Standing>,
+    outlet: Outlet<WorkResponse>,
+    opened: Opened,
+    held: BTreeMap<JobId, Attempt>,
+}
+
+/// A job in this worker's hands, as far as this stream knows.
+struct Attempt {
+    fencing: u64,
+    cancel_told: bool,
+}
+
+/// Who the worker is, from its hello.
+struct Hello {
+    worker: WorkerName,
+    agents: Vec<AgentId>,
+    capacity: u32,
+}
+
+/// Why a stream ends.
+enum End {
+    /// The worker has gone, or has said goodbye.
+    Quiet,
+    /// It is told why.
+    Refused(Error),
+}
+
+impl From<Gone> for End {
+    fn from(Gone: Gone) -> Self {
+        Self::Quiet
+    }
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+type Step = Result<(), End>;
+
+impl Desk {
+    async fn serve(mut self, mut requests: Streaming<WorkRequest>) {
+        let ended = match self.welcome(&mut requests).await {
+            Ok(hello) => self.work(&hello, &mut requests).await,
+            Err(end) => Err(end),
+        };
+        if let Err(End::Refused(error)) = ended {
+            // Logged where it is a fault of ours; the worker gets it with the end of its stream.
+            drop(refuse(&error, &self.call.request_id));
+            self.outlet.close(error);
+        }
+    }
+
+    async fn welcome(&mut self, requests: &mut Streaming<WorkRequest>) -> Result<Hello, End> {
+        let first = tokio::select! {
+            biased;
+            () = self.outlet.gone() => return Err(End::Quiet),
+            _ = self.standing.ended() => return Err(End::Quiet),
+            first = timeout(HELLO_WITHIN, requests.message()) => first,
+        };
+        let Ok(Ok(Some(WorkRequest { message: Some(Asked::Hello(asked)) }))) = first else {
+            return Err(Error::missing_field("hello").into());
+        };
+        let (hello, held) = self.read_hello(asked)?;
+        let agents = hello.agents.clone();
+        self.front.run(&self.call, &self.caller, Serve { agents }).await?;
+        let resumed = self.front.run(&self.call, &self.caller, Resume { held }).await?.out;
+        hello.agents.iter().for_each(|agent| self.bell.add(Topic::Agent(agent.clone())));
+        for renewed in &resumed.kept {
+            self.hold(&renewed.held);
+        }
+        let welcome = work_response::Welcome {
+            stream_id: self.opened.id().to_owned(),
+            lease: Some(wire::duration(self.front.shell.limits().lease_ttl)),
+            expires_at: self.standing.expires_at().map(wire::instant),
+            kept: resumed.kept.iter().map(|renewed| wire::held(&renewed.held)).collect(),
+        };
+        self.send(Told::Welcome(welcome)).await?;
+        self.tell_cancels(&resumed).await?;
+        Ok(hello)
+    }
+
+    fn read_hello(&self, asked: work_request::Hello) -> Result<(Hello, Vec<Held>), Error> {
+        let limits = self.front.shell.limits();
+        if asked.agent_ids.is_empty() || asked.agent_ids.len() > limits.served_agents_max {
+            let accepted = format!("1 to {} agents", limits.served_agents_max);
+            return Err(Error::invalid_field("agent_ids", accepted));
+        }
+        if asked.capacity == 0 || asked.capacity > limits.capacity_max {
+            return Err(Error::invalid_field("capacity", format!("1 to {}", limits.capacity_max)));
+        }
+        let held = wire::all_held(asked.held, limits.capacity_max)?;
+        let mut agents: Vec<AgentId> = asked.agent_ids.into_iter().map(AgentId::parse).collect::<Result<_, _>>()?;
+        agents.sort();
+        agents.dedup();
+        let worker = WorkerName::parse(asked.worker)?;
+        Ok((Hello { worker, agents, capacity: asked.capacity }, held))
+    }
+
+    async fn work(&mut self, hello: &Hello, requests: &mut Streaming<WorkRequest>) -> Step {
+        let mut told_draining = false;
+        let mut look = true;
+        loop {
+            if look && !told_draining {
+                self.claim(hello).await?;
+            }
+            let next_look = Instant::now() + SLOW_POLL;
+            look = tokio::select! {
+                biased;
+                () = self.outlet.gone() => return Err(End::Quiet),
+                _ = self.standing.ended() => return Err(End::Quiet),
+                () = self.front.ending.cancelled() => return Err(draining().into()),
+                () = self.front.draining.cancelled(), if !told_draining => {
+                    told_draining = true;
+                    self.send(Told::Draining(work_response::Draining {})).await?;
+                    false
+                }
+                message = requests.message() => match message {
+                    Ok(Some(WorkRequest { message: Some(asked) })) => self.take(asked).await?,
+                    Ok(Some(WorkRequest { message: None })) => return Err(Error::missing_field("message").into()),
+                    // Nothing is released: leases end by themselves.
+                    Ok(None) | Err(_) => return Err(End::Quiet),
+                },
+                () = self.bell.rung() => false,
+                () = self.lease_back() => true,
+                () = tokio::time::sleep_until(next_look) => true,
+            };
+            look |= self.heed().await?;
+            if told_draining && self.held.is_empty() {
+                return Err(draining().into());
+            }
+        }
+    }
+
+    /// Waits for auth's lease to come back where it is lapsed now: jobs may be claimed again then.
+    async fn lease_back(&self) {
+        if self.standing.delivers() {
+            return std::future::pending().await;
+        }
+        if self.standing.open().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// One message of the worker's; whether to look for jobs after it.
+    async fn take(&mut self, asked: Asked) -> Result<bool, End> {
+        match asked {
+            Asked::Hello(_) => Err(Error::invalid_field("hello", "first, and once").into()),
+            Asked::Heartbeat(beat) => self.renew(beat).await.map(|()| false),
+            Asked::Progress(progress) => self.progress(progress).await.map(|()| false),
+            Asked::Finish(finish) => self.finish(finish).await.map(|()| true),
+            Asked::Goodbye(_) => {
+                let held = self.held.iter().map(|(job, attempt)| Held { job: job.clone(), fencing: attempt.fencing });
+                let release = Release { held: held.collect() };
+                self.front.run(&self.call, &self.caller, release).await?;
+                Err(End::Quiet)
+            }
+        }
+    }
+
+    /// Exactly one `Renewed` for each heartbeat, in order.
+    async fn renew(&mut self, beat: work_request::Heartbeat) -> Step {
+        let held = wire::all_held(beat.held, self.front.shell.limits().capacity_max)?;
+        let kept = self.front.run(&self.call, &self.caller, Renew { held }).await?.out;
+        let now = self.front.clock.now();
+        let shortest = kept.kept.iter().map(|renewed| renewed.until.since(now)).min();
+        let renewed = work_response::Renewed {
+            held: kept.kept.iter().map(|renewed| wire::held(&renewed.held)).collect(),
+            lease: Some(wire::duration(shortest.unwrap_or(self.front.shell.limits().lease_ttl))),
+        };
+        self.send(Told::Renewed(renewed)).await?;
+        for held in &kept.lost {
+            self.lost(held).await?;
+        }
+        self.tell_cancels(&kept).await
+    }
+
+    async fn progress(&mut self, progress: work_request::Progress) -> Step {
+        let held = wire::held_from(progress.held)?;
+        let line = Progress { held: held.clone(), number: progress.number, data: progress.data.into() };
+        match self.front.run(&self.call, &self.caller, line).await {
+            Ok(stored) => {
+                let stored = work_response::ProgressStored { held: Some(wire::held(&held)), number: stored.out };
+                Ok(self.send(Told::ProgressStored(stored)).await?)
+            }
+            Err(error) if error.reason() == Reason::LeaseLost => self.lost(&held).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn finish(&mut self, asked: work_request::Finish) -> Step {
+        let outcome = wire::outcome_from(asked.state())?;
+        let held = wire::held_from(asked.held)?;
+        let finish = Finish { held: held.clone(), outcome, result: asked.result.into(), cause: asked.cause };
+        match self.front.run(&self.call, &self.caller, finish).await {
+            Ok(job) => {
+                self.let_go(&held);
+                let state = wire::job_state(&job.out.phase).into();
+                let finished = work_response::Finished { held: Some(wire::held(&held)), state };
+                Ok(self.send(Told::Finished(finished)).await?)
+            }
+            Err(error) if error.reason() == Reason::LeaseLost => self.lost(&held).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Leases queued jobs up to the worker's capacity. Nothing while auth's lease is lapsed.
+    async fn claim(&mut self, hello: &Hello) -> Step {
+        let room = hello.capacity.saturating_sub(u32::try_from(self.held.len()).unwrap_or(u32::MAX));
+        if room == 0 || !self.standing.delivers() {
+            return Ok(());
+        }
+        self.call.recheck_service(self.front.clock.now())?;
+        let claim = Claim { agents: hello.agents.clone(), worker: hello.worker.clone(), up_to: room };
+        let claimed = match self.front.run(&self.call, &self.caller, claim).await {
+            Ok(claimed) => claimed.out,
+            // The slow poll, or the lease when it is back, looks again.
+            Err(error) if passes(error.reason()) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for assignment in claimed {
+            self.hold(&assignment.held);
+            self.send(Told::Assignment(wire::assignment(assignment))).await?;
+        }
+        Ok(())
+    }
+
+    /// What the hub has noted; whether to look for jobs.
+    async fn heed(&mut self) -> Result<bool, End> {
+        let mut queued = false;
+        for note in self.bell.notes() {
+            match note {
+                Note::Queued => queued = true,
+                Note::Cancel(held) => self.tell_cancel(&held).await?,
+                Note::Taken(held) => {
+                    if self.holds(&held) {
+                        self.lost(&held).await?;
+                        queued = true;
+                    }
+                }
+            }
+        }
+        Ok(queued)
+    }
+
+    async fn tell_cancels(&mut self, kept: &Kept) -> Step {
+        for renewed in kept.kept.iter().filter(|renewed| renewed.cancel_requested) {
+            self.tell_cancel(&renewed.held).await?;
+        }
+        Ok(())
+    }
+
+    /// Once an attempt.
+    async fn tell_cancel(&mut self, held: &Held) -> Step {
+        let attempt = self.held.get_mut(&held.job).filter(|attempt| attempt.fencing == held.fencing);
+        let Some(attempt) = attempt.filter(|attempt| !attempt.cancel_told) else { return Ok(()) };
+        attempt.cancel_told = true;
+        let asked = work_response::CancelRequested { held: Some(wire::held(held)) };
+        Ok(self.send(Told::CancelRequested(asked)).await?)
+    }
+
+    async fn lost(&mut self, held: &Held) -> Step {
+        self.let_go(held);
+        let lost = work_response::LeaseLost { held: Some(wire::held(held)) };
+        Ok(self.send(Told::LeaseLost(lost)).await?)
+    }
+
+    fn hold(&mut self, held: &Held) {
+        self.bell.add(Topic::Job(held.job.clone()));
+        self.held.insert(held.job.clone(), Attempt { fencing: held.fencing, cancel_told: false });
+    }
+
+    fn holds(&self, held: &Held) -> bool {
+        self.held.get(&held.job).is_some_and(|attempt| attempt.fencing == held.fencing)
+    }
+
+    fn let_go(&mut self, held: &Held) {
+        if self.holds(held) {
+            self.held.remove(&held.job);
+            self.bell.remove(&Topic::Job(held.job.clone()));
+        }
+    }
+
+    async fn send(&self, told: Told) -> Result<(), Gone> {
+        self.outlet.send(WorkResponse { message: Some(told) }).await
+    }
+}
+
+/// Whether a worker's stream outlives a claim that was answered so.
+fn passes(reason: Reason) -> bool {
+    matches!(reason, Reason::AuthUnavailable | Reason::StoreUnavailable | Reason::LimitReached)
+}
