@@ -24,6 +24,7 @@ use interlock_proto::{
 
 use crate::{
     caller::{Call, Caller, Principal, Proof},
+    parts::host_call,
     store::{Auth, Shell},
     trust::{Authenticate, Validation},
 };
@@ -69,6 +70,15 @@ impl Gate {
         let entries = counted.iter().map(row_of).collect();
         let recorded = self.store.record(entries).await;
         recorded.inspect_err(|_| tracing::error!(?counted, "refusals that could not be recorded"))
+    }
+
+    /// Writes one row, to see whether a store that failed can be written again.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn probe_store(&self) -> Result<(), Error> {
+        let call = host_call("store.probe");
+        self.store.record(vec![Entry::new(call.origin, call.action, Outcome::Done)]).await
     }
 
     async fn known(&self, call: &serve::Call, credential: &Credential) -> Result<Principal, Refused<Caller>> {

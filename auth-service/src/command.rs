@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use interlock_kit::config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, Mistake};
 
-use crate::{config::Config, offline};
+use crate::{config::Config, offline, serving};
 
 /// Who is calling and what they may do. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -83,7 +83,7 @@ fn misconfigured(mistakes: &[Mistake]) -> ExitCode {
 
 fn serve(config: Config) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let outcome = runtime.map_err(crate::StartError::from).and_then(|runtime| runtime.block_on(crate::serve(config)));
+    let outcome = runtime.map_err(crate::StartError::from).and_then(|runtime| runtime.block_on(serving::serve(config)));
     match outcome {
         Ok(()) => ExitCode::from(EXIT_OK),
         Err(error) => {

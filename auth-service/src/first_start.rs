@@ -85,7 +85,9 @@ pub async fn reset(shell: &Shell, copy: &TokenFile) -> Result<Tokens, TokensErro
         Err(TokenFileError::Corrupt { .. }) => Tokens::default(),
         Err(error) => return Err(error.into()),
     };
-    let pending = kept.with_pending(Role::Admin, admin.clone()).with_pending(Role::User, user.clone());
+    // What an earlier change left pending may be the present one by now.
+    let stored = shell.ask(&host_call("role_token.settle"), PresentTokens).await?;
+    let pending = kept.settled(&stored).with_pending(Role::Admin, admin.clone()).with_pending(Role::User, user.clone());
     copy.write(&pending)?;
     let verb = ResetTokens { admin: stored_form(&admin), user: stored_form(&user) };
     shell.run(&host_call("role_token.reset"), verb).await?;

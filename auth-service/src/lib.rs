@@ -1,16 +1,71 @@
 //! Who is calling and what they may do.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`barrier`] | **the revocation barrier**: leases of verifiers, acknowledgements, waits |
+//! | [`role_token`], [`owner`], [`owner_session`], [`project`], [`revocation`], [`trust`], [`sweep`] | one noun a file: type, states, verbs |
+//! | [`policy`] | who may do what: pure; permits are made here only |
+//! | [`store`] | the door to the store, and its engines |
+//! | [`caller`], [`ids`], [`limits`], [`password`], [`accounts`] | what nouns are made of |
+//! | [`grpc`] | wire to verb and back |
+//! | [`admit`] | gate 1: from a credential to a caller |
+//! | [`sign_in`], [`rotation`], [`guesses`], [`parts`] | what stands around verbs: hashing, sealing, the copy, the barrier |
+//! | [`token_file`], [`first_start`], [`offline`] | role tokens on this host |
+//! | [`accounts_apply`], [`sweeper`], [`opening`] | accounts sources; rounds; the data directory |
+//! | [`config`], [`command`], [`serving`] | settings; the command line; sockets, certificates, reloads |
+//!
+//! [`run`] wires everything: the whole service behind `run(config, listeners, shutdown)`.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use tokio_util::sync::CancellationToken;
 
 pub mod accounts;
+pub mod accounts_apply;
+pub mod admit;
+pub mod barrier;
 pub mod caller;
+pub mod command;
+pub mod config;
+pub mod first_start;
+pub mod grpc;
+pub mod guesses;
 pub mod ids;
 pub mod limits;
+pub mod offline;
+pub mod opening;
 pub mod owner;
 pub mod owner_session;
+pub mod parts;
 pub mod password;
 pub mod policy;
 pub mod project;
 pub mod revocation;
 pub mod role_token;
+pub mod rotation;
+pub mod serving;
+pub mod sign_in;
 pub mod store;
 pub mod sweep;
+pub mod sweeper;
+pub mod token_file;
 pub mod trust;
+
+pub use crate::{
+    config::Config,
+    serving::{Listeners, StartError},
+};
+
+/// The program: parses arguments (the first is its name), serves or runs a host command, and says how it
+/// ended.
+pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
+    command::main_with(args)
+}
+
+/// Serves on bound listeners until `shutdown`, then drains.
+///
+/// # Errors
+/// [`StartError`]; nothing was served then.
+pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), StartError> {
+    serving::run(config, listeners, shutdown).await
+}

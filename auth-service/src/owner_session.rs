@@ -182,7 +182,7 @@ impl Verb for Login {
         let owner = tx.owner(&self.owner)?;
         let (owner, permit) = policy::sign_in(owner, self.version, &self.session)?;
         tx.attribute(owner.id.as_str(), owner.role().text());
-        if tx.living_sessions(&owner.id)? >= limits::OWNER_SESSIONS_MAX {
+        if tx.living_sessions(&owner)? >= limits::OWNER_SESSIONS_MAX {
             return Err(Error::new(Reason::LimitReached, "too many owner sessions; sign some out").into());
         }
         let expires_at = tx.now().after(self.session_ttl);

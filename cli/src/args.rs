@@ -9,37 +9,39 @@ use crate::{command, output::Format};
 /// Sign-in, sessions and safe hand-over for platforms that run agents.
 #[derive(Debug, Parser)]
 #[command(name = "interlock", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 4 not signed in, 5 denied, 6 busy, 7 unavailable.\n\
-    `interlock probe` has the flags and exit codes of grpc_health_probe.")]
-pub struct Args {
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 4 not signed in, 5 denied, 6 busy, 7 unavailable.\n\
+    `interlock probe` has the flags and exit codes of grpc_health_probe."
+)]
+pub(crate) struct Args {
     /// Flags of every command.
     #[command(flatten)]
-    pub common: Common,
+    pub(crate) common: Common,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// Flags of every command.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct Common {
+pub(crate) struct Common {
     /// `text` for people, `json` for programs: one document, or one line for each event.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
-    pub output: Format,
+    pub(crate) output: Format,
     /// The context file; `interlock up` writes the default one.
     #[arg(long, global = true, env = "INTERLOCK_CONTEXT", value_name = "FILE")]
-    pub context: Option<PathBuf>,
+    pub(crate) context: Option<PathBuf>,
     /// Act on the token in this file instead of the stored sign-in.
     #[arg(long, global = true, env = "INTERLOCK_TOKEN_FILE", value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
     /// The project that the call is for, by name or id.
     #[arg(long, global = true, env = "INTERLOCK_PROJECT", value_name = "PROJECT")]
-    pub project: Option<String>,
+    pub(crate) project: Option<String>,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run both services in a folder of their own, with everything a first session needs.
     Up(command::up::Up),
     /// Show in under a minute that the guarantees hold, on real processes.

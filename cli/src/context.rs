@@ -21,16 +21,16 @@ use crate::{
 /// Where the services are. Holds no secret.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
-pub struct Context {
+pub(crate) struct Context {
     /// `https://host:port` of auth-service.
-    pub auth: String,
+    pub(crate) auth: String,
     /// `https://host:port` of gateway-service.
-    pub gateway: String,
+    pub(crate) gateway: String,
     /// The CA that both servers' certificates come from.
-    pub ca_file: PathBuf,
+    pub(crate) ca_file: PathBuf,
     /// The project of calls that name none, by name or id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub project: Option<String>,
+    pub(crate) project: Option<String>,
 }
 
 impl Context {
@@ -38,7 +38,7 @@ impl Context {
     ///
     /// # Errors
     /// Where it is missing or not a context.
-    pub fn read(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -55,27 +55,25 @@ impl Context {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(io::Error::other)?;
         crate::keep::write_private(path, text.as_bytes())
     }
 }
 
 /// The context file of commands that name none.
-pub fn default_path() -> Result<PathBuf, Failure> {
+pub(crate) fn default_path() -> Result<PathBuf, Failure> {
     let base = etcetera::choose_base_strategy()
         .map_err(|error| Failure::local(format!("no configuration folder: {error}")))?;
     Ok(base.config_dir().join("interlock").join("context.json"))
 }
 
 /// One command's connections and credential.
-pub struct Caller {
-    /// What was read.
-    pub context: Context,
+pub(crate) struct Caller {
     /// The stored sign-in and its lock.
-    pub sign_in: Arc<SignIn>,
+    pub(crate) sign_in: Arc<SignIn>,
     /// Session cookies.
-    pub jar: Jar,
+    pub(crate) jar: Jar,
     auth: Connection,
     gateway: Connection,
     credentials: Credentials,
@@ -87,7 +85,7 @@ impl Caller {
     ///
     /// # Errors
     /// Where a file is missing, unreadable or not what it should be.
-    pub fn open(common: &Common) -> Result<Self, Failure> {
+    pub(crate) fn open(common: &Common) -> Result<Self, Failure> {
         let path = match &common.context {
             Some(path) => path.clone(),
             None => default_path()?,
@@ -102,16 +100,16 @@ impl Caller {
             None => stored(&sign_in, &auth)?,
         };
         let project = common.project.clone().or_else(|| context.project.clone());
-        Ok(Self { context, jar: Jar::beside(&folder), sign_in, auth, gateway, credentials, project })
+        Ok(Self { jar: Jar::beside(&folder), sign_in, auth, gateway, credentials, project })
     }
 
     /// Calls to auth-service.
-    pub fn auth(&self) -> Auth {
+    pub(crate) fn auth(&self) -> Auth {
         Auth::new(self.auth.clone()).with_credentials(self.credentials.clone())
     }
 
     /// Calls to gateway-service that name no project.
-    pub fn gateway(&self) -> Gateway {
+    pub(crate) fn gateway(&self) -> Gateway {
         Gateway::new(self.gateway.clone(), self.credentials.clone())
     }
 
@@ -119,7 +117,7 @@ impl Caller {
     ///
     /// # Errors
     /// Where that names no project that the caller can enter.
-    pub async fn scoped(&self) -> Result<Gateway, Failure> {
+    pub(crate) async fn scoped(&self) -> Result<Gateway, Failure> {
         match &self.project {
             Some(_) => Ok(self.gateway().with_project(self.project_id().await?)),
             None => Ok(self.gateway()),
@@ -130,16 +128,11 @@ impl Caller {
     ///
     /// # Errors
     /// Where none is named, or none of that name can be entered.
-    pub async fn project_id(&self) -> Result<String, Failure> {
+    pub(crate) async fn project_id(&self) -> Result<String, Failure> {
         let Some(project) = &self.project else {
             return Err(Failure::usage("no project is named").next("--project PROJECT"));
         };
         project_name::resolve(&self.auth(), project).await
-    }
-
-    /// The credential that calls carry.
-    pub fn credentials(&self) -> &Credentials {
-        &self.credentials
     }
 }
 

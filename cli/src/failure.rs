@@ -9,7 +9,7 @@ use crate::output::Format;
 
 /// A command that did not succeed.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     code: u8,
     message: String,
     reason: Option<Reason>,
@@ -19,47 +19,47 @@ pub struct Failure {
 }
 
 /// Failed, and no other code fits.
-pub const FAILED: u8 = 1;
+pub(crate) const FAILED: u8 = 1;
 /// The command line was wrong.
-pub const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 /// There is no credential, or it is no longer good.
-pub const NOT_SIGNED_IN: u8 = 4;
+pub(crate) const NOT_SIGNED_IN: u8 = 4;
 /// The credential is good, and this is not allowed with it.
-pub const DENIED: u8 = 5;
+pub(crate) const DENIED: u8 = 5;
 /// Jobs are in flight.
-pub const BUSY: u8 = 6;
+pub(crate) const BUSY: u8 = 6;
 /// A service cannot be reached or cannot answer now.
-pub const UNAVAILABLE: u8 = 7;
+pub(crate) const UNAVAILABLE: u8 = 7;
 
 impl Failure {
     /// Something on this machine.
-    pub fn local(message: impl Into<String>) -> Self {
+    pub(crate) fn local(message: impl Into<String>) -> Self {
         Self::coded(FAILED, message)
     }
 
     /// A wrong command line that clap cannot see.
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::coded(USAGE, message)
     }
 
     /// No credential.
-    pub fn not_signed_in() -> Self {
+    pub(crate) fn not_signed_in() -> Self {
         Self::coded(NOT_SIGNED_IN, "not signed in").next("interlock login NAME")
     }
 
     /// With another exit code.
-    pub fn coded(code: u8, message: impl Into<String>) -> Self {
+    pub(crate) fn coded(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), reason: None, next: None, facts: Vec::new(), request_id: None }
     }
 
     /// What to do about it.
-    pub fn next(mut self, next: impl Into<String>) -> Self {
+    pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
         self.next = Some(next.into());
         self
     }
 
     /// Prints it to standard error and gives the exit code.
-    pub fn report(&self, format: Format) -> ExitCode {
+    pub(crate) fn report(&self, format: Format) -> ExitCode {
         let reason = self.reason.map(Reason::text);
         if format == Format::Json {
             let error = json!({
@@ -106,7 +106,8 @@ impl From<Error> for Failure {
                 format!("job {} {}{}", job.job_id, job.state, left.unwrap_or_default())
             }));
         }
-        facts.extend(error.field_violations().iter().map(|v| format!("field {}: {}", v.field, v.description)));
+        facts
+            .extend(error.field_violations().iter().map(|v| format!("field {}: {}", v.field, v.description)));
         if let Some(delay) = error.retry_after() {
             facts.push(format!("try again in {:.1} s", delay.as_secs_f64()));
         }
@@ -140,9 +141,9 @@ fn code_of(reason: Option<Reason>) -> u8 {
             | Reason::ScopeRequired,
         ) => DENIED,
         Some(Reason::SessionBusy | Reason::AttachPending) => BUSY,
-        Some(Reason::AuthUnavailable | Reason::StoreUnavailable | Reason::Draining | Reason::DeadlineExceeded) => {
-            UNAVAILABLE
-        }
+        Some(
+            Reason::AuthUnavailable | Reason::StoreUnavailable | Reason::Draining | Reason::DeadlineExceeded,
+        ) => UNAVAILABLE,
         Some(Reason::InvalidField | Reason::MissingField) => USAGE,
         _ => FAILED,
     }

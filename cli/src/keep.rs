@@ -19,7 +19,7 @@ const BYTES_MAX: u64 = 64 * 1024;
 
 /// The stored sign-in of one context: an owner session that refreshes itself, or a token.
 #[derive(Debug)]
-pub struct SignIn {
+pub(crate) struct SignIn {
     session: PathBuf,
     token: PathBuf,
     lock: PathBuf,
@@ -27,7 +27,7 @@ pub struct SignIn {
 
 impl SignIn {
     /// In `folder`, named after the context file, so that two contexts keep two sign-ins.
-    pub fn beside(folder: &Path, context: &Path) -> Self {
+    pub(crate) fn beside(folder: &Path, context: &Path) -> Self {
         let stem = context.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let file = |what: &str| folder.join(format!("{stem}.{what}"));
         Self { session: file("session"), token: file("token"), lock: file("lock") }
@@ -37,7 +37,7 @@ impl SignIn {
     ///
     /// # Errors
     /// What the file system says; a file that holds something else.
-    pub fn session(&self) -> io::Result<Option<OwnerSession>> {
+    pub(crate) fn session(&self) -> io::Result<Option<OwnerSession>> {
         let Some(text) = read_if_there(&self.session)? else { return Ok(None) };
         OwnerSession::from_json(&text).map(Some).map_err(|_| not_ours(&self.session))
     }
@@ -46,7 +46,7 @@ impl SignIn {
     ///
     /// # Errors
     /// As [`SignIn::session`].
-    pub fn token(&self) -> io::Result<Option<Credential>> {
+    pub(crate) fn token(&self) -> io::Result<Option<Credential>> {
         let Some(text) = read_if_there(&self.token)? else { return Ok(None) };
         Credential::parse(text.trim()).map(Some).map_err(|_| not_ours(&self.token))
     }
@@ -55,7 +55,7 @@ impl SignIn {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn keep_token(&self, token: &Credential) -> io::Result<()> {
+    pub(crate) fn keep_token(&self, token: &Credential) -> io::Result<()> {
         write_private(&self.token, format!("{}\n", token.expose()).as_bytes())?;
         remove(&self.session)
     }
@@ -64,7 +64,7 @@ impl SignIn {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn keep_session(&self, session: &OwnerSession) -> io::Result<()> {
+    pub(crate) fn keep_session(&self, session: &OwnerSession) -> io::Result<()> {
         write_private(&self.session, session.to_json().as_bytes())?;
         remove(&self.token)
     }
@@ -73,13 +73,13 @@ impl SignIn {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn forget(&self) -> io::Result<()> {
+    pub(crate) fn forget(&self) -> io::Result<()> {
         remove(&self.session)?;
         remove(&self.token)
     }
 
     /// Where the owner session is.
-    pub fn session_path(&self) -> &Path {
+    pub(crate) fn session_path(&self) -> &Path {
         &self.session
     }
 }
@@ -104,13 +104,13 @@ impl SessionStore for SignIn {
 
 /// The cookies of sessions that were created from here.
 #[derive(Clone, Debug)]
-pub struct Jar {
+pub(crate) struct Jar {
     folder: PathBuf,
 }
 
 impl Jar {
     /// In a folder of its own in `folder`.
-    pub fn beside(folder: &Path) -> Self {
+    pub(crate) fn beside(folder: &Path) -> Self {
         Self { folder: folder.join("cookies") }
     }
 
@@ -118,7 +118,7 @@ impl Jar {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn keep(&self, cookie: &Cookie) -> io::Result<PathBuf> {
+    pub(crate) fn keep(&self, cookie: &Cookie) -> io::Result<PathBuf> {
         let path = self.path(cookie.session_id())?;
         write_private(&path, format!("{}\n", cookie.expose()).as_bytes())?;
         Ok(path)
@@ -128,7 +128,7 @@ impl Jar {
     ///
     /// # Errors
     /// As [`SignIn::session`].
-    pub fn of(&self, session_id: &str) -> io::Result<Option<Cookie>> {
+    pub(crate) fn of(&self, session_id: &str) -> io::Result<Option<Cookie>> {
         let path = self.path(session_id)?;
         let Some(text) = read_if_there(&path)? else { return Ok(None) };
         Cookie::parse(text.trim()).map(Some).map_err(|_| not_ours(&path))
@@ -138,7 +138,7 @@ impl Jar {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn forget(&self, session_id: &str) -> io::Result<()> {
+    pub(crate) fn forget(&self, session_id: &str) -> io::Result<()> {
         remove(&self.path(session_id)?)
     }
 
@@ -155,7 +155,7 @@ impl Jar {
 ///
 /// # Errors
 /// Where it cannot be read, or holds no credential.
-pub fn read_token(path: &Path) -> Result<Credential, Failure> {
+pub(crate) fn read_token(path: &Path) -> Result<Credential, Failure> {
     let text = read_secret(path)?;
     let alone = Credential::parse(text.trim()).ok();
     let found = alone.or_else(|| serde_json::from_str(&text).ok().as_ref().and_then(admin_token));
@@ -176,7 +176,7 @@ fn admin_token(json: &Value) -> Option<Credential> {
 ///
 /// # Errors
 /// Where it cannot be read, or is no text of reasonable size.
-pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
+pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let named = |error: io::Error| Failure::local(format!("cannot read {}: {error}", path.display()));
     let file = File::open(path).map_err(named)?;
     let mode = file.metadata().map_err(named)?.permissions().mode();
@@ -190,7 +190,7 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
 ///
 /// # Errors
 /// What the file system says; nothing is left behind then.
-pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.exists() {
         fs::create_dir_all(folder)?;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people.
     Text,
     /// For programs.
@@ -21,7 +21,7 @@ impl Format {
     ///
     /// # Errors
     /// What standard output says, but for a closed pipe, which ends the output quietly.
-    pub fn print(self, text: &str, json: &Value) -> io::Result<()> {
+    pub(crate) fn print(self, text: &str, json: &Value) -> io::Result<()> {
         let line = match self {
             Self::Text => text.trim_end().to_owned(),
             Self::Json => json.to_string(),
@@ -35,7 +35,7 @@ impl Format {
 }
 
 /// Columns under a heading, two spaces apart.
-pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([heading[column].chars().count()]).max().unwrap_or(0)
@@ -51,14 +51,10 @@ pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
-/// RFC 3339 in UTC with milliseconds.
-pub fn instant(at: SystemTime) -> String {
-    jiff::Timestamp::try_from(at).map_or_else(|_| "?".to_owned(), |at| format!("{at:.3}"))
-}
-
-/// As [`instant`]; empty for none.
-pub fn instant_or_empty(at: Option<SystemTime>) -> String {
-    at.map(instant).unwrap_or_default()
+/// RFC 3339 in UTC with milliseconds; empty for none.
+pub(crate) fn instant(at: impl Into<Option<SystemTime>>) -> String {
+    let at = at.into().map(jiff::Timestamp::try_from);
+    at.and_then(Result::ok).map_or_else(String::new, |at| format!("{at:.3}"))
 }
 
 #[cfg(test)]

@@ -29,36 +29,34 @@ const LOG_TAIL: u64 = 4 * 1024;
 
 /// What a service says of itself once it serves.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Ready {
+pub(crate) struct Ready {
     pid: u32,
     /// Where clients call.
-    pub public: SocketAddr,
-    /// Where services call.
-    pub internal: Option<SocketAddr>,
+    pub(crate) public: SocketAddr,
 }
 
 /// Which service, and its files.
 #[derive(Clone, Debug)]
-pub struct Program {
+pub(crate) struct Program {
     /// `auth` or `gateway`: the argument of `interlock serve`.
-    pub service: &'static str,
+    pub(crate) service: &'static str,
     /// Its configuration.
-    pub config: PathBuf,
+    pub(crate) config: PathBuf,
     /// Settings over the configuration, `key=value`.
-    pub settings: Vec<String>,
+    pub(crate) settings: Vec<String>,
     /// Where it says that it serves.
-    pub ready_file: PathBuf,
+    pub(crate) ready_file: PathBuf,
     /// Where its log goes.
-    pub log: PathBuf,
+    pub(crate) log: PathBuf,
 }
 
 /// A running service.
 #[derive(Debug)]
-pub struct Running {
+pub(crate) struct Running {
     program: Program,
     child: Child,
     /// Its addresses.
-    pub ready: Ready,
+    pub(crate) ready: Ready,
 }
 
 impl Program {
@@ -66,7 +64,7 @@ impl Program {
     ///
     /// # Errors
     /// Where it ends or is silent instead: with the end of its log.
-    pub async fn start(&self) -> Result<Running, Failure> {
+    pub(crate) async fn start(&self) -> Result<Running, Failure> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("serve").arg(self.service).arg("--config").arg(&self.config);
@@ -112,23 +110,26 @@ impl Program {
 
 impl Running {
     /// Its process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.ready.pid
     }
 
     /// Until it ends by itself.
-    pub async fn ended(&mut self) -> Failure {
+    pub(crate) async fn ended(&mut self) -> Failure {
         let status = self.child.wait().await;
         let said = status.map_or_else(|error| error.to_string(), |status: ExitStatus| status.to_string());
         self.program.did_not_start(&format!("ended with {said}"))
     }
 
     /// Asks it to drain and waits for its end.
-    pub async fn drain(mut self) {
+    pub(crate) async fn drain(mut self) {
         self.signal(Signal::TERM);
         if timeout(DRAIN, self.child.wait()).await.is_err() {
             // Killed on drop; said, since something was cut off.
-            anstream::eprintln!("interlock: {}-service did not drain in time and is killed", self.program.service);
+            anstream::eprintln!(
+                "interlock: {}-service did not drain in time and is killed",
+                self.program.service
+            );
         }
     }
 
@@ -136,7 +137,7 @@ impl Running {
     ///
     /// # Errors
     /// Where its end cannot be awaited.
-    pub async fn kill(mut self) -> Result<Program, Failure> {
+    pub(crate) async fn kill(mut self) -> Result<Program, Failure> {
         self.signal(Signal::KILL);
         self.child.wait().await?;
         Ok(self.program.clone())

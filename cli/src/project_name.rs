@@ -8,7 +8,7 @@ use crate::failure::Failure;
 ///
 /// # Errors
 /// Where the caller can enter no such project.
-pub async fn resolve(auth: &Auth, name: &str) -> Result<String, Failure> {
+pub(crate) async fn resolve(auth: &Auth, name: &str) -> Result<String, Failure> {
     if name.starts_with("prj_") || name == "system" {
         return Ok(name.to_owned());
     }

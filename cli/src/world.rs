@@ -36,18 +36,18 @@ const TRUST_DOMAIN: &str = "interlock.local";
 
 /// An owner that the world starts with.
 #[derive(Clone, Copy, Debug)]
-pub struct Account {
+pub(crate) struct Account {
     /// Its id.
-    pub username: &'static str,
+    pub(crate) username: &'static str,
     /// Its role.
-    pub role: &'static str,
+    pub(crate) role: &'static str,
     /// The name to show.
-    pub display_name: &'static str,
+    pub(crate) display_name: &'static str,
 }
 
 /// Such a folder.
 #[derive(Clone, Debug)]
-pub struct World {
+pub(crate) struct World {
     folder: PathBuf,
 }
 
@@ -56,7 +56,7 @@ impl World {
     ///
     /// # Errors
     /// What the file system says; a folder that holds half a world.
-    pub fn open(folder: &Path, accounts: &[Account]) -> Result<Self, Failure> {
+    pub(crate) fn open(folder: &Path, accounts: &[Account]) -> Result<Self, Failure> {
         fs::create_dir_all(folder)
             .map_err(|error| Failure::local(format!("cannot make {}: {error}", folder.display())))?;
         let folder = folder.canonicalize()?;
@@ -69,12 +69,12 @@ impl World {
     }
 
     /// Where it is.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// One of the two programs, with settings over its configuration.
-    pub fn program(&self, service: &'static str, settings: Vec<String>) -> Program {
+    pub(crate) fn program(&self, service: &'static str, settings: Vec<String>) -> Program {
         Program {
             service,
             config: self.config(service),
@@ -85,7 +85,7 @@ impl World {
     }
 
     /// The CLI's context for these addresses.
-    pub fn context(&self, auth: SocketAddr, gateway: SocketAddr, project: Option<String>) -> Context {
+    pub(crate) fn context(&self, auth: SocketAddr, gateway: SocketAddr, project: Option<String>) -> Context {
         Context {
             auth: format!("https://{auth}"),
             gateway: format!("https://{gateway}"),
@@ -95,17 +95,17 @@ impl World {
     }
 
     /// The CA's certificate.
-    pub fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.folder.join("pki").join("ca.pem")
     }
 
     /// The file with an owner's first password.
-    pub fn password_file(&self, username: &str) -> PathBuf {
+    pub(crate) fn password_file(&self, username: &str) -> PathBuf {
         self.folder.join(format!("{username}.password"))
     }
 
     /// The file with both role tokens.
-    pub fn role_tokens_file(&self) -> PathBuf {
+    pub(crate) fn role_tokens_file(&self) -> PathBuf {
         self.folder.join("auth").join("auth_tokens.json")
     }
 
@@ -113,7 +113,7 @@ impl World {
     ///
     /// # Errors
     /// Where its file cannot be read.
-    pub fn password(&self, username: &str) -> Result<Zeroizing<String>, Failure> {
+    pub(crate) fn password(&self, username: &str) -> Result<Zeroizing<String>, Failure> {
         let text = read_secret(&self.password_file(username))?;
         Ok(Zeroizing::new(text.trim().to_owned()))
     }
@@ -130,7 +130,8 @@ impl World {
         let now = Clock::system().now();
         let made = if self.ca().exists() { Pki::load(&folder) } else { Pki::create(&folder, domain, now) };
         let pki = made.map_err(|error| {
-            Failure::local(error.to_string()).next(format!("remove {} and start again", self.folder.display()))
+            Failure::local(error.to_string())
+                .next(format!("remove {} and start again", self.folder.display()))
         })?;
         for service in ["auth", "gateway"] {
             pki.issue(&Leaf::new(service, now)).map_err(|error| Failure::local(error.to_string()))?;

@@ -23,7 +23,6 @@
 //! | `retention.size` | `16MiB` | ... and how large they are together |
 //! | `retention.age` | `7d` | ... and for how long; ended jobs likewise |
 //! | `parked_per_owner` | 256 | waits and streams of one owner at once |
-//! | `drain` | `10s` | how long a shutdown waits for calls and workers |
 //!
 //! The only file that reads the environment.
 
@@ -31,12 +30,14 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use interlock_kit::{
     clock::Timestamp,
-    config::{ByteSize, Common, Defaults, Layers, Limits as ServeLimits, Mistake, Profile, Reader},
+    config::{ByteSize, Common, Defaults, Layers, Mistake, Profile, Reader},
+    serve::ServerLimits,
 };
 
 use crate::{caller::Unscoped, limits::Limits};
 
 const ENV_PREFIX: &str = "INTERLOCK_GATEWAY";
+const PORT_DEFAULT: u16 = 7_402;
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const SIZE_MIN: ByteSize = ByteSize(1 << 20);
@@ -59,8 +60,6 @@ pub struct Config {
     pub unscoped: Unscoped,
     /// Waits and streams of one owner at once.
     pub parked_per_owner: usize,
-    /// How long a shutdown waits for calls and workers.
-    pub drain: Duration,
 }
 
 /// The way to auth's internal listener.
@@ -92,8 +91,8 @@ fn read(
     flags: Vec<(String, String)>,
 ) -> Result<Config, Vec<Mistake>> {
     let mut r = Reader::new(Layers::read(file.as_deref(), ENV_PREFIX, environment, flags));
-    let public = ([127, 0, 0, 1], 7543).into();
-    let common = Common::read(&mut r, Defaults { public, limits: ServeLimits::gateway() });
+    let public = ([127, 0, 0, 1], PORT_DEFAULT).into();
+    let common = Common::read(&mut r, Defaults { public, limits: ServerLimits::gateway() });
     let config = Config {
         store: common.data_dir.join(r.value("store", "gateway.db".to_owned())),
         chain_key_file: r
@@ -103,7 +102,6 @@ fn read(
         limits: read_limits(&mut r),
         unscoped: read_unscoped(&mut r, common.profile),
         parked_per_owner: r.bounded("parked_per_owner", 256, 1..=16_384),
-        drain: r.bounded("drain", SECOND * 10, SECOND / 10..=SECOND * 300),
         common,
     };
     r.finish().map(|()| config)

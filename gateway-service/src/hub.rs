@@ -67,6 +67,8 @@ struct Shared {
     next: AtomicU64,
     /// The last batch failed: what is acknowledged is safe, and nothing new can be.
     store_failed: AtomicBool,
+    /// An invariant of ours was found broken: no write heals that.
+    broken: OnceLock<String>,
 }
 
 /// All who listen to one topic.
@@ -113,6 +115,17 @@ impl Hub {
         !self.0.store_failed.load(Ordering::Relaxed)
     }
 
+    /// It took one again.
+    pub(crate) fn mark_working(&self) {
+        self.0.store_failed.store(false, Ordering::Relaxed);
+    }
+
+    /// What is wrong beyond healing, if anything is.
+    #[must_use]
+    pub fn broken(&self) -> Option<String> {
+        self.0.broken.get().cloned()
+    }
+
     fn ring(&self, topic: &Topic, note: Option<Note>) {
         if let Some(line) = self.0.lines.lock().get(topic) {
             line.bells.values().for_each(|bell| bell.strike(note.as_ref()));
@@ -152,7 +165,7 @@ impl Hub {
 
 impl Observer<Gateway> for Hub {
     fn committed(&self, signals: Vec<Signal>) {
-        self.0.store_failed.store(false, Ordering::Relaxed);
+        self.mark_working();
         for signal in signals {
             match signal {
                 Signal::Logged { session, event } => self.logged(session, event),
@@ -172,7 +185,12 @@ impl Observer<Gateway> for Hub {
     }
 
     fn failed(&self, fault: &Fault) {
-        self.0.store_failed.store(true, Ordering::Relaxed);
+        match fault {
+            Fault::Unavailable(_) => self.0.store_failed.store(true, Ordering::Relaxed),
+            Fault::Broken(_) => {
+                let _ = self.0.broken.set("an invariant of the store is broken; see the log".to_owned());
+            }
+        }
         tracing::error!(%fault, "the store failed; nothing of the batch was changed");
     }
 }

@@ -1,10 +1,29 @@
 //! What a session is bound to and what is running.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`config`], [`limits`] | what it is told at its start; every number, with its bounds |
+//! | `server` | [`run`]: store, auth's lease, listeners, drain |
+//! | `command` | [`main_with`]: the command line |
+//! | `admit` | gate 1: bearer → verdict, cookie → client |
+//! | [`policy`] | who may do what to which resource; pure |
+//! | [`session`], [`binding`], [`client`], [`event`], [`job`], [`lease`], [`worker`], [`agent`] | one noun each: type, states, verbs |
+//! | [`request`], [`ids`], [`caller`] | what a call carries |
+//! | [`sweep`], `sweeper` | what ends by time, and the loop that ends it |
+//! | [`store`] | the door to the rows, and the engines behind it |
+//! | [`hub`] | who is woken after a commit |
+//! | [`standing`], `streams`, `outlet` | what a stream stands on; which are open; how messages leave |
+//! | `stream`, `work`, `waits` | StreamEvents, Work, WaitJob |
+//! | `grpc` | wire → domain → wire, one file a noun |
+//! | `readiness` | whether it can do its work |
 
 pub mod agent;
 pub mod binding;
 pub mod caller;
 pub mod client;
+pub mod config;
 pub mod event;
+pub mod hub;
 pub mod ids;
 pub mod job;
 pub mod lease;
@@ -12,6 +31,24 @@ pub mod limits;
 pub mod policy;
 pub mod request;
 pub mod session;
+pub mod standing;
 pub mod store;
 pub mod sweep;
 pub mod worker;
+
+mod admit;
+mod command;
+mod grpc;
+mod outlet;
+mod page;
+mod readiness;
+mod server;
+mod stream;
+mod streams;
+mod sweeper;
+mod waits;
+mod work;
+
+pub use command::main_with;
+pub use config::Config;
+pub use server::{Listeners, RunError, run};

@@ -148,7 +148,7 @@ impl Desk {
         };
         let (hello, held) = self.read_hello(asked)?;
         let agents = hello.agents.clone();
-        self.front.run(&self.call, &self.caller, Serve { agents }).await?;
+        self.front.ask(&self.call, &self.caller, Serve { agents }).await?;
         let resumed = self.front.run(&self.call, &self.caller, Resume { held }).await?.out;
         hello.agents.iter().for_each(|agent| self.bell.add(Topic::Agent(agent.clone())));
         for renewed in &resumed.kept {

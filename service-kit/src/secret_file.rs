@@ -107,7 +107,7 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<(), SecretFileError> {
     place(path, contents, SECRET_MODE, |temporary| fs::rename(temporary, path))
 }
 
-/// As [`write`], but refuses to replace.
+/// As [`write()`], but refuses to replace.
 ///
 /// # Errors
 /// [`SecretFileError::Write`], also where the file exists.
@@ -115,7 +115,7 @@ pub fn create(path: &Path, contents: &[u8]) -> Result<(), SecretFileError> {
     place(path, contents, SECRET_MODE, |temporary| fs::hard_link(temporary, path))
 }
 
-/// As [`write`], for a file that holds no secret: mode 0644.
+/// As [`write()`], for a file that holds no secret: mode 0644.
 ///
 /// # Errors
 /// [`SecretFileError::Write`]

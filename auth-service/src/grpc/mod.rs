@@ -40,11 +40,11 @@ pub fn services(parts: &Arc<Parts>, message_bytes: usize) -> Services {
     let identity = identity::Identity(Arc::clone(parts));
     let trust = trust::Trust(Arc::clone(parts));
     Services::new()
-        .add(OwnerSessionServiceServer::new(sessions).max_decoding_message_size(message_bytes))
-        .add(RoleTokenServiceServer::new(tokens).max_decoding_message_size(message_bytes))
-        .add(ProjectServiceServer::new(projects).max_decoding_message_size(message_bytes))
-        .add(IdentityServiceServer::new(identity).max_decoding_message_size(message_bytes))
-        .add(TrustServiceServer::new(trust).max_decoding_message_size(message_bytes))
+        .with(OwnerSessionServiceServer::new(sessions).max_decoding_message_size(message_bytes))
+        .with(RoleTokenServiceServer::new(tokens).max_decoding_message_size(message_bytes))
+        .with(ProjectServiceServer::new(projects).max_decoding_message_size(message_bytes))
+        .with(IdentityServiceServer::new(identity).max_decoding_message_size(message_bytes))
+        .with(TrustServiceServer::new(trust).max_decoding_message_size(message_bytes))
 }
 
 /// One request behind gate 1.

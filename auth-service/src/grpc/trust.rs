@@ -54,7 +54,7 @@ impl TrustService for Trust {
 
     async fn validate(&self, request: Request<ValidateRequest>) -> Result<Response<ValidateResponse>, Status> {
         answer(request, async |asked| {
-            let hash = asked.message.credential_sha256.as_slice().try_into();
+            let hash = asked.message.credential_sha256[..].try_into();
             let hash = hash.map_err(|_| Error::invalid_field("credential_sha256", "32 bytes"))?;
             let verdict = match self.0.shell.ask(&asked.call, Validate { hash }).await? {
                 Validation::Valid(verdict) => verdict,

@@ -13,7 +13,7 @@ use interlock_kit::{
     clock::Timestamp,
     error::Error,
     store::{
-        self as kit, Domain, Halt, Ran, Store,
+        self as kit, Domain, Halt, Store,
         audit::{Entry, Outcome},
     },
 };
@@ -193,8 +193,11 @@ pub trait Rows: Sealed {
     fn due(&self, now: Timestamp, limit: u32) -> Found<Vec<Due>>;
 }
 
-/// Only engines of this crate have rows.
-pub trait Sealed {}
+mod sealed {
+    /// Only engines of this crate have rows.
+    pub trait Sealed {}
+}
+use sealed::Sealed;
 
 /// Numbers that only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use crate::{args::Common, command::signed_in, failure::Failure, output::table};
 
 /// What to do with agents.
 #[derive(Debug, clap::Subcommand)]
-pub enum Agent {
+pub(crate) enum Agent {
     /// Register an agent of yours, or change it.
     Set {
         /// 1 to 64 of a-z, 0-9, `-`, `_` and `.`.
@@ -27,7 +27,7 @@ pub enum Agent {
 ///
 /// # Errors
 /// What gateway-service refuses.
-pub async fn run(agent: Agent, common: &Common) -> Result<(), Failure> {
+pub(crate) async fn run(agent: Agent, common: &Common) -> Result<(), Failure> {
     let agents = signed_in(common)?.gateway().agents();
     match agent {
         Agent::Set { agent, shared, description } => {
@@ -46,7 +46,7 @@ pub async fn run(agent: Agent, common: &Common) -> Result<(), Failure> {
 }
 
 fn row(agent: &Found) -> Vec<String> {
-    let owner = if agent.built_in { "(built in)".to_owned() } else { agent.owner_id.clone() };
+    let owner = agent.owner_id.clone().unwrap_or_else(|| "(built in)".to_owned());
     let shared = if agent.shared { "yes" } else { "no" };
     vec![
         agent.agent_id.clone(),

@@ -17,7 +17,7 @@ use stage::Stage;
 
 /// Nothing to choose but whether to keep the folder.
 #[derive(Debug, clap::Args)]
-pub struct Demo {
+pub(crate) struct Demo {
     /// Leave the folder with stores and logs behind, and print where it is.
     #[arg(long)]
     keep: bool,
@@ -27,7 +27,7 @@ pub struct Demo {
 ///
 /// # Errors
 /// Where the stage cannot be set.
-pub async fn run(demo: Demo, common: &Common) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(demo: Demo, common: &Common) -> Result<ExitCode, Failure> {
     let folder = tempfile::Builder::new().prefix("interlock-demo-").tempdir()?;
     let mut stage = Stage::set(folder.path())?;
     let mut report = Report::new(common.output, acts::COUNT);
@@ -37,5 +37,5 @@ pub async fn run(demo: Demo, common: &Common) -> Result<ExitCode, Failure> {
     if demo.keep {
         anstream::eprintln!("kept in {}", folder.keep().display());
     }
-    report.close(played)
+    report.close(&played)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -15,7 +15,7 @@ use crate::{
     command::{duration, session::resolve, signed_in},
     context::Caller,
     failure::{FAILED, Failure},
-    output::{Format, instant, instant_or_empty, table},
+    output::{Format, instant, table},
 };
 
 /// The largest payload that the gateway takes, in bytes.
@@ -23,7 +23,7 @@ const PAYLOAD_MAX: u64 = 256 * 1024;
 
 /// What to do with jobs.
 #[derive(Debug, clap::Subcommand)]
-pub enum Job {
+pub(crate) enum Job {
     /// Submit a job to a session.
     Submit {
         /// The session, by name or id.
@@ -73,14 +73,14 @@ pub enum Job {
 ///
 /// # Errors
 /// What gateway-service refuses.
-pub async fn run(job: Job, common: &Common) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(job: Job, common: &Common) -> Result<ExitCode, Failure> {
     let caller = signed_in(common)?;
     let gateway = caller.scoped().await?;
     let jobs = gateway.jobs();
     match job {
         Job::Submit { session, payload, file, request_id, wait } => {
             let id = resolve(&caller, &session).await?;
-            let payload = read_payload(payload, file)?;
+            let payload = read_payload(payload.as_deref(), file.as_deref())?;
             let submitted = match request_id {
                 Some(request_id) => jobs.submit_as(&id, &request_id, payload).await?,
                 None => jobs.submit(&id, payload).await?,
@@ -104,7 +104,12 @@ pub async fn run(job: Job, common: &Common) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ended(caller: &Caller, id: &str, timeout: Option<Duration>, format: Format) -> Result<ExitCode, Failure> {
+async fn ended(
+    caller: &Caller,
+    id: &str,
+    timeout: Option<Duration>,
+    format: Format,
+) -> Result<ExitCode, Failure> {
     let jobs = caller.scoped().await?.jobs();
     let job = match timeout {
         Some(at_most) => jobs.wait_for(id, at_most).await?,
@@ -114,13 +119,13 @@ async fn ended(caller: &Caller, id: &str, timeout: Option<Duration>, format: For
     Ok(ExitCode::from(if job.state == JobState::Succeeded { 0 } else { FAILED }))
 }
 
-fn read_payload(payload: Option<String>, file: Option<PathBuf>) -> Result<Vec<u8>, Failure> {
+fn read_payload(payload: Option<&str>, file: Option<&Path>) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
-    match (payload.as_deref(), file) {
+    match (payload, file) {
         (Some("-"), _) => io::stdin().lock().take(PAYLOAD_MAX + 1).read_to_end(&mut bytes)?,
         (Some(text), _) => io::copy(&mut text.as_bytes(), &mut bytes)? as usize,
         (None, Some(path)) => {
-            let file = std::fs::File::open(&path)
+            let file = std::fs::File::open(path)
                 .map_err(|error| Failure::local(format!("cannot read {}: {error}", path.display())))?;
             file.take(PAYLOAD_MAX + 1).read_to_end(&mut bytes)?
         }
@@ -153,7 +158,7 @@ fn row(job: &Found) -> Vec<String> {
         job.binding.agent_id.clone(),
         job.attempt.to_string(),
         instant(job.submitted_at),
-        instant_or_empty(job.ended_at),
+        instant(job.ended_at),
     ]
 }
 

@@ -8,23 +8,23 @@ use crate::{
     failure::Failure,
 };
 
-pub mod agent;
-pub mod demo;
-pub mod job;
-pub mod probe;
-pub mod project;
-pub mod role_token;
-pub mod serve;
-pub mod session;
-pub mod sign_in;
-pub mod up;
-pub mod worker;
+pub(crate) mod agent;
+pub(crate) mod demo;
+pub(crate) mod job;
+pub(crate) mod probe;
+pub(crate) mod project;
+pub(crate) mod role_token;
+pub(crate) mod serve;
+pub(crate) mod session;
+pub(crate) mod sign_in;
+pub(crate) mod up;
+pub(crate) mod worker;
 
 /// Runs the command.
 ///
 /// # Errors
 /// What the command could not do.
-pub async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
+pub(crate) async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
     let common = args.common;
     match args.command {
         Command::Up(up) => return up::run(up, &common).await,
@@ -48,7 +48,8 @@ pub async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
 /// The caller, and a complaint before any call where there is no credential.
 fn signed_in(common: &Common) -> Result<Caller, Failure> {
     let caller = Caller::open(common)?;
-    if common.token_file.is_none() && caller.sign_in.token()?.is_none() && caller.sign_in.session()?.is_none() {
+    if common.token_file.is_none() && caller.sign_in.token()?.is_none() && caller.sign_in.session()?.is_none()
+    {
         return Err(Failure::not_signed_in());
     }
     Ok(caller)

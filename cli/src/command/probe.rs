@@ -8,7 +8,9 @@ use tonic::{
     metadata::{AsciiMetadataKey, AsciiMetadataValue},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::command::duration;
 
@@ -24,7 +26,9 @@ const UNHEALTHY: u8 = 4;
 /// Asks a server's health.
 #[derive(Debug, clap::Parser)]
 #[command(name = "interlock probe", about = "Asks a server's health, as grpc_health_probe does")]
-#[command(after_help = "Exit codes: 0 serving, 1 wrong arguments, 2 no connection, 3 the call failed, 4 not serving.")]
+#[command(
+    after_help = "Exit codes: 0 serving, 1 wrong arguments, 2 no connection, 3 the call failed, 4 not serving."
+)]
 struct Probe {
     /// The server, `host:port`.
     #[arg(long)]
@@ -65,7 +69,7 @@ struct Probe {
 }
 
 /// Asks, prints the status, and gives the exit code.
-pub async fn run(arguments: Vec<OsString>) -> ExitCode {
+pub(crate) async fn run(arguments: Vec<OsString>) -> ExitCode {
     let arguments = std::iter::once("interlock probe".into()).chain(arguments.into_iter().map(long));
     let probe = match Probe::try_parse_from(arguments) {
         Ok(probe) => probe,
@@ -106,9 +110,10 @@ type Failed = (u8, String);
 
 impl Probe {
     async fn ask(&self) -> Result<(), Failed> {
-        let channel = tokio::time::timeout(self.connect_timeout, self.endpoint()?.connect());
-        let unreached = |why: String| (CONNECTION_FAILURE, format!("error: cannot reach {}: {why}", self.addr));
-        let channel: Channel = channel
+        let endpoint = self.endpoint()?;
+        let unreached =
+            |why: String| (CONNECTION_FAILURE, format!("error: cannot reach {}: {why}", self.addr));
+        let channel: Channel = tokio::time::timeout(self.connect_timeout, endpoint.connect())
             .await
             .map_err(|_| unreached(format!("no connection within {:?}", self.connect_timeout)))?
             .map_err(|error| unreached(chain(&error)))?;
@@ -119,8 +124,8 @@ impl Probe {
         for (name, value) in &self.rpc_header {
             request.metadata_mut().insert(name.clone(), value.clone());
         }
-        let answer = tokio::time::timeout(self.rpc_timeout, HealthClient::new(channel).check(request));
-        let answer = answer
+        let mut client = HealthClient::new(channel);
+        let answer = tokio::time::timeout(self.rpc_timeout, client.check(request))
             .await
             .map_err(|_| (RPC_FAILURE, format!("error: no answer within {:?}", self.rpc_timeout)))?
             .map_err(|status| match status.code() {
@@ -131,7 +136,9 @@ impl Probe {
             })?;
         match answer.into_inner().status() {
             ServingStatus::Serving => Ok(()),
-            other => Err((UNHEALTHY, format!("service unhealthy (responded with {:?})", other.as_str_name()))),
+            other => {
+                Err((UNHEALTHY, format!("service unhealthy (responded with {:?})", other.as_str_name())))
+            }
         }
     }
 
@@ -182,7 +189,10 @@ mod tests {
     fn flags_with_one_hyphen_are_those_with_two() {
         let parsed = ["probe", "-addr", "127.0.0.1:1", "-rpc-timeout=2s", "-v"].map(|a| long(a.into()));
         let probe = Probe::try_parse_from(parsed).expect("as grpc_health_probe takes them");
-        assert_eq!((probe.addr.as_str(), probe.rpc_timeout, probe.v), ("127.0.0.1:1", Duration::from_secs(2), true));
+        assert_eq!(
+            (probe.addr.as_str(), probe.rpc_timeout, probe.v),
+            ("127.0.0.1:1", Duration::from_secs(2), true)
+        );
         let half = ["probe", "--addr", "a:1", "--tls", "--tls-client-cert", "c"];
         assert!(Probe::try_parse_from(half).is_err(), "a certificate without its key");
     }

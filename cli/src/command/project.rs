@@ -13,7 +13,7 @@ use crate::{
 
 /// What to do with projects.
 #[derive(Debug, clap::Subcommand)]
-pub enum Project {
+pub(crate) enum Project {
     /// Make a project; you become its first member.
     Create {
         /// 1 to 64 of a-z, 0-9, `-`, `_` and `.`.
@@ -34,7 +34,7 @@ pub enum Project {
 ///
 /// # Errors
 /// What auth-service refuses.
-pub async fn run(project: Project, common: &Common) -> Result<(), Failure> {
+pub(crate) async fn run(project: Project, common: &Common) -> Result<(), Failure> {
     let auth = signed_in(common)?.auth();
     match project {
         Project::Create { name } => {

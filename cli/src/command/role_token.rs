@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use interlock_client::RoleToken;
+use interlock_client::{Credential, RoleToken};
 use serde_json::{Value, json};
 
 use crate::{
@@ -10,12 +10,12 @@ use crate::{
     command::{duration, signed_in},
     failure::Failure,
     keep::write_private,
-    output::{instant, instant_or_empty, table},
+    output::{instant, table},
 };
 
 /// What to do with role tokens.
 #[derive(Debug, clap::Subcommand)]
-pub enum Auth {
+pub(crate) enum Auth {
     /// Show both role tokens, masked.
     Status {
         /// Show the tokens themselves and where they are kept; audited.
@@ -39,7 +39,7 @@ pub enum Auth {
 ///
 /// # Errors
 /// What auth-service refuses; a file that cannot be written.
-pub async fn run(auth: Auth, common: &Common) -> Result<(), Failure> {
+pub(crate) async fn run(auth: Auth, common: &Common) -> Result<(), Failure> {
     let caller = signed_in(common)?;
     match auth {
         Auth::Status { reveal } => {
@@ -81,14 +81,14 @@ fn row(token: &RoleToken) -> Vec<String> {
         token.generation.to_string(),
         token.token.as_ref().map_or_else(|| token.masked.clone(), |t| t.expose().to_owned()),
         instant(token.created_at),
-        instant_or_empty(token.valid_until),
+        instant(token.valid_until),
     ]
 }
 
 fn shown(token: &RoleToken) -> Value {
     json!({
         "role": token.role, "generation": token.generation, "masked": token.masked,
-        "token": token.token.as_ref().map(|t| t.expose()), "credential_id": token.credential_id,
+        "token": token.token.as_ref().map(Credential::expose), "credential_id": token.credential_id,
         "created_at": instant(token.created_at), "valid_until": token.valid_until.map(instant),
     })
 }

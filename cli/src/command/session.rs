@@ -2,7 +2,9 @@
 
 use std::io::IsTerminal as _;
 
-use interlock_client::{Event, EventKind, From as Start, Session as Found, StreamItem};
+use interlock_client::{
+    Event, EventKind, ReleaseCause, Session as Found, SessionState, StreamFrom, StreamItem,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
 
 /// What to do with sessions.
 #[derive(Debug, clap::Subcommand)]
-pub enum Session {
+pub(crate) enum Session {
     /// Make a session; with an agent, attach it at once.
     Create {
         /// A name, unique among your living sessions.
@@ -68,7 +70,7 @@ pub enum Session {
 ///
 /// # Errors
 /// What gateway-service refuses.
-pub async fn run(session: Session, common: &Common) -> Result<(), Failure> {
+pub(crate) async fn run(session: Session, common: &Common) -> Result<(), Failure> {
     let caller = signed_in(common)?;
     match session {
         Session::Create { name, agent } => create(&caller, &name, agent.as_deref(), common).await,
@@ -76,7 +78,9 @@ pub async fn run(session: Session, common: &Common) -> Result<(), Failure> {
             let found = caller.gateway().sessions().list().await?;
             let rows: Vec<_> = found.iter().map(row).collect();
             let heading = ["ID", "NAME", "STATE", "AGENT", "PROJECT", "EPOCH", "IN FLIGHT"];
-            Ok(common.output.print(&table(&heading, &rows), &Value::Array(found.iter().map(shown).collect()))?)
+            Ok(common
+                .output
+                .print(&table(&heading, &rows), &Value::Array(found.iter().map(shown).collect()))?)
         }
         Session::Get { session } => {
             let id = resolve(&caller, &session).await?;
@@ -93,7 +97,7 @@ pub async fn run(session: Session, common: &Common) -> Result<(), Failure> {
         }
         Session::Stream { session, after, resume, no_follow } => {
             let id = resolve(&caller, &session).await?;
-            let from = if resume { Start::Cursor } else { Start::After(after) };
+            let from = if resume { StreamFrom::Cursor } else { StreamFrom::After(after) };
             stream(&caller, &id, from, no_follow, common.output).await
         }
         Session::Close { session, force } => {
@@ -107,7 +111,8 @@ pub async fn run(session: Session, common: &Common) -> Result<(), Failure> {
             } else {
                 format!("{id} is closing; it waits for {} jobs", closed.jobs_in_flight)
             };
-            let json = json!({ "session_id": id, "gone": closed.gone, "jobs_in_flight": closed.jobs_in_flight });
+            let json =
+                json!({ "session_id": id, "gone": closed.gone, "jobs_in_flight": closed.jobs_in_flight });
             Ok(common.output.print(&text, &json)?)
         }
     }
@@ -134,26 +139,26 @@ async fn create(caller: &Caller, name: &str, agent: Option<&str>, common: &Commo
 ///
 /// # Errors
 /// Where the caller has no such session.
-pub async fn resolve(caller: &Caller, name: &str) -> Result<String, Failure> {
+pub(crate) async fn resolve(caller: &Caller, name: &str) -> Result<String, Failure> {
     if name.starts_with("ses_") {
         return Ok(name.to_owned());
     }
     let sessions = caller.gateway().sessions().list().await?;
     let found = sessions.into_iter().find(|session| session.name == name);
-    found.map(|session| session.session_id).ok_or_else(|| {
-        Failure::local(format!("no session `{name}` of yours")).next("interlock session list")
-    })
+    found
+        .map(|session| session.session_id)
+        .ok_or_else(|| Failure::local(format!("no session `{name}` of yours")).next("interlock session list"))
 }
 
 async fn stream(
     caller: &Caller,
     id: &str,
-    from: Start,
+    from: StreamFrom,
     no_follow: bool,
     format: Format,
 ) -> Result<(), Failure> {
     let mut gateway = caller.scoped().await?;
-    let by_cursor = matches!(from, Start::Cursor);
+    let by_cursor = matches!(from, StreamFrom::Cursor);
     if by_cursor {
         let cookie = caller.jar.of(id)?.ok_or_else(|| {
             Failure::usage("no cookie of this session is kept here").next("--after N instead of --resume")
@@ -170,7 +175,8 @@ async fn stream(
                 }
             }
             StreamItem::Gap { from, to } => {
-                format.print(&format!("-- events {from} to {to} are gone --"), &json!({ "gap": [from, to] }))?;
+                format
+                    .print(&format!("-- events {from} to {to} are gone --"), &json!({ "gap": [from, to] }))?;
             }
             StreamItem::CaughtUp { .. } if no_follow => break,
             StreamItem::CaughtUp { .. } => {}
@@ -187,7 +193,7 @@ fn row(session: &Found) -> Vec<String> {
     vec![
         session.session_id.clone(),
         session.name.clone(),
-        session.state.to_string(),
+        state(session.state).to_owned(),
         agent,
         project,
         epoch,
@@ -203,19 +209,38 @@ fn described(session: &Found) -> String {
     let name = if session.name.is_empty() { String::new() } else { format!(" ({})", session.name) };
     format!(
         "{}{name}: {}, {binding}, {} jobs in flight",
-        session.session_id, session.state, session.jobs_in_flight
+        session.session_id,
+        state(session.state),
+        session.jobs_in_flight
     )
 }
 
 fn shown(session: &Found) -> Value {
-    let binding = session.binding.as_ref().map(|b| {
-        json!({ "agent_id": b.agent_id, "project_id": b.project_id, "epoch": b.epoch })
-    });
+    let binding = session
+        .binding
+        .as_ref()
+        .map(|b| json!({ "agent_id": b.agent_id, "project_id": b.project_id, "epoch": b.epoch }));
     json!({
         "session_id": session.session_id, "name": session.name, "owner_id": session.owner_id,
-        "state": session.state.to_string(), "binding": binding, "created_at": instant(session.created_at),
+        "state": state(session.state), "binding": binding, "created_at": instant(session.created_at),
         "last_sequence": session.last_sequence, "jobs_in_flight": session.jobs_in_flight,
     })
+}
+
+fn state(state: SessionState) -> &'static str {
+    match state {
+        SessionState::Open => "open",
+        SessionState::Closing => "closing",
+        SessionState::Unknown => "unknown",
+    }
+}
+
+fn cause_text(cause: ReleaseCause) -> &'static str {
+    match cause {
+        ReleaseCause::LeaseExpired => "lease expired",
+        ReleaseCause::Goodbye => "handed back",
+        ReleaseCause::Unknown => "unknown",
+    }
 }
 
 /// One event for people, coloured on a terminal.
@@ -240,7 +265,7 @@ fn told(event: &Event) -> (&'static str, String) {
             ("progress", format!("{job_id} {}", String::from_utf8_lossy(data).escape_debug()))
         }
         EventKind::JobReleased { job_id, attempt, cause } => {
-            ("job released", format!("{job_id} attempt {attempt}: {cause}"))
+            ("job released", format!("{job_id} attempt {attempt}: {}", cause_text(*cause)))
         }
         EventKind::JobCancelRequested { job_id } => ("cancel asked", job_id.clone()),
         EventKind::JobEnded { job_id, state, cause } => {
@@ -267,7 +292,7 @@ fn event_json(event: &Event) -> Value {
         EventKind::JobProgress { job_id, attempt, data } => json!({ "job_progress": {
             "job_id": job_id, "attempt": attempt, "data": String::from_utf8_lossy(data) } }),
         EventKind::JobReleased { job_id, attempt, cause } => {
-            json!({ "job_released": { "job_id": job_id, "attempt": attempt, "cause": cause.to_string() } })
+            json!({ "job_released": { "job_id": job_id, "attempt": attempt, "cause": cause_text(*cause) } })
         }
         EventKind::JobCancelRequested { job_id } => json!({ "job_cancel_requested": { "job_id": job_id } }),
         EventKind::JobEnded { job_id, state, cause } => {

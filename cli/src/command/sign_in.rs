@@ -15,12 +15,12 @@ use crate::{
     context::Caller,
     failure::Failure,
     keep::{read_secret, read_token},
-    output::{instant, instant_or_empty},
+    output::instant,
 };
 
 /// How to sign in.
 #[derive(Debug, clap::Args)]
-pub struct Login {
+pub(crate) struct Login {
     /// The owner to sign in as.
     #[arg(required_unless_present = "with_token")]
     username: Option<String>,
@@ -39,7 +39,7 @@ pub struct Login {
 ///
 /// # Errors
 /// Wrong name or password; a file that cannot be read or written.
-pub async fn login(login: &Login, common: &Common) -> Result<(), Failure> {
+pub(crate) async fn login(login: &Login, common: &Common) -> Result<(), Failure> {
     let caller = Caller::open(common)?;
     if let Some(file) = &login.with_token {
         return keep_token(&caller, file, common).await;
@@ -92,7 +92,7 @@ fn password(login: &Login, username: &str) -> Result<Zeroizing<String>, Failure>
 ///
 /// # Errors
 /// Where auth-service cannot be reached: the session is kept then, for another try.
-pub async fn logout(common: &Common) -> Result<(), Failure> {
+pub(crate) async fn logout(common: &Common) -> Result<(), Failure> {
     let caller = Caller::open(common)?;
     let Some(session) = caller.sign_in.session()? else {
         caller.sign_in.forget()?;
@@ -102,7 +102,9 @@ pub async fn logout(common: &Common) -> Result<(), Failure> {
     let reached = caller.auth().logout(&session.refresh_token).await?;
     caller.sign_in.forget()?;
     let Some(reached) = reached else {
-        return Ok(common.output.print("signed out; the session had ended before", &json!({ "ended": false }))?);
+        return Ok(common
+            .output
+            .print("signed out; the session had ended before", &json!({ "ended": false }))?);
     };
     let text = format!(
         "signed out; {} verifiers acknowledged, {} waited out, {} streams closed",
@@ -119,7 +121,7 @@ pub async fn logout(common: &Common) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Where there is none, or it is no longer good.
-pub async fn whoami(common: &Common) -> Result<(), Failure> {
+pub(crate) async fn whoami(common: &Common) -> Result<(), Failure> {
     let caller = signed_in(common)?;
     let who = caller.auth().whoami().await?;
     let mut lines = vec![
@@ -128,14 +130,15 @@ pub async fn whoami(common: &Common) -> Result<(), Failure> {
         format!("role           {}", who.role),
         format!("credential     {}", who.credential_id),
     ];
-    if let Some(project) = &who.project_id {
-        lines.push(format!("project scope  {project}"));
+    if let Some((project, name)) = &who.project {
+        lines.push(format!("project scope  {name} ({project})"));
         lines.push(format!("scopes         {}", who.scopes.join(" ")));
     }
     lines.extend(who.expires_at.map(|at| format!("expires        {}", instant(at))));
     let json = json!({
         "owner_id": who.owner_id, "display_name": who.display_name, "role": who.role,
-        "credential_id": who.credential_id, "project_id": who.project_id, "scopes": who.scopes,
+        "credential_id": who.credential_id, "kind": who.kind, "owner_session_id": who.owner_session_id,
+        "project_id": who.project.as_ref().map(|(id, _)| id), "scopes": who.scopes,
         "expires_at": who.expires_at.map(instant),
     });
     Ok(common.output.print(&lines.join("\n"), &json)?)
@@ -145,25 +148,27 @@ pub async fn whoami(common: &Common) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Where auth-service cannot be reached.
-pub async fn status(common: &Common) -> Result<(), Failure> {
+pub(crate) async fn status(common: &Common) -> Result<(), Failure> {
     let caller = Caller::open(common)?;
     let status = match caller.auth().sign_in_status().await {
         // A dead sign-in is an answer here, not a failure.
         Err(error) if matches!(error.reason(), Some(Reason::ProviderAuthFailed | Reason::TokenExpired)) => {
-            return Ok(common.output.print("Session auth: not signed in", &json!({ "authenticated": false }))?);
+            return Ok(common
+                .output
+                .print("Session auth: not signed in", &json!({ "authenticated": false }))?);
         }
         answer => answer?,
     };
-    let text = if status.authenticated {
-        format!("Session auth: {} ({})", status.display_name, status.role)
-    } else if status.enabled {
-        "Session auth: not signed in".to_owned()
-    } else {
-        "Session auth: disabled: no owner can sign in".to_owned()
+    let text = match &status.owner {
+        Some(owner) => format!("Session auth: {} ({})", owner.display_name, owner.role),
+        None if status.enabled => "Session auth: not signed in".to_owned(),
+        None => "Session auth: disabled: no owner can sign in".to_owned(),
     };
+    let owner = status.owner.as_ref();
     let json = json!({
-        "enabled": status.enabled, "authenticated": status.authenticated, "username": status.username,
-        "display_name": status.display_name, "role": status.role, "expires_at": instant_or_empty(status.expires_at),
+        "enabled": status.enabled, "authenticated": owner.is_some(), "username": owner.map(|o| &o.username),
+        "display_name": owner.map(|o| &o.display_name), "role": owner.map(|o| &o.role),
+        "expires_at": owner.and_then(|o| o.expires_at).map(instant),
     });
     Ok(common.output.print(&text, &json)?)
 }

@@ -22,13 +22,13 @@ use crate::{
 };
 
 /// The owner that a new folder starts with.
-pub const DEV: Account = Account { username: "dev", role: "user", display_name: "Developer" };
+pub(crate) const DEV: Account = Account { username: "dev", role: "user", display_name: "Developer" };
 const PROJECT: &str = "demo";
 const AGENT: &str = "builder";
 
 /// Where, and how.
 #[derive(Debug, clap::Args)]
-pub struct Up {
+pub(crate) struct Up {
     /// The folder; made where it is missing. In the user's data folder by default.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -44,7 +44,7 @@ pub struct Up {
 ///
 /// # Errors
 /// Where a service does not start or ends by itself.
-pub async fn run(up: Up, common: &Common) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(up: Up, common: &Common) -> Result<ExitCode, Failure> {
     let folder = match up.dir {
         Some(folder) => folder,
         None => etcetera::choose_base_strategy()
@@ -63,7 +63,8 @@ pub async fn run(up: Up, common: &Common) -> Result<ExitCode, Failure> {
         None => default_path()?,
     };
     context.write(&context_path)?;
-    let story = Story { world: &world, auth: &auth, gateway: &gateway, context: &context, path: &context_path };
+    let story =
+        Story { world: &world, auth: &auth, gateway: &gateway, context: &context, path: &context_path };
     common.output.print(&story.text(), &story.json())?;
     if let Some(file) = &up.ready_file {
         crate::keep::write_private(file, story.json().to_string().as_bytes())?;

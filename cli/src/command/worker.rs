@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The hidden first argument of the launcher.
-pub const LAUNCH: &str = "__launch-job";
+pub(crate) const LAUNCH: &str = "__launch-job";
 /// The longest progress event, in bytes; longer lines are split.
 const LINE_MAX: usize = 16 * 1024;
 /// How much of the last output is kept as the result, in bytes.
@@ -40,7 +40,7 @@ const MERCY: Duration = Duration::from_secs(5);
 
 /// What to do as a worker.
 #[derive(Debug, clap::Subcommand)]
-pub enum Worker {
+pub(crate) enum Worker {
     /// Take jobs of these agents and run the program for each.
     ///
     /// The program gets the payload on standard input and INTERLOCK_JOB_ID, INTERLOCK_SESSION_ID,
@@ -69,7 +69,7 @@ pub enum Worker {
 ///
 /// # Errors
 /// What gateway-service refuses.
-pub async fn run(worker: Worker, common: &Common) -> Result<(), Failure> {
+pub(crate) async fn run(worker: Worker, common: &Common) -> Result<(), Failure> {
     let Worker::Run { agent, capacity, name, drain, command } = worker;
     let caller = signed_in(common)?;
     let name = name.unwrap_or_else(|| format!("worker-{}", std::process::id()));
@@ -111,7 +111,9 @@ async fn told(program: &[OsString], task: Task, format: Format) -> Outcome {
     said("started");
     let outcome = match attempt_to_run(program, &task).await {
         Ok(outcome) => outcome,
-        Err(error) => Outcome::Failed { cause: format!("the program did not run: {error}"), result: Default::default() },
+        Err(error) => {
+            Outcome::Failed { cause: format!("the program did not run: {error}"), result: Default::default() }
+        }
     };
     said(match &outcome {
         Outcome::Succeeded { .. } => "succeeded",
@@ -232,7 +234,7 @@ impl Group {
 }
 
 /// The launcher: ends with its parent, then becomes the program.
-pub fn launch(arguments: &[OsString]) -> ExitCode {
+pub(crate) fn launch(arguments: &[OsString]) -> ExitCode {
     let Some((program, rest)) = arguments.split_first() else {
         return Failure::usage("no program to launch").report(Format::Text);
     };

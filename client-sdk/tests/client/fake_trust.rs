@@ -42,7 +42,7 @@ pub struct FakeTrust {
     log: Mutex<Vec<Revoked>>,
     /// Grants nothing while set, and answers nothing.
     pub frozen: AtomicBool,
-    /// Answers the next grant with `reset`.
+    /// Answers the next hello with `reset`.
     pub reset: AtomicBool,
     pub refuse_with: Mutex<Option<Reason>>,
     pub questions: AtomicU32,
@@ -156,13 +156,15 @@ impl FakeTrust {
     }
 
     async fn hear(&self, ask: Ask, out: &Out) {
+        let mut reset = false;
         let nonce = match ask {
             Ask::Hello(hello) => {
+                reset = self.reset.swap(false, Ordering::SeqCst);
                 let missed: Vec<_> =
                     self.log.lock().unwrap().iter().filter(|r| r.sequence > hello.applied).cloned().collect();
                 let (nonce, fresh) = (hello.nonce, hello.epoch.is_empty());
                 self.hellos.lock().unwrap().push(hello);
-                if !fresh && !self.reset.load(Ordering::SeqCst) {
+                if !fresh && !reset {
                     for row in missed {
                         let _ = out.send(Ok(HoldLeaseResponse { message: Some(Say::Revoked(row)) })).await;
                     }
@@ -183,7 +185,7 @@ impl FakeTrust {
             lease: Some(LEASE.try_into().unwrap()),
             epoch: format!("epoch-{}", self.epoch.load(Ordering::SeqCst)),
             sequence: self.sequence(),
-            reset: self.reset.swap(false, Ordering::SeqCst),
+            reset,
         };
         let _ = out.send(Ok(HoldLeaseResponse { message: Some(Say::Granted(granted)) })).await;
     }

@@ -33,6 +33,7 @@ use crate::{
 
 mod missing;
 mod model;
+mod record;
 mod rows;
 mod sqlite;
 mod tx;

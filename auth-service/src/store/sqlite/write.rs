@@ -1,10 +1,11 @@
 //! The rows in SQLite: writes. Each is conditional and counted.
 
-use interlock_kit::store::Fault;
+use interlock_kit::{clock::Timestamp, store::Fault};
 use rusqlite::{Connection, Params, params};
 
 use super::signed;
 use crate::{
+    ids::RequestId,
     owner::{Applied, Owner},
     owner_session::{OwnerSession, RefreshState, RefreshToken},
     revocation::{Revocation, Subject},
@@ -73,7 +74,7 @@ pub(super) fn apply(connection: &Connection, change: Planned, signals: &mut Vec<
                 project.id.as_str(),
                 project.name.as_str(),
                 project.created_by.as_str(),
-                project.request.as_ref().map(|r| r.as_str()),
+                project.request.as_ref().map(RequestId::as_str),
                 project.created_at.as_micros(),
             ),
         ),
@@ -113,7 +114,7 @@ fn insert_role_token(to: &To<'_>, token: &RoleToken) -> Result<(), Fault> {
             signed(token.issuance),
             &token.masked,
             token.created_at.as_micros(),
-            token.valid_until.map(|end| end.as_micros()),
+            token.valid_until.map(Timestamp::as_micros),
         ),
     )
 }
@@ -209,7 +210,7 @@ fn insert_owner_session(to: &To<'_>, session: &OwnerSession) -> Result<(), Fault
             signed(session.issuance),
             session.created_at.as_micros(),
             session.expires_at.as_micros(),
-            session.ended_at.map(|end| end.as_micros()),
+            session.ended_at.map(Timestamp::as_micros),
             session.refreshes,
         ),
     )

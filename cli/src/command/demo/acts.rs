@@ -1,6 +1,6 @@
 //! The acts, in order.
 
-use interlock_client::{Event, EventKind, From as Start, Job, JobState, Reason, SetAgent, StreamItem};
+use interlock_client::{Event, EventKind, Job, JobState, Reason, SetAgent, StreamFrom, StreamItem};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How many there are.
-pub const COUNT: usize = 11;
+pub(crate) const COUNT: usize = 11;
 
 type Act = Result<Seen, Failure>;
 
@@ -23,7 +23,7 @@ type Act = Result<Seen, Failure>;
 ///
 /// # Errors
 /// Why it stopped.
-pub async fn play(stage: &mut Stage, report: &mut Report) -> Result<(), Failure> {
+pub(crate) async fn play(stage: &mut Stage, report: &mut Report) -> Result<(), Failure> {
     report
         .act("started both services as processes of their own, over mTLS", "both serve", stage.start())
         .await?;
@@ -56,9 +56,7 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> Result<(), Failure>
             rebind_while_busy(stage, &job),
         )
         .await?;
-    report
-        .act("opened the gate", "the job succeeds with the file's digest", finish(stage, &job))
-        .await?;
+    report.act("opened the gate", "the job succeeds with the file's digest", finish(stage, &job)).await?;
     report
         .act("asked for the same rebind again", "now it is done, and the epoch has grown", rebind(stage))
         .await?;
@@ -94,23 +92,37 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> Result<(), Failure>
 
 async fn principals(stage: &mut Stage) -> Act {
     let dev = stage.sign_in().await?;
-    let auth = stage.auth()?.with_credentials(interlock_client::Credentials::bearer(dev.access_token.clone()));
+    let auth =
+        stage.auth()?.with_credentials(interlock_client::Credentials::bearer(dev.access_token.clone()));
     stage.keep(dev);
     let me = auth.whoami().await?;
     let project = auth.create_project("demo").await?;
     stage.project = project.project_id.clone();
     stage.gateway(stage.dev()?)?.agents().set(OTHER_AGENT, SetAgent::default()).await?;
     let file = stage.bot_password_file();
-    stage.command("bot", ["login".as_ref(), BOT.username.as_ref(), "--password-file".as_ref(), file.as_os_str()]).await?;
+    stage
+        .command(
+            "bot",
+            ["login".as_ref(), BOT.username.as_ref(), "--password-file".as_ref(), file.as_os_str()],
+        )
+        .await?;
     stage.command("bot", ["agent", "set", AGENT]).await?;
     let shared = SetAgent { shared: Some(true), description: None };
     let (agent, _) = stage.gateway(stage.admin()?)?.agents().set(AGENT, shared).await?;
     let bot = stage.command("bot", ["whoami"]).await?;
-    let bot: serde_json::Value = serde_json::from_str(&bot).map_err(|error| Failure::local(error.to_string()))?;
-    let held = me.owner_id == DEV.username && bot["owner_id"] == BOT.username && agent.owner_id == BOT.username;
+    let bot: serde_json::Value =
+        serde_json::from_str(&bot).map_err(|error| Failure::local(error.to_string()))?;
+    let held = me.owner_id == DEV.username
+        && bot["owner_id"] == BOT.username
+        && agent.owner_id.as_deref() == Some(BOT.username);
     let saw = format!(
         "{} ({}) and {} ({}); agent {} of {}; project {}",
-        me.owner_id, me.credential_id, bot["owner_id"], bot["credential_id"], agent.agent_id, agent.owner_id,
+        me.owner_id,
+        me.credential_id,
+        bot["owner_id"],
+        bot["credential_id"],
+        agent.agent_id,
+        BOT.username,
         project.project_id
     );
     Ok(Seen::that(held, saw))
@@ -171,7 +183,10 @@ async fn rebind(stage: &Stage) -> Act {
     let back = sessions.attach(&stage.session, AGENT, &stage.project).await?.session.binding;
     let (Some(there), Some(back)) = (there, back) else { return Ok(Seen::that(false, "no binding")) };
     let held = there.agent_id == OTHER_AGENT && there.epoch == 2 && back.epoch == 3;
-    let saw = format!("{} at epoch {}, and back to {} at {}", there.agent_id, there.epoch, back.agent_id, back.epoch);
+    let saw = format!(
+        "{} at epoch {}, and back to {} at {}",
+        there.agent_id, there.epoch, back.agent_id, back.epoch
+    );
     Ok(Seen::that(held, saw))
 }
 
@@ -209,7 +224,7 @@ async fn revoke(stage: &Stage) -> Act {
     let second = stage.sign_in().await?;
     let credentials = interlock_client::Credentials::bearer(second.access_token.clone());
     let gateway = stage.gateway(credentials)?;
-    let mut stream = gateway.sessions().stream(&stage.session, Start::Start);
+    let mut stream = gateway.sessions().stream(&stage.session, StreamFrom::Start);
     while let Some(item) = stream.next().await {
         if matches!(item?, StreamItem::CaughtUp { .. }) {
             break;
@@ -256,13 +271,14 @@ async fn crash(stage: &mut Stage) -> Act {
     for job in [&queued, &waiting] {
         done &= is_done(stage, &gateway.jobs().wait(&job.job_id).await?)?;
     }
-    let saw = format!("{crashed}; {} events and {} jobs are there, and both jobs are done", log.len(), jobs.len());
+    let saw =
+        format!("{crashed}; {} events and {} jobs are there, and both jobs are done", log.len(), jobs.len());
     Ok(Seen::that(kept && done, saw))
 }
 
 /// The log as the store has it now.
 async fn stored_log(stage: &Stage) -> Result<Vec<Event>, Failure> {
-    let mut stream = stage.gateway(stage.dev()?)?.sessions().stream(&stage.session, Start::Start);
+    let mut stream = stage.gateway(stage.dev()?)?.sessions().stream(&stage.session, StreamFrom::Start);
     let mut log = Vec::new();
     while let Some(item) = stream.next().await {
         match item? {

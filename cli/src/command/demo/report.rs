@@ -10,22 +10,22 @@ use crate::{
 };
 
 /// What an act saw, and whether that is what it should be.
-pub struct Seen {
+pub(crate) struct Seen {
     /// For people.
-    pub saw: String,
+    pub(crate) saw: String,
     /// Whether it held.
-    pub held: bool,
+    pub(crate) held: bool,
 }
 
 impl Seen {
     /// It held if `held`.
-    pub fn that(held: bool, saw: impl Into<String>) -> Self {
+    pub(crate) fn that(held: bool, saw: impl Into<String>) -> Self {
         Self { saw: saw.into(), held }
     }
 }
 
 /// Prints acts as they end, and counts.
-pub struct Report {
+pub(crate) struct Report {
     format: Format,
     acts: usize,
     done: usize,
@@ -35,7 +35,7 @@ pub struct Report {
 
 impl Report {
     /// For so many acts.
-    pub fn new(format: Format, acts: usize) -> Self {
+    pub(crate) fn new(format: Format, acts: usize) -> Self {
         Self { format, acts, done: 0, held: 0, start: now() }
     }
 
@@ -43,7 +43,7 @@ impl Report {
     ///
     /// # Errors
     /// Where it could not be played, or did not hold: the later ones stand on it.
-    pub async fn act(
+    pub(crate) async fn act(
         &mut self,
         did: &str,
         expected: &str,
@@ -79,9 +79,9 @@ impl Report {
     ///
     /// # Errors
     /// What standard output says.
-    pub fn close(self, played: Result<(), Failure>) -> Result<ExitCode, Failure> {
+    pub(crate) fn close(self, played: &Result<(), Failure>) -> Result<ExitCode, Failure> {
         let all = played.is_ok() && self.held == self.acts;
-        if let Err(failure) = &played {
+        if let Err(failure) = played {
             let _ = failure.report(self.format);
         }
         let seconds = self.start.elapsed().as_secs_f64();
@@ -95,6 +95,6 @@ impl Report {
 }
 
 /// Spans are measured here and nowhere else in the demo.
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use interlock_client::{
-    Auth, Connection, Credentials, Event, EventKind, From as Start, Gateway, OwnerSession, StreamItem, Tls,
+    Auth, Connection, Credentials, Event, EventKind, Gateway, OwnerSession, StreamFrom, StreamItem, Tls,
 };
 use rustix::{
     fs::{CWD, FileType, Mode, mknodat},
@@ -32,11 +32,12 @@ use crate::{
 };
 
 /// The agent's owner, as whom workers sign in.
-pub const BOT: Account = Account { username: "builder-bot", role: "user", display_name: "Builder Bot" };
+pub(crate) const BOT: Account =
+    Account { username: "builder-bot", role: "user", display_name: "Builder Bot" };
 /// The agent that has workers.
-pub const AGENT: &str = "builder";
+pub(crate) const AGENT: &str = "builder";
 /// The agent that a session tries to move to.
-pub const OTHER_AGENT: &str = "reviewer";
+pub(crate) const OTHER_AGENT: &str = "reviewer";
 /// Nothing here takes longer, or it does not come at all.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The file that the jobs read: a part of this program.
@@ -47,17 +48,17 @@ const JOB: &str = r#"read -r file; echo "at the gate"; read -r word < "$INTERLOC
 const AT_THE_GATE: &[u8] = b"at the gate";
 
 /// Everything.
-pub struct Stage {
+pub(crate) struct Stage {
     world: World,
     services: Option<(Running, Running)>,
     workers: Vec<(String, Child)>,
     gate: PathBuf,
     /// The file that jobs read.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// The project's id, once it is made.
-    pub project: String,
+    pub(crate) project: String,
     /// The session's id, once it is made.
-    pub session: String,
+    pub(crate) session: String,
     dev: Option<OwnerSession>,
     watch: Option<Watch>,
 }
@@ -67,7 +68,7 @@ impl Stage {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn set(folder: &Path) -> Result<Self, Failure> {
+    pub(crate) fn set(folder: &Path) -> Result<Self, Failure> {
         let world = World::open(folder, &[DEV, BOT])?;
         let (gate, file) = (world.folder().join("gate"), world.folder().join("input.txt"));
         mknodat(CWD, &gate, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
@@ -90,7 +91,7 @@ impl Stage {
     ///
     /// # Errors
     /// Where one does not serve.
-    pub async fn start(&mut self) -> Result<Seen, Failure> {
+    pub(crate) async fn start(&mut self) -> Result<Seen, Failure> {
         let auth = self.world.program("auth", Vec::new()).start().await?;
         let gateway = self.world.program("gateway", vec!["lease_ttl=2s".to_owned()]).start().await?;
         let saw = format!(
@@ -108,7 +109,7 @@ impl Stage {
     ///
     /// # Errors
     /// Where one does not come back.
-    pub async fn crash(&mut self) -> Result<String, Failure> {
+    pub(crate) async fn crash(&mut self) -> Result<String, Failure> {
         let (auth, gateway) = self.services.take().ok_or_else(not_started)?;
         let pids = format!("{} and {}", auth.pid(), gateway.pid());
         // Both are dead before either comes back.
@@ -120,7 +121,7 @@ impl Stage {
     }
 
     /// Ends everything that was started.
-    pub async fn strike(&mut self) {
+    pub(crate) async fn strike(&mut self) {
         self.watch = None;
         for (_, mut worker) in self.workers.drain(..) {
             // One of them was killed in the play.
@@ -136,7 +137,7 @@ impl Stage {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn context(&self, name: &str) -> Result<PathBuf, Failure> {
+    pub(crate) fn context(&self, name: &str) -> Result<PathBuf, Failure> {
         let path = self.world.folder().join(format!("{name}.json"));
         let project = (!self.project.is_empty()).then(|| self.project.clone());
         let context = Context { project, ..self.addresses()? };
@@ -153,7 +154,7 @@ impl Stage {
     ///
     /// # Errors
     /// Where it fails.
-    pub async fn command(
+    pub(crate) async fn command(
         &self,
         who: &str,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
@@ -177,7 +178,7 @@ impl Stage {
     ///
     /// # Errors
     /// Where the CA cannot be read.
-    pub fn auth(&self) -> Result<Auth, Failure> {
+    pub(crate) fn auth(&self) -> Result<Auth, Failure> {
         let context = self.addresses()?;
         Ok(Auth::new(Connection::to(&context.auth).tls(Tls::ca_file(&context.ca_file)).open()?))
     }
@@ -186,7 +187,7 @@ impl Stage {
     ///
     /// # Errors
     /// Where the CA cannot be read.
-    pub fn gateway(&self, credentials: Credentials) -> Result<Gateway, Failure> {
+    pub(crate) fn gateway(&self, credentials: Credentials) -> Result<Gateway, Failure> {
         let context = self.addresses()?;
         let connection = Connection::to(&context.gateway).tls(Tls::ca_file(&context.ca_file)).open()?;
         let gateway = Gateway::new(connection, credentials);
@@ -197,12 +198,12 @@ impl Stage {
     ///
     /// # Errors
     /// What auth-service refuses.
-    pub async fn sign_in(&self) -> Result<OwnerSession, Failure> {
+    pub(crate) async fn sign_in(&self) -> Result<OwnerSession, Failure> {
         Ok(self.auth()?.login(DEV.username, &self.world.password(DEV.username)?).await?)
     }
 
     /// Keeps the sign-in that the acts use.
-    pub fn keep(&mut self, dev: OwnerSession) {
+    pub(crate) fn keep(&mut self, dev: OwnerSession) {
         self.dev = Some(dev);
     }
 
@@ -210,7 +211,7 @@ impl Stage {
     ///
     /// # Errors
     /// Before the sign-in.
-    pub fn dev(&self) -> Result<Credentials, Failure> {
+    pub(crate) fn dev(&self) -> Result<Credentials, Failure> {
         let dev = self.dev.as_ref().ok_or_else(not_started)?;
         Ok(Credentials::bearer(dev.access_token.clone()))
     }
@@ -219,12 +220,12 @@ impl Stage {
     ///
     /// # Errors
     /// Where the file of the first start is not there.
-    pub fn admin(&self) -> Result<Credentials, Failure> {
+    pub(crate) fn admin(&self) -> Result<Credentials, Failure> {
         Ok(Credentials::bearer(read_token(&self.world.role_tokens_file())?))
     }
 
     /// Where `BOT`'s password is.
-    pub fn bot_password_file(&self) -> PathBuf {
+    pub(crate) fn bot_password_file(&self) -> PathBuf {
         self.world.password_file(BOT.username)
     }
 
@@ -232,7 +233,7 @@ impl Stage {
     ///
     /// # Errors
     /// Where it cannot be started.
-    pub fn start_worker(&mut self, name: &str) -> Result<u32, Failure> {
+    pub(crate) fn start_worker(&mut self, name: &str) -> Result<u32, Failure> {
         let worker = self
             .program("bot")?
             .args(["worker", "run", "--agent", AGENT, "--name", name, "--", "sh", "-c", JOB])
@@ -251,16 +252,18 @@ impl Stage {
     ///
     /// # Errors
     /// Where none was started under it, or it has ended.
-    pub fn worker_named(&self, name: &str) -> Result<u32, Failure> {
+    pub(crate) fn worker_named(&self, name: &str) -> Result<u32, Failure> {
         let found = self.workers.iter().find(|(known, _)| known == name);
-        found.and_then(|(_, worker)| worker.id()).ok_or_else(|| Failure::local(format!("no worker `{name}` runs")))
+        found
+            .and_then(|(_, worker)| worker.id())
+            .ok_or_else(|| Failure::local(format!("no worker `{name}` runs")))
     }
 
     /// `kill -9` of a worker.
     ///
     /// # Errors
     /// Where there is no such process.
-    pub fn kill_worker(&self, pid: u32) -> Result<(), Failure> {
+    pub(crate) fn kill_worker(&self, pid: u32) -> Result<(), Failure> {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(not_started)?;
         kill_process(pid, Signal::KILL).map_err(|error| Failure::local(format!("kill -9: {error}")))
     }
@@ -269,7 +272,7 @@ impl Stage {
     ///
     /// # Errors
     /// Where no job comes to the gate.
-    pub async fn open_gate(&self) -> Result<(), Failure> {
+    pub(crate) async fn open_gate(&self) -> Result<(), Failure> {
         let gate = self.gate.clone();
         let open = tokio::task::spawn_blocking(move || std::fs::write(gate, "go\n"));
         let opened = timeout(PATIENCE, open).await.map_err(|_| too_late("a job at the gate"))?;
@@ -281,7 +284,7 @@ impl Stage {
     ///
     /// # Errors
     /// Before the sign-in.
-    pub fn start_watch(&mut self) -> Result<(), Failure> {
+    pub(crate) fn start_watch(&mut self) -> Result<(), Failure> {
         let gateway = self.gateway(self.dev()?)?;
         self.watch = Some(Watch::on(&gateway, &self.session));
         Ok(())
@@ -291,7 +294,11 @@ impl Stage {
     ///
     /// # Errors
     /// Where that does not come, or the stream ends.
-    pub async fn seen(&self, what: &str, wanted: impl Fn(&[Event]) -> bool) -> Result<Vec<Event>, Failure> {
+    pub(crate) async fn seen(
+        &self,
+        what: &str,
+        wanted: impl Fn(&[Event]) -> bool,
+    ) -> Result<Vec<Event>, Failure> {
         let watch = self.watch.as_ref().ok_or_else(not_started)?;
         let mut events = watch.events.clone();
         let seen = timeout(PATIENCE, events.wait_for(|events| wanted(events))).await;
@@ -306,7 +313,7 @@ impl Stage {
     ///
     /// # Errors
     /// As [`Stage::seen`].
-    pub async fn at_the_gate(&self, job: &str, attempt: u32) -> Result<(), Failure> {
+    pub(crate) async fn at_the_gate(&self, job: &str, attempt: u32) -> Result<(), Failure> {
         let at_gate = |event: &Event| {
             matches!(&event.kind, EventKind::JobProgress { job_id, attempt: a, data }
                 if job_id == job && *a == attempt && data.as_ref() == AT_THE_GATE)
@@ -324,7 +331,7 @@ struct Watch {
 
 impl Watch {
     fn on(gateway: &Gateway, session: &str) -> Self {
-        let mut stream = gateway.sessions().stream(session, Start::Start);
+        let mut stream = gateway.sessions().stream(session, StreamFrom::Start);
         let (sender, events) = watch::channel(Arc::new(Vec::new()));
         let task = tokio::spawn(async move {
             while let Some(Ok(item)) = stream.next().await {

@@ -1,0 +1,123 @@
+//! Commands on the host, while the service does not run: where the role tokens are, what they are, and
+//! replacing both when the admin token is lost.
+//!
+//! They take the store's lock, as the service does; so neither runs beside the other.
+
+use std::{io::Write as _, process::ExitCode};
+
+use clap::Subcommand;
+use interlock_kit::{clock::Clock, config::{EXIT_FAILURE, EXIT_OK}, error::Error};
+use interlock_proto::credential::Credential;
+use thiserror::Error as ThisError;
+use zeroize::Zeroizing;
+
+use crate::{
+    command::say,
+    config::Config,
+    first_start::{self, TokensError},
+    opening::{self, OpeningError},
+    parts::host_call,
+    role_token::{Reveal, RoleToken, Status},
+    store::Shell,
+    token_file::{TokenFile, TokenFileError},
+};
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum What {
+    /// Print where the recoverable copy of the role tokens is.
+    Path,
+    /// Print the role tokens, masked.
+    Status {
+        /// Print the tokens themselves. Leaves an audit row.
+        #[arg(long)]
+        reveal: bool,
+    },
+    /// Replace both role tokens and print the new ones. Owners, sessions and the audit log are kept.
+    Reset {
+        /// Do it. Without this nothing is changed, and the command fails.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, ThisError)]
+enum Failed {
+    #[error(transparent)]
+    Opening(#[from] OpeningError),
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    #[error(transparent)]
+    File(#[from] TokenFileError),
+    #[error("{0}")]
+    Store(#[from] Error),
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+    #[error("this replaces both role tokens: every client needs its new one; repeat with --yes. Nothing was changed")]
+    NotConfirmed,
+    #[error("{0}: no such store; start the service once")]
+    NoStore(String),
+}
+
+/// Runs a command; the exit code says whether it was done.
+#[must_use]
+pub fn main(config: &Config, what: &What) -> ExitCode {
+    match run(config, what).and_then(|text| Ok(std::io::stdout().write_all(text.as_bytes())?)) {
+        Ok(()) => ExitCode::from(EXIT_OK),
+        Err(error) => {
+            say(&format!("interlock-auth: {error}"));
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+/// The lines for stdout.
+fn run(config: &Config, what: &What) -> Result<Zeroizing<String>, Failed> {
+    let copy = TokenFile::of(&config.common.data_dir, config.common.profile);
+    match what {
+        What::Path => Ok(Zeroizing::new(format!("{}\n", copy.path().display()))),
+        What::Reset { yes: false } => Err(Failed::NotConfirmed),
+        What::Reset { yes: true } => with_store(config, async |shell| {
+            let tokens = first_start::reset(&shell, &copy).await?;
+            Ok(first_start::shown(&tokens, &copy))
+        }),
+        What::Status { reveal } => with_store(config, async |shell| {
+            let call = host_call("role_token.status");
+            let stored = if *reveal { shell.run(&call, Reveal).await? } else { shell.ask(&call, Status).await? };
+            status(&stored, &copy, *reveal)
+        }),
+    }
+}
+
+fn with_store(
+    config: &Config,
+    work: impl AsyncFnOnce(Shell) -> Result<Zeroizing<String>, Failed>,
+) -> Result<Zeroizing<String>, Failed> {
+    let folder = &config.common.data_dir;
+    let place = folder.join(opening::STORE_FILE);
+    if !place.exists() {
+        return Err(Failed::NoStore(place.display().to_string()));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let opened = opening::open(folder, config.common.profile, Clock::system())?;
+        let done = work(Shell::new(opened.store.clone())).await;
+        opened.store.close().await;
+        done
+    })
+}
+
+fn status(stored: &[RoleToken], copy: &TokenFile, reveal: bool) -> Result<Zeroizing<String>, Failed> {
+    let kept = copy.read()?;
+    let mut lines = Zeroizing::new(String::with_capacity(1_024));
+    for token in stored {
+        let known = kept.as_ref().and_then(|kept| kept.token_of(token)).filter(|_| reveal);
+        let shown = known.map_or(token.masked.as_str(), Credential::expose);
+        let until = token.valid_until.map(|until| format!(" until {until}")).unwrap_or_default();
+        lines.push_str(&format!("{} generation {} {shown}{until}\n", token.role.text(), token.generation));
+    }
+    let present: Vec<_> = stored.iter().filter(|token| token.valid_until.is_none()).cloned().collect();
+    let recoverable = kept.is_some_and(|kept| kept.has_all(&present));
+    lines.push_str(&format!("recoverable {recoverable}\npath {}\n", copy.path().display()));
+    Ok(lines)
+}

@@ -1,0 +1,396 @@
+//! Wires the service: data directory, role tokens, accounts, barrier, listeners, reloads, drain.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use interlock_kit::{
+    authn::{Allowed, InternalTrust},
+    clock::Clock,
+    config::Internal,
+    error::Error,
+    hasher::Hasher,
+    health,
+    health_state::Health,
+    internal_token::{InternalToken, InternalTokenError},
+    probes, random,
+    ready_file::ReadyFile,
+    reflection,
+    reload::{ReloadError, Reloads},
+    secret_file::SecretFileError,
+    serve::{ServeError, Server, ServerLimits, Services},
+    telemetry::{self, TelemetryError},
+    tls::{Tls, TlsError, TlsKind, TlsPaths},
+};
+use interlock_kit::config::TlsVersion;
+use thiserror::Error as ThisError;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    accounts_apply::{self, ApplyError, Sources},
+    admit::Gate,
+    barrier::{self, Barrier, Terms},
+    config::Config,
+    first_start::{self, TokensError},
+    grpc,
+    guesses::GuessLimit,
+    opening::{self, LeaseNote, Opened, OpeningError, STORE_CONDITION},
+    parts::{Parts, host_call},
+    revocation::RevocationsAfter,
+    store::Shell,
+    sweeper,
+    token_file::TokenFile,
+};
+
+/// Verifiers with a stream or a lease.
+const VERIFIERS_MAX: usize = 256;
+/// Messages that wait for one verifier.
+const OUTGOING_MAX: usize = 1_024;
+/// What a call that waits for the barrier may take beyond the wait.
+const BEYOND_A_LEASE: Duration = Duration::from_secs(5);
+/// Calls that do not park and may wait for the barrier all the same.
+const WAITING: [&str; 1] = ["/interlock.auth.v1.OwnerSessionService/Refresh"];
+
+/// Why the service does not start, or had to stop. One line that says what to do, without secrets.
+#[derive(Debug, ThisError)]
+pub enum StartError {
+    /// A certificate, a key or an authority.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The internal token.
+    #[error(transparent)]
+    InternalToken(#[from] InternalTokenError),
+    /// An accounts source.
+    #[error(transparent)]
+    Accounts(#[from] ApplyError),
+    /// The data directory.
+    #[error(transparent)]
+    Opening(#[from] OpeningError),
+    /// Role tokens.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    /// A file of ours.
+    #[error(transparent)]
+    File(#[from] SecretFileError),
+    /// A listener cannot be bound.
+    #[error("{what} {address}: {source}")]
+    Bind {
+        /// Which listener.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Listeners, policies or bounds.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The descriptors of the services.
+    #[error("reflection: {0}")]
+    Reflection(String),
+    /// Logs or metrics.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// Watching files.
+    #[error(transparent)]
+    Reload(#[from] ReloadError),
+    /// The store or the hasher.
+    #[error("{0}")]
+    Refused(#[from] Error),
+    /// The operating system.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+impl StartError {
+    /// Whether what was configured is wrong: exit code 64.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Tls(_) | Self::InternalToken(_) | Self::Telemetry(_) => true,
+            Self::Accounts(error) => !matches!(error, ApplyError::Refused(_) | ApplyError::Hash(_)),
+            Self::Opening(_)
+            | Self::Tokens(_)
+            | Self::File(_)
+            | Self::Bind { .. }
+            | Self::Serve(_)
+            | Self::Reflection(_)
+            | Self::Reload(_)
+            | Self::Refused(_)
+            | Self::System(_) => false,
+        }
+    }
+}
+
+/// The bound sockets of a service.
+#[derive(Debug)]
+pub struct Listeners {
+    public: TcpListener,
+    internal: Option<TcpListener>,
+    health: Option<TcpListener>,
+    metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds what is configured. Port 0 takes any free one; the ready file says which.
+    ///
+    /// # Errors
+    /// [`StartError::Bind`]
+    pub async fn bind(config: &Config) -> Result<Self, StartError> {
+        let common = &config.common;
+        let internal = common.internal.as_ref().map(|internal| internal.address);
+        Ok(Self {
+            public: bind("public.address", common.public).await?,
+            internal: bind_some("internal.address", internal).await?,
+            health: bind_some("health.address", common.health).await?,
+            metrics: bind_some("metrics.address", common.metrics).await?,
+        })
+    }
+
+    /// Where they are, by name.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn addresses(&self) -> io::Result<Vec<(&'static str, SocketAddr)>> {
+        let all = [
+            ("public", Some(&self.public)),
+            ("internal", self.internal.as_ref()),
+            ("health", self.health.as_ref()),
+            ("metrics", self.metrics.as_ref()),
+        ];
+        let bound = all.into_iter().filter_map(|(name, listener)| Some((name, listener?)));
+        bound.map(|(name, listener)| Ok((name, listener.local_addr()?))).collect()
+    }
+}
+
+async fn bind_some(what: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
+    match address {
+        Some(address) => bind(what, address).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Bind { what, address, source })
+}
+
+/// As a program: logs, signals, sockets, and [`run`].
+///
+/// # Errors
+/// [`StartError`]
+pub async fn serve(config: Config) -> Result<(), StartError> {
+    telemetry::init_logs(config.common.log_format, &config.common.log_filter)?;
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listeners = Listeners::bind(&config).await?;
+    let asked = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("shutting down: open calls may finish");
+        asked.cancel();
+    });
+    run(config, listeners, shutdown).await
+}
+
+/// Serves on bound listeners until `shutdown`, then drains.
+///
+/// # Errors
+/// [`StartError`]
+pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), StartError> {
+    let common = &config.common;
+    let clock = Clock::system();
+    let tls = Certificates::load(&config)?;
+    let opened = opening::open(&common.data_dir, common.profile, clock.clone())?;
+    let outcome = with_store(&config, &opened, tls, listeners, clock, shutdown).await;
+    opened.store.close().await;
+    outcome
+}
+
+async fn with_store(
+    config: &Config,
+    opened: &Opened,
+    tls: Certificates,
+    listeners: Listeners,
+    clock: Clock,
+    shutdown: CancellationToken,
+) -> Result<(), StartError> {
+    let common = &config.common;
+    let shell = Shell::new(opened.store.clone());
+    let copy = TokenFile::of(&common.data_dir, common.profile);
+    let tokens = first_start::settle(&shell, &copy).await?;
+    let health = Health::new([STORE_CONDITION]);
+    let note = opening::unknown_leases(&common.data_dir, config.lease)?;
+    let barrier = barrier_of(&shell, config.lease, &note, tokens.fresh).await?;
+    opened.announcer.tell(barrier.clone(), health.clone());
+    let hasher = Hasher::start(config.argon2, config.hasher_threads, config.hasher_queue)?;
+    let sources = Sources::of(config);
+    accounts_apply::apply(&shell, &hasher, sources.clone()).await?;
+    if let Some(made) = tokens.made.filter(|_| config.print_first_tokens) {
+        use std::io::Write as _;
+        io::stdout().write_all(first_start::shown(&made, &copy).as_bytes())?;
+    }
+    let gate = Arc::new(Gate::new(opened.store.clone(), clock.clone()));
+    let parts = Arc::new(Parts {
+        shell: shell.clone(),
+        barrier: barrier.clone(),
+        hasher: hasher.clone(),
+        copy: tokio::sync::Mutex::new(copy),
+        guesses: GuessLimit::default(),
+        clock,
+        epoch: random::id("epo"),
+        access_ttl: config.access_ttl,
+        session_ttl: config.owner_session_ttl,
+        shutdown: shutdown.clone(),
+    });
+    let reloads = tls.reloads(Reloads::new());
+    let _reloading = accounts_reload(reloads, &shell, &hasher, sources).start(shutdown.clone())?;
+    let shrinking = tokio::spawn(shrink_note(note));
+    let sweeping = tokio::spawn(sweeper::run(shell, Arc::clone(&gate), health.clone(), shutdown.clone()));
+    let served = serve_all(config, &parts, gate, tls, listeners, health, shutdown.clone()).await;
+    // What still runs ends with the listeners, whatever ended those.
+    shutdown.cancel();
+    shrinking.abort();
+    if sweeping.await.is_err() {
+        tracing::error!("the sweeper did not end cleanly");
+    }
+    served
+}
+
+async fn barrier_of(shell: &Shell, lease: Duration, note: &LeaseNote, fresh: bool) -> Result<Barrier, StartError> {
+    let log = shell.ask(&host_call("trust.start"), RevocationsAfter { after: 0, limit: 1 }).await?;
+    // A first start: nobody can hold a lease yet.
+    let unknown = if fresh { Duration::ZERO } else { barrier::fence(note.longest) };
+    let terms = Terms { lease, verifiers_max: VERIFIERS_MAX, outgoing_max: OUTGOING_MAX };
+    Ok(Barrier::new(terms, log.newest, unknown))
+}
+
+async fn shrink_note(note: LeaseNote) {
+    tokio::time::sleep(barrier::fence(note.longest)).await;
+    if let Err(error) = note.shrink() {
+        tracing::warn!(%error, "the next start waits for longer leases than it needs to");
+    }
+}
+
+async fn serve_all(
+    config: &Config,
+    parts: &Arc<Parts>,
+    gate: Arc<Gate>,
+    tls: Certificates,
+    listeners: Listeners,
+    health: Health,
+    shutdown: CancellationToken,
+) -> Result<(), StartError> {
+    let addresses = listeners.addresses()?;
+    let limits = limits_of(config);
+    let services = grpc::services(parts, limits.message_bytes);
+    let health_rpc = health::Health::new(health.clone(), services.names(), shutdown.clone());
+    let services = reflected(services.with(health_rpc.server()))?;
+    let mut server = Server::new(limits, gate).public(listeners.public, tls.public);
+    if let (Some(listener), Some((tls, trust))) = (listeners.internal, tls.internal) {
+        server = server.internal(listener, tls, trust);
+    }
+    if let Some(listener) = listeners.health {
+        server = server.health(listener, health_rpc.services());
+    }
+    let probing = probe(listeners.metrics, &health, &shutdown)?;
+    health.set(STORE_CONDITION, Ok(()));
+    let ready = config.common.ready_file.as_ref().map(|path| ReadyFile::write(path, addresses.clone())).transpose()?;
+    tracing::info!(?addresses, "serving");
+    let served = server.run(services, shutdown.clone()).await;
+    drop(ready);
+    shutdown.cancel();
+    if let Some(probing) = probing {
+        // It ends within ten seconds by itself.
+        let _ = probing.await;
+    }
+    Ok(served?)
+}
+
+fn limits_of(config: &Config) -> ServerLimits {
+    let mut limits = config.common.limits.clone();
+    let wait = barrier::fence(config.lease) * 2 + BEYOND_A_LEASE;
+    limits.own_timeouts.extend(WAITING.map(|path| (path, wait)));
+    limits
+}
+
+fn reflected(services: Services) -> Result<Services, StartError> {
+    reflection::add(services).map_err(|error| StartError::Reflection(error.to_string()))
+}
+
+fn probe(
+    listener: Option<TcpListener>,
+    health: &Health,
+    shutdown: &CancellationToken,
+) -> Result<Option<JoinHandle<()>>, StartError> {
+    let Some(listener) = listener else { return Ok(None) };
+    let serving = probes::serve(listener, health.clone(), telemetry::metrics()?, shutdown.clone());
+    Ok(Some(tokio::spawn(serving)))
+}
+
+fn accounts_reload(reloads: Reloads, shell: &Shell, hasher: &Hasher, sources: Sources) -> Reloads {
+    let files: Vec<_> = sources.files().collect();
+    if files.is_empty() {
+        return reloads;
+    }
+    let (shell, hasher, runtime) = (shell.clone(), hasher.clone(), tokio::runtime::Handle::current());
+    reloads.on(files, "accounts", move || {
+        let done = runtime.block_on(accounts_apply::apply(&shell, &hasher, sources.clone()))?;
+        Ok(done != accounts_apply::Done::default())
+    })
+}
+
+/// The certificates of both listeners, and what proves a service.
+struct Certificates {
+    public: Arc<Tls>,
+    internal: Option<(Arc<Tls>, InternalTrust)>,
+}
+
+impl Certificates {
+    fn load(config: &Config) -> Result<Self, StartError> {
+        let (common, profile) = (&config.common, config.common.profile);
+        let paths = |client_ca| TlsPaths {
+            certificate: common.tls.cert.clone(),
+            key: common.tls.key.clone(),
+            client_ca,
+            client_crl: None,
+        };
+        let kind = TlsKind::Public { tls12: common.tls.public_min_version == TlsVersion::V1_2 };
+        let public = Arc::new(Tls::load(paths(common.tls.client_ca.clone()), kind, profile)?);
+        let internal = match &common.internal {
+            None => None,
+            Some(internal) => {
+                let tls = Tls::load(paths(Some(internal.client_ca.clone())), TlsKind::Internal, profile)?;
+                let token = InternalToken::load(&internal.token_file, profile)?;
+                Some((Arc::new(tls), trust(internal, token)))
+            }
+        };
+        Ok(Self { public, internal })
+    }
+
+    fn reloads(&self, reloads: Reloads) -> Reloads {
+        let tls = Arc::clone(&self.public);
+        let reloads = reloads.on(tls.files(), "tls.public", move || Ok(tls.reload()?));
+        let Some((tls, trust)) = &self.internal else { return reloads };
+        let (tls, token) = (Arc::clone(tls), trust.token.clone());
+        let path = token.path().to_owned();
+        let reloads = reloads.on(tls.files(), "tls.internal", move || Ok(tls.reload()?));
+        reloads.on([path], "internal_token", move || Ok(token.reload()?))
+    }
+}
+
+/// Listed services may call whatever their kind may: the policies say what that is.
+fn trust(internal: &Internal, token: InternalToken) -> InternalTrust {
+    let all = |service: &_| Allowed { service: Clone::clone(service), paths: vec!["/".to_owned()] };
+    InternalTrust {
+        trust_domain: internal.trust_domain.clone(),
+        allowed: internal.allow.iter().map(all).collect(),
+        token,
+    }
+}

@@ -1,0 +1,5 @@
+use interlock_auth::policy::RoleTokenPermit;
+
+fn main() {
+    let _ = RoleTokenPermit(());
+}

@@ -1,0 +1,11 @@
+use interlock_auth::store::{Tx, View};
+
+fn past_the_view(view: &View<'_>) {
+    let _ = view.rows;
+}
+
+fn past_the_tx(tx: &mut Tx<'_>) {
+    tx.changes.clear();
+}
+
+fn main() {}

@@ -1,0 +1,171 @@
+//! Owner sessions over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod served;
+
+use interlock_proto::auth::v1::{
+    LoginRequest, LogoutRequest, OwnerSessionServiceGetStatusRequest, RefreshRequest, WhoAmIRequest,
+};
+use served::{Host, bearer, plain, reason, within};
+use tonic::Code;
+
+#[tokio::test]
+async fn an_owner_signs_in_refreshes_and_signs_out() {
+    let host = Host::new();
+    let served = host.start().await;
+    let login = host.login(&served, "alice").await;
+    assert_eq!((login.username.as_str(), login.display_name.as_str(), login.role.as_str()), ("alice", "Alice", "user"));
+
+    let who = host.identity(&served).who_am_i(bearer(WhoAmIRequest {}, &login.access_token)).await.unwrap();
+    let principal = who.into_inner().principal.unwrap();
+    assert_eq!((principal.owner_id.as_str(), principal.session_root), ("alice", false));
+    assert_eq!(principal.owner_session_id, login.owner_session_id);
+
+    let mut sessions = host.sessions(&served);
+    let status = sessions.get_status(bearer(OwnerSessionServiceGetStatusRequest {}, &login.access_token)).await;
+    let status = status.unwrap().into_inner();
+    assert!(status.enabled && status.authenticated && status.username == "alice");
+    let status = sessions.get_status(plain(OwnerSessionServiceGetStatusRequest {})).await.unwrap().into_inner();
+    assert!(status.enabled && !status.authenticated && status.username.is_empty());
+
+    // Any number of refreshes with one token get the same successor.
+    let one = sessions.refresh(bearer(RefreshRequest {}, &login.refresh_token)).await.unwrap().into_inner();
+    let two = sessions.refresh(bearer(RefreshRequest {}, &login.refresh_token)).await.unwrap().into_inner();
+    assert_eq!((&one.access_token, &one.refresh_token), (&two.access_token, &two.refresh_token));
+    assert_ne!(one.access_token, login.access_token);
+
+    // UA-56
+    let out = sessions.logout(bearer(LogoutRequest {}, &one.access_token)).await.unwrap().into_inner();
+    assert!(out.reached.is_some());
+    let again = sessions.logout(bearer(LogoutRequest {}, &one.access_token)).await.unwrap().into_inner();
+    assert!(again.reached.is_none(), "repeating it is no error");
+    for dead in [&login.access_token, &one.access_token] {
+        let refused = host.identity(&served).who_am_i(bearer(WhoAmIRequest {}, dead)).await.unwrap_err();
+        assert_eq!(reason(&refused), "PROVIDER_AUTH_FAILED");
+    }
+    let refused = sessions.refresh(bearer(RefreshRequest {}, &one.refresh_token)).await.unwrap_err();
+    assert_eq!(reason(&refused), "INVALID_CREDENTIALS");
+    served.stop().await;
+}
+
+// I9
+#[tokio::test]
+async fn a_replay_after_the_successor_was_used_ends_the_family() {
+    let host = Host::new();
+    let served = host.start().await;
+    let login = host.login(&served, "alice").await;
+    let mut sessions = host.sessions(&served);
+    let first = sessions.refresh(bearer(RefreshRequest {}, &login.refresh_token)).await.unwrap().into_inner();
+    let second = sessions.refresh(bearer(RefreshRequest {}, &first.refresh_token)).await.unwrap().into_inner();
+    let replay = sessions.refresh(bearer(RefreshRequest {}, &login.refresh_token)).await.unwrap_err();
+    assert_eq!(reason(&replay), "INVALID_CREDENTIALS");
+    let refused = host.identity(&served).who_am_i(bearer(WhoAmIRequest {}, &second.access_token)).await;
+    assert_eq!(reason(&refused.unwrap_err()), "PROVIDER_AUTH_FAILED");
+    let rows = host.audit("owner_session.refresh");
+    let refused = ("alice".to_owned(), "refused".to_owned(), "INVALID_CREDENTIALS".to_owned());
+    assert!(rows.contains(&refused), "{rows:?}");
+    served.stop().await;
+}
+
+// SW-11, SW-12, UA-16: no oracle.
+#[tokio::test]
+async fn missing_malformed_and_unknown_credentials_are_refused_alike() {
+    let host = Host::new();
+    let served = host.start().await;
+    let unknown = interlock_proto::credential::Credential::new(interlock_proto::credential::Kind::Admin, &[7; 32]);
+    let session = host.login(&served, "alice").await;
+    let mut identity = host.identity(&served);
+    let mut answers = Vec::new();
+    for request in [
+        plain(WhoAmIRequest {}),
+        bearer(WhoAmIRequest {}, "garbage"),
+        bearer(WhoAmIRequest {}, unknown.expose()),
+        bearer(WhoAmIRequest {}, &session.refresh_token),
+    ] {
+        let refused = identity.who_am_i(request).await.unwrap_err();
+        answers.push((refused.code(), refused.message().to_owned(), reason(&refused)));
+    }
+    let expected = (Code::Unauthenticated, "login required".to_owned(), "PROVIDER_AUTH_FAILED".to_owned());
+    assert_eq!(answers, vec![expected; 4]);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn unknown_owner_and_wrong_password_get_one_answer_and_are_limited() {
+    let host = Host::new();
+    let served = host.start().await;
+    let mut sessions = host.sessions(&served);
+    let mut answers = Vec::new();
+    for username in ["alice", "nobody"] {
+        let asked = LoginRequest { username: username.to_owned(), password: "wrong".to_owned() };
+        let refused = sessions.login(plain(asked)).await.unwrap_err();
+        answers.push((refused.code(), refused.message().to_owned(), reason(&refused)));
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[0].2, "INVALID_CREDENTIALS");
+    // UA-47
+    let mut limited = None;
+    for _ in 0..30 {
+        let asked = LoginRequest { username: "alice".to_owned(), password: "wrong".to_owned() };
+        let refused = within(sessions.login(plain(asked))).await.unwrap_err();
+        if reason(&refused) == "RATE_LIMITED" {
+            limited = Some(refused);
+            break;
+        }
+    }
+    let limited = limited.expect("guessing is limited");
+    assert_eq!(limited.code(), Code::ResourceExhausted);
+    assert!(tonic_types::StatusExt::get_details_retry_info(&limited).is_some());
+    host.login(&served, "root").await;
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn bad_requests_name_their_field() {
+    let host = Host::new();
+    let served = host.start().await;
+    let mut sessions = host.sessions(&served);
+    for (username, password, expected) in [
+        ("", "x", "MISSING_FIELD"),
+        ("alice", "", "MISSING_FIELD"),
+        ("Alice!", "x", "INVALID_FIELD"),
+        ("alice", &"x".repeat(1025), "INVALID_FIELD"),
+    ] {
+        let asked = LoginRequest { username: username.to_owned(), password: password.to_owned() };
+        let refused = sessions.login(plain(asked)).await.unwrap_err();
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::InvalidArgument, expected));
+    }
+    served.stop().await;
+}
+
+// DESIGN 14.16, FN-18: an account's first application is remembered; the environment is applied again only where it changed.
+#[tokio::test]
+async fn a_changed_account_ends_its_sessions_and_an_unchanged_one_does_not() {
+    let mut host = Host::new();
+    let served = host.start().await;
+    let login = host.login(&served, "alice").await;
+    served.stop().await;
+
+    let served = host.start().await;
+    let who = host.identity(&served).who_am_i(bearer(WhoAmIRequest {}, &login.access_token)).await;
+    assert!(who.is_ok(), "a restart signs nobody out");
+    served.stop().await;
+
+    host.env = vec![("INTERLOCK_ACCOUNTS_JSON", served::ACCOUNTS.replace("alice's long", "alice's other long"))];
+    let served = host.start().await;
+    let who = host.identity(&served).who_am_i(bearer(WhoAmIRequest {}, &login.access_token)).await;
+    assert_eq!(reason(&who.unwrap_err()), "PROVIDER_AUTH_FAILED");
+    served.stop().await;
+}
+
+// UA-47: a weak password in an accounts source refuses a hardened start; bad JSON refuses any.
+#[tokio::test]
+async fn bad_accounts_refuse_the_start_without_telling_them() {
+    let mut host = Host::new();
+    for accounts in [r#"[{"username":"a","password":"hunter2"}]"#, r#"{"hunter2"#] {
+        host.env = vec![("INTERLOCK_ACCOUNTS_JSON", accounts.to_owned())];
+        let refused = host.refused().await;
+        assert!(refused.is_configuration() && !refused.to_string().contains("hunter2"), "{refused}");
+    }
+}

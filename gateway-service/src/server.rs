@@ -1,0 +1,417 @@
+//! The running gateway: opens the store, holds auth's lease, serves, and drains.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use interlock_client::{
+    Connection, Tls as ClientTls,
+    verifier::{Verifier, VerifierOptions},
+};
+use interlock_kit::{
+    authn::InternalTrust,
+    clock::{Clock, Timestamp},
+    config::{Common, Profile},
+    health::Health as HealthService,
+    health_state::Health,
+    internal_token::{InternalToken, InternalTokenError},
+    probes, random,
+    ready_file::ReadyFile,
+    reflection,
+    reload::{ReloadError, Reloads},
+    secret_file::{self, SecretFileError},
+    serve::{ServeError, Server, Services},
+    store::{
+        StoreLock,
+        audit::ChainKey,
+        sqlite::{OpenError, Options, Place},
+        writer::QueueLimits,
+    },
+    telemetry::{self, TelemetryError},
+    tls::{Tls, TlsError, TlsKind, TlsPaths},
+};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::metadata::MetadataValue;
+
+use crate::{
+    admit::Gate,
+    caller::Unscoped,
+    config::{AuthLink, Config},
+    grpc::{self, Front},
+    hub::Hub,
+    readiness,
+    store::Shell,
+    streams::Streams,
+    sweeper,
+};
+
+/// How long a start waits for auth's lease before it says that it serves: without one it serves too, and refuses.
+const FIRST_LEASE: Duration = Duration::from_secs(5);
+/// The part of a drain that workers get to give their jobs back.
+const DRAIN_PART: f64 = 0.7;
+/// How long the tasks behind streams may outlive their connections.
+const TASKS_END: Duration = Duration::from_secs(2);
+
+/// Why the gateway does not start, or fails.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A socket, a folder or the runtime.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The address of a listener cannot be bound.
+    #[error("{key} {address}: {source}")]
+    Bind {
+        /// The key of the address.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The data folder cannot be made, or another program uses the store.
+    #[error("data_dir {0}")]
+    DataDir(io::Error),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// A secret file.
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
+    /// The chain key file is not one.
+    #[error("{0}: not a chain key of 32 bytes; it was left as it is")]
+    ChainKey(PathBuf),
+    /// The internal token.
+    #[error(transparent)]
+    InternalToken(#[from] InternalTokenError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The way to auth.
+    #[error("auth: {0}")]
+    Auth(interlock_client::Error),
+    /// Logs or metrics.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// Files cannot be watched.
+    #[error(transparent)]
+    Reload(#[from] ReloadError),
+    /// Reflection cannot be built.
+    #[error("reflection: {0}")]
+    Reflection(String),
+    /// The server.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+impl RunError {
+    /// Whether what the gateway was told is wrong, rather than what it met.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::Secret(_) | Self::ChainKey(_) | Self::InternalToken(_) | Self::Tls(_) | Self::Auth(_)
+        )
+    }
+}
+
+/// The bound sockets.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub public: TcpListener,
+    /// For services.
+    pub internal: Option<TcpListener>,
+    /// Health only.
+    pub health: Option<TcpListener>,
+    /// Metrics and probes.
+    pub metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds what the configuration names; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// [`RunError::Bind`], naming the key.
+    pub async fn bind(config: &Config) -> Result<Self, RunError> {
+        let common = &config.common;
+        let internal = common.internal.as_ref().map(|internal| internal.address);
+        Ok(Self {
+            public: bind("public.address", common.public).await?,
+            internal: maybe("internal.address", internal).await?,
+            health: maybe("health.address", common.health).await?,
+            metrics: maybe("metrics.address", common.metrics).await?,
+        })
+    }
+
+    /// Where they are bound, by name.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn addresses(&self) -> io::Result<Vec<(&'static str, SocketAddr)>> {
+        let optional = [("internal", &self.internal), ("health", &self.health), ("metrics", &self.metrics)];
+        let mut all = vec![("public", self.public.local_addr()?)];
+        for (name, listener) in optional {
+            if let Some(listener) = listener {
+                all.push((name, listener.local_addr()?));
+            }
+        }
+        Ok(all)
+    }
+}
+
+async fn maybe(key: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, RunError> {
+    match address {
+        Some(address) => bind(key, address).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Bind { key, address, source })
+}
+
+/// Serves until `shutdown`, then drains: accepts nothing more, tells workers, ends streams, lets calls finish
+/// within `limits.drain`, closes the store.
+///
+/// # Errors
+/// [`RunError`]; all but a failure to close come before anything is served.
+pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), RunError> {
+    let _lock = lock(&config.common.data_dir)?;
+    let health = Health::new(["store", "auth"]);
+    let front = front(&config, &shutdown)?;
+    let services = grpc::services(&front, config.common.limits.message_bytes);
+    let health_service = HealthService::new(health.clone(), services.names(), shutdown.clone());
+    let services = reflection::add(services.with(health_service.server()))
+        .map_err(|error| RunError::Reflection(error.to_string()))?;
+
+    let addresses = listeners.addresses()?;
+    let metrics = match listeners.metrics {
+        Some(socket) => Some((socket, telemetry::metrics()?)),
+        None => None,
+    };
+    let mut server = Server::new(config.common.limits.clone(), Arc::clone(&front.gate));
+    if let Some(socket) = listeners.health {
+        server = server.health(socket, health_service.services());
+    }
+    let (server, reloads) = doors(server, listeners.public, listeners.internal, &config.common)?;
+    let reloading = reloads.start(shutdown.clone())?;
+
+    let own = TaskTracker::new();
+    if let Some((socket, metrics)) = metrics {
+        own.spawn(probes::serve(socket, health.clone(), metrics, shutdown.clone()));
+    }
+    own.spawn(readiness::watch(Arc::clone(&front), health));
+    own.spawn(sweeper::run(Arc::clone(&front)));
+    own.spawn(sweeper::flush_denials(Arc::clone(&front)));
+    own.spawn(end_streams(Arc::clone(&front), config.common.limits.drain.mul_f64(DRAIN_PART)));
+    let announced = announce(config.common.ready_file, addresses, &front);
+    let (served, announced) = tokio::join!(serve(server, services, &shutdown), announced);
+
+    close(&front, &own).await;
+    if reloading.await.is_err() {
+        tracing::warn!("the watch of files did not end cleanly");
+    }
+    announced?;
+    Ok(served?)
+}
+
+/// A server that could not start has to take the rest along.
+async fn serve(server: Server<Gate>, services: Services, shutdown: &CancellationToken) -> Result<(), ServeError> {
+    let served = server.run(services, shutdown.clone()).await;
+    shutdown.cancel();
+    served
+}
+
+/// What is left when nothing is served any more: tasks behind streams, then our own, then the store.
+async fn close(front: &Front, own: &TaskTracker) {
+    front.ending.cancel();
+    front.tasks.close();
+    if tokio::time::timeout(TASKS_END, front.tasks.wait()).await.is_err() {
+        tracing::warn!(streams = front.streams.count(), "streams did not end in time");
+    }
+    own.close();
+    own.wait().await;
+    front.shell.close().await;
+    tracing::info!("the store is closed");
+}
+
+/// Opens the store and starts to hold auth's lease.
+fn front(config: &Config, shutdown: &CancellationToken) -> Result<Arc<Front>, RunError> {
+    let (clock, hub) = (Clock::system(), Hub::new());
+    let connection = connect(config)?;
+    let shell = open_store(config, &clock, &hub)?;
+    let verifier = Verifier::start(connection, VerifierOptions::named("gateway"));
+    let gate = Gate::new(verifier.clone(), shell.clone(), clock.clone(), config.unscoped);
+    Ok(Arc::new(Front {
+        shell,
+        hub,
+        verifier,
+        gate: Arc::new(gate),
+        streams: Streams::new(config.parked_per_owner),
+        clock,
+        sunset: sunset(config.unscoped),
+        draining: shutdown.clone(),
+        ending: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+    }))
+}
+
+/// The TLS listeners, and what of them is read again when it changes.
+fn doors(
+    server: Server<Gate>,
+    public: TcpListener,
+    internal: Option<TcpListener>,
+    common: &Common,
+) -> Result<(Server<Gate>, Reloads), RunError> {
+    let paths = TlsPaths::from(&common.tls);
+    let kind = TlsKind::from(common.tls.public_min_version);
+    let tls = Arc::new(Tls::load(paths.clone(), kind, common.profile)?);
+    let reloads = reload_tls(Reloads::new(), "tls.public", &tls);
+    let server = server.public(public, tls);
+    let (Some(socket), Some(internal)) = (internal, &common.internal) else { return Ok((server, reloads)) };
+    let paths = TlsPaths { client_ca: Some(internal.client_ca.clone()), ..paths };
+    let tls = Arc::new(Tls::load(paths, TlsKind::Internal, common.profile)?);
+    let reloads = reload_tls(reloads, "tls.internal", &tls);
+    let token = InternalToken::load(&internal.token_file, common.profile)?;
+    let reloaded = token.clone();
+    let reloads = reloads.on([internal.token_file.clone()], "internal_token", move || Ok(reloaded.reload()?));
+    let trust = InternalTrust::new(internal.trust_domain.clone(), internal.allow.clone(), token);
+    Ok((server.internal(socket, tls, trust), reloads))
+}
+
+fn lock(data_dir: &Path) -> Result<StoreLock, RunError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let named = |error: io::Error| {
+        RunError::DataDir(io::Error::new(error.kind(), format!("{}: {error}", data_dir.display())))
+    };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(named)?;
+    StoreLock::take(data_dir).map_err(named)
+}
+
+fn open_store(config: &Config, clock: &Clock, hub: &Hub) -> Result<Shell, RunError> {
+    let options = Options {
+        place: Place::File(config.store.clone()),
+        clock: clock.clone(),
+        chain_key: chain_key(&config.chain_key_file, config.common.profile)?,
+        limits: QueueLimits::default(),
+        inline: false,
+        inject_misses: false,
+    };
+    let shell = Shell::open(&options, Arc::new(config.limits.clone()), Arc::new(hub.clone()))?;
+    tracing::info!(store = %config.store.display(), "the store is open");
+    Ok(shell)
+}
+
+/// The audit chain's key; made at the first start.
+fn chain_key(path: &Path, profile: Profile) -> Result<ChainKey, RunError> {
+    if !path.try_exists()? {
+        secret_file::create(path, &random::bytes::<32>())?;
+        tracing::info!(path = %path.display(), "made the key of the audit chain");
+    }
+    let secret = secret_file::read(path, 64, profile)?;
+    if let Some(exposed) = &secret.exposed {
+        tracing::warn!("{exposed}");
+    }
+    let key: [u8; 32] =
+        secret.contents.as_slice().try_into().map_err(|_| RunError::ChainKey(path.to_owned()))?;
+    Ok(ChainKey::new(key))
+}
+
+/// The way to auth: certificates and token are read again by the connection itself when they change.
+fn connect(config: &Config) -> Result<Connection, RunError> {
+    let AuthLink { endpoints, ca, cert, key, server_name } = &config.auth;
+    let (first, others) = endpoints.split_first().expect("the configuration has at least one endpoint");
+    let mut builder = others.iter().fold(Connection::to(first), |builder, endpoint| builder.or(endpoint));
+    if let Some(ca) = ca {
+        let tls = ClientTls::ca_file(ca).identity_files(cert, key);
+        builder = builder.tls(match server_name {
+            Some(name) => tls.server_name(name),
+            None => tls,
+        });
+    }
+    if let Some(token) = &config.common.internal_token_file {
+        builder = builder.internal_token_file(token);
+    }
+    builder.open().map_err(RunError::Auth)
+}
+
+fn reload_tls(reloads: Reloads, name: &'static str, tls: &Arc<Tls>) -> Reloads {
+    let reloaded = Arc::clone(tls);
+    reloads.on(tls.files(), name, move || Ok(reloaded.reload()?))
+}
+
+/// The date of RFC 8594, as HTTP writes it (RFC 9110 section 5.6.7).
+fn sunset(unscoped: Unscoped) -> Option<MetadataValue<tonic::metadata::Ascii>> {
+    let Unscoped::Warn { sunset: Some(at) } = unscoped else { return None };
+    MetadataValue::try_from(http_date(at)?).ok()
+}
+
+fn http_date(at: Timestamp) -> Option<String> {
+    let at = jiff::Timestamp::from_microsecond(at.as_micros()).ok()?;
+    jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&at).ok()
+}
+
+/// Ends the streams that have not ended by themselves after a part of the drain.
+async fn end_streams(front: Arc<Front>, after: Duration) {
+    front.draining.cancelled().await;
+    // Nothing has to wait once all are gone: a drain is as short as its work.
+    front.tasks.close();
+    let _ = tokio::time::timeout(after, front.tasks.wait()).await;
+    front.ending.cancel();
+}
+
+/// Says that the gateway serves, once it holds auth's lease or has waited for it; the file is there until the
+/// shutdown begins.
+async fn announce(
+    path: Option<PathBuf>,
+    addresses: Vec<(&'static str, SocketAddr)>,
+    front: &Front,
+) -> Result<(), SecretFileError> {
+    let shutdown = &front.draining;
+    let held = tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        held = tokio::time::timeout(FIRST_LEASE, front.verifier.ready()) => held.is_ok(),
+    };
+    for (listener, address) in &addresses {
+        tracing::info!(listener, %address, lease = held, "serving");
+    }
+    let written = path.map(|path| ReadyFile::write(&path, addresses)).transpose();
+    if written.is_err() {
+        shutdown.cancel();
+    }
+    let _file = written?;
+    shutdown.cancelled().await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sunset_is_an_http_date() {
+        let at = Timestamp::from_micros(1_798_761_600_000_000);
+        let value = sunset(Unscoped::Warn { sunset: Some(at) }).expect("a date");
+        assert_eq!(value.to_str().expect("ascii"), "Fri, 01 Jan 2027 00:00:00 GMT");
+        assert!(sunset(Unscoped::Deny).is_none());
+    }
+
+    #[test]
+    fn the_chain_key_is_made_once_and_a_bad_one_is_left() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        chain_key(&path, Profile::Hardened).expect("made");
+        let made = std::fs::read(&path).expect("there");
+        chain_key(&path, Profile::Hardened).expect("read");
+        assert_eq!(std::fs::read(&path).expect("there"), made);
+        std::fs::write(&path, "short").expect("written");
+        let refused = chain_key(&path, Profile::Hardened).expect_err("bad");
+        assert!(refused.is_configuration());
+        assert_eq!(std::fs::read(&path).expect("there"), b"short");
+    }
+}

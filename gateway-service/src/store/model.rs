@@ -1,0 +1,319 @@
+//! The plain engine's rows: ordinary maps, and the plainest code that answers. The twin of the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use interlock_kit::{
+    clock::Timestamp,
+    store::{Fault, model::ModelDomain},
+};
+
+use crate::{
+    agent::Agent,
+    caller::CookieHash,
+    client::Client,
+    event::Event,
+    ids::{AgentId, ClientId, JobId, OwnerId, ProjectId, SessionId, SessionName},
+    job::{Job, Phase},
+    limits::Limits,
+    policy::ProjectScope,
+    request::{Request, RequestKey},
+    session::{self, Session},
+    store::{
+        Change, Gateway, Signal,
+        rows::{EventSize, JobsOf, Load, Log, Read, Rows},
+    },
+    sweep::Duty,
+};
+
+mod apply;
+
+/// All rows, for tests to look at.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Sessions, gone ones too.
+    pub sessions: BTreeMap<SessionId, Session>,
+    /// Clients.
+    pub clients: BTreeMap<ClientId, Client>,
+    /// Agents.
+    pub agents: BTreeMap<AgentId, Agent>,
+    /// Jobs.
+    pub jobs: BTreeMap<JobId, Job>,
+    /// What was submitted.
+    pub payloads: BTreeMap<JobId, Vec<u8>>,
+    /// What workers answered.
+    pub results: BTreeMap<JobId, Vec<u8>>,
+    /// First answers.
+    pub requests: BTreeMap<RequestKey, Request>,
+    /// Logs.
+    pub logs: BTreeMap<SessionId, ModelLog>,
+}
+
+/// One session's log.
+#[derive(Clone, Debug, Default)]
+pub struct ModelLog {
+    /// The newest number.
+    pub last: u64,
+    /// What is stored, with its weight.
+    pub events: BTreeMap<u64, (Event, u64)>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        let primary = Agent {
+            id: AgentId::primary(),
+            owner: None,
+            shared: false,
+            description: "built in".to_owned(),
+            created_at: Timestamp::default(),
+        };
+        Self {
+            sessions: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            agents: BTreeMap::from([(primary.id.clone(), primary)]),
+            jobs: BTreeMap::new(),
+            payloads: BTreeMap::new(),
+            results: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            logs: BTreeMap::new(),
+        }
+    }
+}
+
+impl ModelDomain for Gateway {
+    type Model = Model;
+
+    fn model_rows(model: &mut Model, work: &mut dyn FnMut(&mut (dyn Rows + '_))) {
+        work(model);
+    }
+
+    fn model_apply(
+        model: &mut Model,
+        change: Change,
+        now: Timestamp,
+        signals: &mut Vec<Signal>,
+    ) -> Result<(), Fault> {
+        apply::apply(model, change, now, signals)
+    }
+}
+
+impl Model {
+    fn in_flight(&self) -> impl DoubleEndedIterator<Item = &Job> {
+        self.jobs.values().filter(|job| job.is_in_flight())
+    }
+
+    fn of_agent<'m>(&'m self, agent: &'m AgentId) -> impl Iterator<Item = &'m Job> {
+        self.in_flight().filter(move |job| job.binding.agent == *agent)
+    }
+
+    fn of_session<'m>(&'m self, session: &'m SessionId) -> impl Iterator<Item = &'m Job> {
+        self.in_flight().filter(move |job| job.session == *session)
+    }
+}
+
+impl ModelLog {
+    fn first(&self) -> u64 {
+        self.events.keys().next().copied().unwrap_or(self.last + 1)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.events.values().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+fn count<T>(of: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(of.count()).unwrap_or(u32::MAX)
+}
+
+impl Rows for Model {
+    fn session(&self, id: &SessionId) -> Read<Option<Session>> {
+        Ok(self.sessions.get(id).cloned())
+    }
+
+    fn is_name_taken(&self, owner: &OwnerId, name: &SessionName) -> Read<bool> {
+        let living = self.sessions.values().filter(|session| session.phase != session::Phase::Gone);
+        let mut named = living.filter(|session| session.name.as_ref() == Some(name));
+        Ok(named.any(|session| session.owner == *owner))
+    }
+
+    fn sessions_living(&self, owner: &OwnerId) -> Read<u32> {
+        let living = self.sessions.values().filter(|session| session.phase != session::Phase::Gone);
+        Ok(count(living.filter(|session| session.owner == *owner)))
+    }
+
+    fn client(&self, hash: &CookieHash) -> Read<Option<Client>> {
+        Ok(self.clients.values().find(|client| client.hash == *hash).cloned())
+    }
+
+    fn request(&self, key: &RequestKey) -> Read<Option<Request>> {
+        Ok(self.requests.get(key).cloned())
+    }
+
+    fn agent(&self, id: &AgentId) -> Read<Option<Agent>> {
+        Ok(self.agents.get(id).cloned())
+    }
+
+    fn agents_of(&self, owner: &OwnerId) -> Read<u32> {
+        Ok(count(self.agents.values().filter(|agent| agent.owner.as_ref() == Some(owner))))
+    }
+
+    fn projects_in_flight(&self, agent: &AgentId) -> Read<Option<(ProjectId, ProjectId)>> {
+        let projects: BTreeSet<&ProjectId> = self.of_agent(agent).map(|job| &job.binding.project).collect();
+        Ok(projects.first().zip(projects.last()).map(|(&first, &last)| (first.clone(), last.clone())))
+    }
+
+    fn load(&self, agent: &AgentId) -> Read<Load> {
+        let queued = count(self.of_agent(agent).filter(|job| job.phase == Phase::Queued));
+        Ok(Load { queued, running: count(self.of_agent(agent)) - queued })
+    }
+
+    fn in_flight_of(&self, agent: &AgentId, owner: &OwnerId, limit: usize) -> Read<Vec<Job>> {
+        Ok(self.of_agent(agent).filter(|job| job.owner == *owner).take(limit).cloned().collect())
+    }
+
+    fn queue_position(&self, agent: &AgentId, job: &JobId) -> Read<u32> {
+        let queued = self.of_agent(agent).filter(|job| job.phase == Phase::Queued);
+        Ok(count(queued.filter(|other| other.id <= *job)))
+    }
+
+    fn queue(&self, agent: &AgentId, limit: usize) -> Read<Vec<Job>> {
+        Ok(self.of_agent(agent).filter(|job| job.phase == Phase::Queued).take(limit).cloned().collect())
+    }
+
+    fn session_jobs(&self, session: &Session, limit: usize) -> Read<Vec<Job>> {
+        Ok(self.of_session(&session.id).take(limit).cloned().collect())
+    }
+
+    fn session_load(&self, session: &Session) -> Read<u32> {
+        Ok(count(self.of_session(&session.id)))
+    }
+
+    fn owner_load(&self, owner: &OwnerId) -> Read<u32> {
+        Ok(count(self.in_flight().filter(|job| job.owner == *owner)))
+    }
+
+    fn session_of(&self, job: &JobId) -> Read<Option<SessionId>> {
+        Ok(self.jobs.get(job).map(|job| job.session.clone()))
+    }
+
+    fn job(&self, id: &JobId) -> Read<Option<Job>> {
+        Ok(self.jobs.get(id).cloned())
+    }
+
+    fn payload(&self, id: &JobId) -> Read<Vec<u8>> {
+        self.payloads.get(id).cloned().ok_or_else(|| crate::store::broken("a job without a payload"))
+    }
+
+    fn result(&self, id: &JobId) -> Read<Vec<u8>> {
+        Ok(self.results.get(id).cloned().unwrap_or_default())
+    }
+
+    fn log(&self, session: &SessionId) -> Read<Log> {
+        let log = self.logs.get(session).ok_or_else(|| crate::store::broken("a session without a log"))?;
+        Ok(Log { first: log.first(), last: log.last, bytes: log.bytes() })
+    }
+
+    fn page_sessions(&self, owner: &OwnerId, before: Option<&SessionId>, limit: usize) -> Read<Vec<Session>> {
+        let living = self.sessions.values().rev().filter(|session| session.phase != session::Phase::Gone);
+        let mine = living.filter(|session| session.owner == *owner);
+        let page = mine.filter(|session| before.is_none_or(|before| session.id < *before));
+        Ok(page.take(limit).cloned().collect())
+    }
+
+    fn page_jobs(&self, scope: &ProjectScope, of: JobsOf<'_>) -> Read<Vec<Job>> {
+        let of_session = self.jobs.values().rev().filter(|job| job.session == *of.session);
+        let open = of_session.filter(|job| job.binding.project == *scope.project());
+        let wanted = open.filter(|job| !of.in_flight || job.is_in_flight());
+        let page = wanted.filter(|job| of.before.is_none_or(|before| job.id < *before));
+        Ok(page.take(of.limit).cloned().collect())
+    }
+
+    fn page_agents(&self, owner: Option<&OwnerId>, after: Option<&AgentId>, limit: usize) -> Read<Vec<Agent>> {
+        let open = self.agents.values().filter(|agent| {
+            owner.is_none_or(|owner| agent.shared || agent.owner.as_ref() == Some(owner))
+        });
+        Ok(open.filter(|agent| after.is_none_or(|after| agent.id > *after)).take(limit).cloned().collect())
+    }
+
+    fn events(&self, session: &SessionId, after: u64, limit: usize) -> Read<Vec<Event>> {
+        let log = self.logs.get(session);
+        let events = log.into_iter().flat_map(|log| log.events.range(after + 1..));
+        Ok(events.take(limit).map(|(_, (event, _))| event.clone()).collect())
+    }
+
+    fn oldest_events(&self, session: &SessionId, limit: usize) -> Read<Vec<EventSize>> {
+        let events = self.logs.get(session).into_iter().flat_map(|log| log.events.iter());
+        let sizes = events.map(|(&sequence, (event, bytes))| EventSize { sequence, at: event.at, bytes: *bytes });
+        Ok(sizes.take(limit).collect())
+    }
+
+    fn ended_jobs(&self, session: &SessionId, by: Timestamp, limit: usize) -> Read<Vec<JobId>> {
+        let of_session = self.jobs.values().filter(|job| job.session == *session);
+        let ended = of_session.filter(|job| ended_by(job, by));
+        Ok(ended.take(limit).map(|job| job.id.clone()).collect())
+    }
+
+    fn stale_requests(&self, now: Timestamp, limit: usize) -> Read<Vec<RequestKey>> {
+        let mut stale: Vec<&Request> = self.requests.values().filter(|r| r.kept_until.is_over(now)).collect();
+        stale.sort_by(|a, b| (a.kept_until, &a.key).cmp(&(b.kept_until, &b.key)));
+        Ok(stale.into_iter().take(limit).map(|request| request.key.clone()).collect())
+    }
+
+    fn due(&self, now: Timestamp, limits: &Limits) -> Read<Vec<Duty>> {
+        let part = limits.sweep_rows_max;
+        let leases = self.in_flight().filter(|job| match &job.phase {
+            Phase::Running(lease) => lease.until.is_over(now) || job.deadline(limits).is_over(now),
+            Phase::Queued | Phase::Ended(_) => false,
+        });
+        let oldest = self.in_flight().filter(|job| job.phase == Phase::Queued).take(part);
+        let overdue = oldest.filter(|job| job.deadline(limits).is_over(now));
+        let mut due: Vec<Duty> = leases.take(part).map(|job| Duty::Lease(job.id.clone())).collect();
+        due.extend(overdue.map(|job| Duty::Overdue(job.id.clone())));
+        let ending = self.sessions.values().filter(|session| self.is_due(session, now, limits));
+        due.extend(ending.take(part).map(|session| Duty::Session(session.id.clone())));
+        let logs = self.logs.iter().filter(|(_, log)| is_log_due(log, now, limits));
+        due.extend(logs.take(part).map(|(session, _)| Duty::Log(session.clone())));
+        let by = now.before(limits.ended_jobs_kept);
+        let old = self.jobs.values().filter(|job| ended_by(job, by));
+        let sessions: BTreeSet<SessionId> = old.map(|job| job.session.clone()).collect();
+        due.extend(sessions.into_iter().take(part).map(Duty::Jobs));
+        due.extend((!self.stale_requests(now, 1)?.is_empty()).then_some(Duty::Requests));
+        Ok(due)
+    }
+
+    fn next_deadline(&self) -> Read<Option<Timestamp>> {
+        let running = self.jobs.values().filter_map(|job| match &job.phase {
+            Phase::Running(lease) => Some(lease.until),
+            Phase::Queued | Phase::Ended(_) => None,
+        });
+        Ok(running.min())
+    }
+}
+
+impl Model {
+    fn is_due(&self, session: &Session, now: Timestamp, limits: &Limits) -> bool {
+        match session.phase {
+            session::Phase::Open => false,
+            session::Phase::Closing => self.of_session(&session.id).next().is_none(),
+            session::Phase::Gone => {
+                let has_events = self.logs.get(&session.id).is_some_and(|log| !log.events.is_empty());
+                let has_jobs = self.jobs.values().any(|job| job.session == session.id);
+                let forgotten = session.ended_at.is_some_and(|at| at.after(limits.creation_kept).is_over(now));
+                has_events || has_jobs || forgotten
+            }
+        }
+    }
+}
+
+fn is_log_due(log: &ModelLog, now: Timestamp, limits: &Limits) -> bool {
+    let oldest = log.events.values().next().map(|(event, _)| event.at);
+    log.last + 1 - log.first() > limits.log_events_max
+        || log.bytes() > limits.log_bytes_max
+        || oldest.is_some_and(|at| at.after(limits.log_age_max).is_over(now))
+}
+
+fn ended_by(job: &Job, by: Timestamp) -> bool {
+    match &job.phase {
+        Phase::Ended(end) => end.at <= by,
+        Phase::Queued | Phase::Running(_) => false,
+    }
+}

@@ -1,0 +1,207 @@
+//! One of the programs, as a process of its own.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::patience::eventually;
+
+/// How much of a log is printed when a test fails, in bytes.
+const LOG_SHOWN: usize = 12_000;
+
+/// A program and the process it runs in, if it runs. Killed on drop; the end of its log is printed where
+/// the test fails.
+#[derive(Debug)]
+pub struct Service {
+    name: &'static str,
+    config: PathBuf,
+    ready_file: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+    /// By listener. Kept over restarts.
+    addresses: BTreeMap<String, SocketAddr>,
+}
+
+/// The path of a program.
+///
+/// # Panics
+/// With one line that says what to do, where it is not there.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let folder = match std::env::var_os("INTERLOCK_PROGRAMS") {
+        Some(folder) => PathBuf::from(folder),
+        None => {
+            let test = std::env::current_exe().expect("the path of this test");
+            test.parent().and_then(Path::parent).expect("a test stands in target/…/deps").to_owned()
+        }
+    };
+    let path = folder.join(name);
+    assert!(
+        path.exists(),
+        "no {}: run ./check, or `cargo build --workspace --bins` and set INTERLOCK_PROGRAMS to its folder",
+        path.display()
+    );
+    path
+}
+
+impl Service {
+    /// `auth` or `gateway` in a world's folder. Starts nothing.
+    #[must_use]
+    pub fn new(name: &'static str, folder: &Path) -> Self {
+        Self {
+            name,
+            config: folder.join(format!("{name}.toml")),
+            ready_file: folder.join(format!("{name}.ready.json")),
+            log: folder.join(format!("{name}.log")),
+            child: None,
+            addresses: BTreeMap::new(),
+        }
+    }
+
+    /// Its addresses, once it has served.
+    #[must_use]
+    pub fn addresses(&self) -> &BTreeMap<String, SocketAddr> {
+        &self.addresses
+    }
+
+    /// Where a listener is.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[must_use]
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        let found = self.addresses.get(listener);
+        *found.unwrap_or_else(|| panic!("{} has no listener `{listener}`: {:?}", self.name, self.addresses))
+    }
+
+    /// Starts it and waits until it says that it serves; gives the time that took.
+    ///
+    /// # Panics
+    /// Where it runs already, or ends or is silent instead.
+    pub async fn start(&mut self) -> Duration {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        let began = Instant::now();
+        let log = File::options().create(true).append(true).open(&self.log).expect("a log");
+        let child = Command::new(program(&format!("interlock-{}", self.name)))
+            .arg("--config")
+            .arg(&self.config)
+            .env_clear()
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        let pid = child.id();
+        self.child = Some(child);
+        self.addresses = eventually("the ready file", async || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("a child"));
+            assert!(ended.is_none(), "{} ended before it served: {ended:?}", self.name);
+            ready(&self.ready_file, pid)
+        })
+        .await;
+        began.elapsed()
+    }
+
+    /// `kill -9`, and waits for its end.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        let mut child = self.child.take().expect("it ran");
+        child.wait().expect("a dead process has a status");
+    }
+
+    /// Stops it where it stands: it keeps its sockets and does nothing.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn wake(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Asks it to drain.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        let status = eventually("the end of the process", async || child.try_wait().expect("a child")).await;
+        if ready(&self.ready_file, child.id()).is_some() {
+            panic!("{} left its ready file behind", self.name);
+        }
+        status
+    }
+
+    /// Asks it to drain and waits for its end.
+    ///
+    /// # Panics
+    /// Where it does not end, or does not run.
+    pub async fn drain(&mut self) -> ExitStatus {
+        self.terminate();
+        self.ended().await
+    }
+
+    /// All it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, signal).expect("the process is ours and has not been waited for");
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let from = log.len().saturating_sub(LOG_SHOWN);
+            let from = (from..log.len()).find(|at| log.is_char_boundary(*at)).unwrap_or(0);
+            eprintln!("--- the end of {}:\n{}\n---", self.log.display(), &log[from..]);
+        }
+    }
+}
+
+/// The addresses, where the file is that of this process.
+fn ready(path: &Path, pid: u32) -> Option<BTreeMap<String, SocketAddr>> {
+    let text = fs::read_to_string(path).ok()?;
+    let said: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).ok()?;
+    if said.get("pid")?.as_u64()? != u64::from(pid) {
+        return None;
+    }
+    let addresses = said.iter().filter(|(name, _)| *name != "pid");
+    addresses.map(|(name, value)| Some((name.clone(), value.as_str()?.parse().ok()?))).collect()
+}

@@ -1,0 +1,168 @@
+//! A session's log: read whole from the gateway, and checked against what must hold of every log.
+
+use std::collections::BTreeMap;
+
+use interlock_proto::gateway::v1::{
+    Binding, Event, JobState, StreamEventsRequest, StreamEventsResponse, event::Kind,
+    stream_events_response::Message,
+};
+use prost::Message as _;
+use tonic::transport::Channel;
+
+use crate::{
+    patience::within,
+    wire::{self, Metadata},
+};
+
+const STREAM_EVENTS: &str = "/interlock.gateway.v1.SessionService/StreamEvents";
+
+/// One job, as its session's log tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobStory {
+    /// The job.
+    pub job_id: String,
+    /// What it was queued under.
+    pub binding: Binding,
+    /// When it was queued, in microseconds.
+    pub queued_at: i64,
+    /// When and how it ended.
+    pub ended: Option<(i64, JobState)>,
+}
+
+/// One binding of a session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BindingStory {
+    /// It.
+    pub binding: Binding,
+    /// What it replaced.
+    pub before: Option<Binding>,
+    /// When, in microseconds.
+    pub at: i64,
+}
+
+/// What a log tells, in the words of the invariants.
+#[derive(Clone, Debug, Default)]
+pub struct Story {
+    /// By id.
+    pub jobs: BTreeMap<String, JobStory>,
+    /// In order.
+    pub bindings: Vec<BindingStory>,
+    /// How many events it has.
+    pub events: usize,
+}
+
+/// The whole log, as it is now.
+///
+/// # Panics
+/// Where the stream is refused or ends before it has caught up.
+pub async fn read_log(channel: &Channel, metadata: &Metadata, session: &str) -> Vec<Event> {
+    let request = StreamEventsRequest { session_id: session.to_owned(), ..Default::default() };
+    let read = async {
+        let opened = wire::open(channel, STREAM_EVENTS, request.encode_to_vec(), metadata).await;
+        let (_, mut messages) = opened.expect("the log of this session may be read");
+        let mut events = Vec::new();
+        loop {
+            let message = messages.message().await.expect("a living stream").expect("no end before it has caught up");
+            match StreamEventsResponse::decode(message).expect("a message").message.expect("one of them") {
+                Message::Opened(_) => {}
+                Message::Event(event) => events.push(event),
+                Message::Gap(gap) => panic!("{session}: retention took {gap:?}"),
+                Message::CaughtUp(_) => return events,
+            }
+        }
+    };
+    within("the whole log", read).await
+}
+
+/// Tells the story of one session's log, and asserts what must hold of it by itself: no gap in its
+/// numbers, no instant that goes back, an epoch that grows by one, one end for each job (I5), and no new
+/// binding while a job of its own is in flight (I2, I3).
+///
+/// # Panics
+/// Where something of that does not hold.
+#[must_use]
+pub fn tell(session: &str, log: &[Event]) -> Story {
+    let mut story = Story { events: log.len(), ..Story::default() };
+    let mut last_at = i64::MIN;
+    for (place, event) in log.iter().enumerate() {
+        assert_eq!(event.sequence, place as u64 + 1, "{session}: the log has a gap");
+        let at = micros(event);
+        assert!(at >= last_at, "{session}: event {} is older than the one before", event.sequence);
+        last_at = at;
+        story.take(session, event, at);
+    }
+    story
+}
+
+impl Story {
+    fn take(&mut self, session: &str, event: &Event, at: i64) {
+        let bound = self.bindings.last().map(|b| b.binding.clone());
+        let under = (event.project_id.as_str(), event.epoch);
+        match event.kind.as_ref().expect("every event is of a kind") {
+            Kind::SessionCreated(_) => assert_eq!(event.sequence, 1, "{session}: made twice"),
+            Kind::SessionAttached(attached) => {
+                let binding = attached.binding.clone().expect("a binding");
+                let epoch = bound.as_ref().map_or(0, |b| b.epoch);
+                assert_eq!(binding.epoch, epoch + 1, "{session}: epochs grow by one");
+                assert_eq!(under, (binding.project_id.as_str(), binding.epoch), "{session}: {event:?}");
+                let busy: Vec<_> = self.jobs.values().filter(|job| job.ended.is_none()).collect();
+                assert!(busy.is_empty(), "{session}: I2: attached to {binding:?} over {busy:?}");
+                self.bindings.push(BindingStory { binding, before: bound, at });
+            }
+            Kind::SessionClosing(_) => {}
+            Kind::JobQueued(queued) => {
+                let binding = bound.expect("a job is queued under a binding");
+                assert_eq!(under, (binding.project_id.as_str(), binding.epoch), "{session}: I3: {event:?}");
+                let job_id = queued.job_id.clone();
+                let job = JobStory { job_id: job_id.clone(), binding, queued_at: at, ended: None };
+                assert!(self.jobs.insert(job_id, job).is_none(), "{session}: queued twice: {event:?}");
+            }
+            Kind::JobStarted(started) => self.in_flight(session, event, &started.job_id),
+            Kind::JobProgress(progress) => self.in_flight(session, event, &progress.job_id),
+            Kind::JobReleased(released) => self.in_flight(session, event, &released.job_id),
+            Kind::JobCancelRequested(asked) => self.in_flight(session, event, &asked.job_id),
+            Kind::JobEnded(ended) => {
+                self.in_flight(session, event, &ended.job_id);
+                let job = self.jobs.get_mut(&ended.job_id).expect("it is in flight");
+                job.ended = Some((at, ended.state()));
+            }
+        }
+    }
+
+    /// I3, I5: the job lives, and under the binding that it was queued under.
+    fn in_flight(&self, session: &str, event: &Event, job: &str) {
+        let job = self.jobs.get(job).unwrap_or_else(|| panic!("{session}: never queued: {event:?}"));
+        assert!(job.ended.is_none(), "{session}: I5: after the end of {job:?}: {event:?}");
+        let under = (event.project_id.as_str(), event.epoch);
+        assert_eq!(under, (job.binding.project_id.as_str(), job.binding.epoch), "{session}: I3: {event:?}");
+    }
+}
+
+/// Asserts I1 and I2 over the logs of all sessions that share agents: no two jobs of one agent in
+/// different projects overlap in time, and no session leaves an agent while any job of it is in flight.
+/// Instants are those of transactions; what shares one instant has no order here, and is not judged.
+///
+/// # Panics
+/// Where something of that does not hold.
+pub fn check_together(stories: &[Story]) {
+    let jobs: Vec<&JobStory> = stories.iter().flat_map(|s| s.jobs.values()).collect();
+    let end = |job: &JobStory| job.ended.map_or(i64::MAX, |(at, _)| at);
+    for (place, a) in jobs.iter().enumerate() {
+        for b in &jobs[place + 1..] {
+            let shares = a.binding.agent_id == b.binding.agent_id && a.binding.project_id != b.binding.project_id;
+            let overlaps = a.queued_at < end(b) && b.queued_at < end(a);
+            assert!(!(shares && overlaps), "I1: one agent in two projects at once:\n{a:?}\n{b:?}");
+        }
+    }
+    for change in stories.iter().flat_map(|s| &s.bindings) {
+        let Some(before) = &change.before else { continue };
+        let left = jobs.iter().filter(|job| job.binding.agent_id == before.agent_id);
+        let busy = left.filter(|job| job.queued_at < change.at && change.at < end(job)).next();
+        assert!(busy.is_none(), "I2: {change:?} while {busy:?} was in flight");
+    }
+}
+
+fn micros(event: &Event) -> i64 {
+    let at = event.occurred_at.expect("every event has its instant");
+    at.seconds * 1_000_000 + i64::from(at.nanos) / 1_000
+}
