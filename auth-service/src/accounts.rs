@@ -199,7 +199,12 @@ impl Account {
     /// only where there is one); `hash` is the hash of the password: the given one, or the one made now,
     /// or, where it is the same, the applied one.
     #[must_use]
-    pub fn changed(&self, before: Option<&Applied>, same: bool, hash: PasswordHash) -> Option<ChangedAccount> {
+    pub fn changed(
+        &self,
+        before: Option<&Applied>,
+        same: bool,
+        hash: PasswordHash,
+    ) -> Option<ChangedAccount> {
         let unchanged_password = before.is_some_and(|b| match &self.secret {
             Secret::Plain(_) => same,
             Secret::Hashed(given) => b.password == *given,
@@ -207,8 +212,12 @@ impl Account {
         if unchanged_password && before.is_some_and(|b| b.facts == self.facts) {
             return None;
         }
-        let record =
-            Applied { source: self.source, owner: self.owner.clone(), facts: self.facts.clone(), password: hash };
+        let record = Applied {
+            source: self.source,
+            owner: self.owner.clone(),
+            facts: self.facts.clone(),
+            password: hash,
+        };
         Some(ChangedAccount { record, password_changed: !unchanged_password })
     }
 }
@@ -218,7 +227,9 @@ fn place(error: &serde_json::Error) -> AccountsError {
     let what = match error.classify() {
         serde_json::error::Category::Eof => "it ends too early",
         serde_json::error::Category::Syntax | serde_json::error::Category::Io => "a syntax error",
-        serde_json::error::Category::Data => "an unknown, repeated or missing field, or a value of a wrong type",
+        serde_json::error::Category::Data => {
+            "an unknown, repeated or missing field, or a value of a wrong type"
+        }
     };
     AccountsError::Json { line: error.line(), column: error.column(), what }
 }
@@ -302,8 +313,8 @@ impl Record {
             (Some(name), _) | (None, Some(name)) => name,
             (None, None) => return Err(("username", "missing")),
         };
-        let owner =
-            OwnerId::parse("username", name).map_err(|_| ("username", "1 to 64 of a-z, 0-9, '-', '_' and '.'"))?;
+        let owner = OwnerId::parse("username", name)
+            .map_err(|_| ("username", "1 to 64 of a-z, 0-9, '-', '_' and '.'"))?;
         if owner.is_reserved() {
             return Err(("username", "admin, user, local and system are reserved"));
         }
@@ -314,7 +325,8 @@ impl Record {
                 Secret::Plain(plain)
             }
             (None, Some(hash)) => Secret::Hashed(
-                PasswordHash::parse(&hash).map_err(|_: HashFormatError| ("password_hash", "not a hash that is known here"))?,
+                PasswordHash::parse(&hash)
+                    .map_err(|_: HashFormatError| ("password_hash", "not a hash that is known here"))?,
             ),
             (Some(_), Some(_)) => return Err(("password", "beside a password_hash")),
             (None, None) => return Err(("password", "missing")),
@@ -370,17 +382,21 @@ mod tests {
         let text = r#"{"bob":{"owner_id":"bob","active":false,"password_hash":
             "pbkdf2_sha256$310000$AAECAwQFBgcICQoLDA0ODw==$e4rSQ5KQXKoMyeu1tFpEU3HMo6tplYmG7eJ280WPc/o="}}"#;
         let accounts = read(text).expect("well-formed");
-        assert_eq!(accounts[0].facts, Facts {
-            display_name: "bob".to_owned(),
-            roles: vec!["user".to_owned()],
-            active: false
-        });
+        assert_eq!(
+            accounts[0].facts,
+            Facts { display_name: "bob".to_owned(), roles: vec!["user".to_owned()], active: false }
+        );
     }
 
     #[test]
     fn errors_say_where_and_never_what() {
         let bad = [
-            "hunter2", "", "3", "null", "[[\"hunter2\"]]", r#"["hunter2"]"#,
+            "hunter2",
+            "",
+            "3",
+            "null",
+            "[[\"hunter2\"]]",
+            r#"["hunter2"]"#,
             r#"[{"username":"a","password":3}]"#,
             r#"[{"username":"a","hunter2":"x"}]"#,
             r#"[{"username":"a","password":"hunter2hunter2","password":"x"}]"#,
@@ -407,7 +423,8 @@ mod tests {
     #[test]
     fn the_environment_wins_owner_by_owner() {
         let one = |source, name: &str| {
-            parse(source, &format!(r#"[{{"username":"{name}","password":"longer than twelve"}}]"#)).expect("good")
+            parse(source, &format!(r#"[{{"username":"{name}","password":"longer than twelve"}}]"#))
+                .expect("good")
         };
         let mut file = one(Source::File, "a");
         file.extend(one(Source::File, "b"));

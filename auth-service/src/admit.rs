@@ -148,7 +148,8 @@ impl Admit for Gate {
             "" => source_of(&call.origin.peer),
             known => known.to_owned(),
         };
-        self.note(key, Entry::new(Arc::clone(&call.origin), call.action, Outcome::Refused(error.reason()))).await;
+        self.note(key, Entry::new(Arc::clone(&call.origin), call.action, Outcome::Refused(error.reason())))
+            .await;
     }
 
     async fn handshake_refused(&self, listener: Listener, peer: SocketAddr, why: &str) {
@@ -184,7 +185,9 @@ fn presented_as(principal: &Principal) -> policy::Presented<'_> {
 pub fn call_of(call: &serve::Call, caller: Caller) -> Call {
     let (principal, role, credential_id) = match &caller {
         Caller::Nobody => Default::default(),
-        Caller::Principal(p) => (p.owner_id.to_string(), p.role.text().to_owned(), p.credential_id.to_string()),
+        Caller::Principal(p) => {
+            (p.owner_id.to_string(), p.role.text().to_owned(), p.credential_id.to_string())
+        }
         Caller::Service(id) => (id.clone(), "service".to_owned(), String::new()),
         Caller::Host => ("host".to_owned(), "host".to_owned(), String::new()),
     };

@@ -72,6 +72,9 @@ pub fn fence(lease: Duration) -> Duration {
 /// Answers this many publications back are counted exactly; older ones are still waited for.
 const PUBLICATIONS_MAX: usize = 4096;
 
+/// Leases of earlier streams that one verifier may leave behind.
+const EARLIER_MAX: usize = 8;
+
 /// A verifier: the service's identity and the id of its start. Nobody else can speak for it.
 pub type Who = Arc<str>;
 
@@ -130,8 +133,6 @@ struct Verifier {
     caught_up: bool,
     /// Its stream lives; otherwise it is kept only until its lease has ended.
     open: bool,
-    /// It began by forgetting: what it acknowledges says nothing of an earlier lease.
-    anew: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -203,31 +204,27 @@ impl Core {
     pub fn hello(&mut self, hello: &Hello, now: Instant) -> Result<(Slot, Came), Error> {
         // Who claims more than was ever published has a past that is not this log's.
         let anew = hello.anew || hello.applied > self.sequence;
-        for earlier in self.verifiers.values_mut().filter(|v| v.who == hello.who) {
-            earlier.open = false;
-            earlier.ask = None;
-        }
-        self.forget_lapsed(now);
-        if self.verifiers.len() >= self.terms.verifiers_max {
+        let kept = self.end_earlier(hello, anew, now);
+        let of_this_one = self.verifiers.values().filter(|v| v.who == hello.who).count();
+        if self.verifiers.len() >= self.terms.verifiers_max || of_this_one >= EARLIER_MAX {
             let full = Error::new(Reason::LimitReached, "too many verifiers hold a lease");
             return Err(full.retry_after(self.terms.lease));
         }
-        let slot = self.next_slot;
-        self.next_slot += 1;
-        let reset = anew && self.sequence > 0;
+        let ask =
+            Ask { nonce: hello.nonce, at: now, sequence: self.sequence, reset: anew && self.sequence > 0 };
         let verifier = Verifier {
             who: Arc::clone(&hello.who),
             applied: if anew { self.sequence } else { hello.applied },
             nonce: hello.nonce,
-            lease_end: None,
-            ask: Some(Ask { nonce: hello.nonce, at: now, sequence: self.sequence, reset }),
+            lease_end: kept,
+            ask: Some(ask),
             caught_up: anew || hello.applied == self.sequence,
             open: true,
-            anew,
         };
+        let slot = self.next_slot;
+        self.next_slot += 1;
         self.verifiers.insert(slot, verifier);
         if !anew {
-            self.take_word(&hello.who, hello.applied);
             self.acknowledge(&hello.who, 0, hello.applied, 0);
         }
         let missed = Missed { after: hello.applied, upto: self.sequence };
@@ -285,9 +282,6 @@ impl Core {
         }
         let (who, before) = (Arc::clone(&verifier.who), verifier.applied);
         verifier.applied = sequence;
-        if !verifier.anew {
-            self.take_word(&who, sequence);
-        }
         self.acknowledge(&who, before, sequence, streams_closed);
         Ok(self.answer(slot, now))
     }
@@ -338,7 +332,8 @@ impl Core {
         let ask = verifier.ask?;
         let has_all = verifier.applied >= newest;
         let had_all_and_never_lapsed = verifier.applied >= ask.sequence && verifier.holds_lease(now);
-        if !(has_all || had_all_and_never_lapsed) {
+        let worth_it = now < ask.at + fence;
+        if !worth_it || !(has_all || had_all_and_never_lapsed) {
             return None;
         }
         verifier.ask = None;
@@ -346,11 +341,24 @@ impl Core {
         Some(Granted { nonce: ask.nonce, sequence: newest, reset: ask.reset })
     }
 
-    /// What a verifier has applied on one stream also holds for its leases of earlier ones.
-    fn take_word(&mut self, who: &Who, applied: u64) {
-        for verifier in self.verifiers.values_mut().filter(|v| v.who == *who) {
-            verifier.applied = verifier.applied.max(applied);
-        }
+    /// Closes a verifier's earlier streams, and gives the end of those of their leases that its word holds
+    /// for. A lease that it was given to begin anew, and that it has not heard of by what it says, is none
+    /// of those: it runs out by itself, and so do all earlier ones of a verifier that begins anew.
+    fn end_earlier(&mut self, hello: &Hello, anew: bool, now: Instant) -> Option<Instant> {
+        let mut kept = None;
+        self.verifiers.retain(|_, v| {
+            if v.who != hello.who {
+                return v.open || v.holds_lease(now);
+            }
+            v.open = false;
+            v.ask = None;
+            let spoken_for = !anew && v.applied <= hello.applied;
+            if spoken_for {
+                kept = kept.max(v.lease_end);
+            }
+            !spoken_for && v.holds_lease(now)
+        });
+        kept
     }
 
     fn acknowledge(&mut self, who: &Who, after: u64, upto: u64, streams_closed: u64) {

@@ -1,10 +1,6 @@
 //! The command line of `interlock-auth`.
 
-use std::{
-    ffi::OsString,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use interlock_kit::config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, Mistake};
@@ -68,9 +64,7 @@ pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
     match (read, command.host) {
         (Err(mistakes), _) => misconfigured(&mistakes),
         (Ok(config), Some(Host::Auth { what })) => offline::main(&config, &what),
-        (Ok(config), None) => {
-            serve(Config { print_first_tokens: command.print_first_tokens, ..config })
-        }
+        (Ok(config), None) => serve(Config { print_first_tokens: command.print_first_tokens, ..config }),
     }
 }
 
@@ -83,7 +77,8 @@ fn misconfigured(mistakes: &[Mistake]) -> ExitCode {
 
 fn serve(config: Config) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let outcome = runtime.map_err(crate::StartError::from).and_then(|runtime| runtime.block_on(serving::serve(config)));
+    let outcome =
+        runtime.map_err(crate::StartError::from).and_then(|runtime| runtime.block_on(serving::serve(config)));
     match outcome {
         Ok(()) => ExitCode::from(EXIT_OK),
         Err(error) => {

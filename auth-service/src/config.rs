@@ -264,7 +264,10 @@ mod tests {
         let short = [("INTERLOCK_OWNER_SESSION_TTL_SEC", "299")];
         assert_eq!(places(&short, &[]), ["owner_session.ttl (INTERLOCK_AUTH_OWNER_SESSION_TTL)"]);
         assert_eq!(places(&[("INTERLOCK_OWNER_SESSION_TTL_SEC", "soon")], &[]), [SESSION_TTL_SEC]);
-        assert_eq!(places(&[], &[("lease", "31s"), ("argon2.m_kib", "4")]), ["lease (flag)", "argon2.m_kib (flag)"]);
+        assert_eq!(
+            places(&[], &[("lease", "31s"), ("argon2.m_kib", "4")]),
+            ["lease (flag)", "argon2.m_kib (flag)"]
+        );
         assert_eq!(
             places(&[], &[("owner_session.ttl", "5m")]),
             ["owner_session.access_ttl"],

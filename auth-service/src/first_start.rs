@@ -3,10 +3,7 @@
 //! `role_token.rs` has the protocol. A copy whose store is gone gives its tokens to the new store: the clients
 //! that were told them go on working.
 
-use interlock_kit::{
-    error::Error,
-    random,
-};
+use interlock_kit::{error::Error, random};
 use interlock_proto::credential::Credential;
 use thiserror::Error as ThisError;
 
@@ -63,9 +60,8 @@ async fn first(shell: &Shell, copy: &TokenFile, kept: Option<Tokens>) -> Result<
     let kept = kept.unwrap_or_default();
     let token = |role: Role| kept.latest(role).cloned().unwrap_or_else(|| new_token(role));
     let (admin, user) = (token(Role::Admin), token(Role::User));
-    let pending = Tokens::default()
-        .with_pending(Role::Admin, admin.clone())
-        .with_pending(Role::User, user.clone());
+    let pending =
+        Tokens::default().with_pending(Role::Admin, admin.clone()).with_pending(Role::User, user.clone());
     copy.write(&pending)?;
     let verb = FirstTokens { admin: stored_form(&admin), user: stored_form(&user) };
     let first = shell.run(&host_call("role_token.first"), verb).await?;
@@ -87,7 +83,8 @@ pub async fn reset(shell: &Shell, copy: &TokenFile) -> Result<Tokens, TokensErro
     };
     // What an earlier change left pending may be the present one by now.
     let stored = shell.ask(&host_call("role_token.settle"), PresentTokens).await?;
-    let pending = kept.settled(&stored).with_pending(Role::Admin, admin.clone()).with_pending(Role::User, user.clone());
+    let pending =
+        kept.settled(&stored).with_pending(Role::Admin, admin.clone()).with_pending(Role::User, user.clone());
     copy.write(&pending)?;
     let verb = ResetTokens { admin: stored_form(&admin), user: stored_form(&user) };
     shell.run(&host_call("role_token.reset"), verb).await?;

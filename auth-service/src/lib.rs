@@ -12,7 +12,7 @@
 //! | [`sign_in`], [`rotation`], [`guesses`], [`parts`] | what stands around verbs: hashing, sealing, the copy, the barrier |
 //! | [`token_file`], [`first_start`], [`offline`] | role tokens on this host |
 //! | [`accounts_apply`], [`sweeper`], [`opening`] | accounts sources; rounds; the data directory |
-//! | [`config`], [`command`], [`serving`] | settings; the command line; sockets, certificates, reloads |
+//! | [`config`], [`command`], [`listeners`], `certificates`, [`serving`] | settings; the command line; sockets; TLS and its reloads; the wiring |
 //!
 //! [`run`] wires everything: the whole service behind `run(config, listeners, shutdown)`.
 
@@ -25,6 +25,7 @@ pub mod accounts_apply;
 pub mod admit;
 pub mod barrier;
 pub mod caller;
+mod certificates;
 pub mod command;
 pub mod config;
 pub mod first_start;
@@ -32,6 +33,7 @@ pub mod grpc;
 pub mod guesses;
 pub mod ids;
 pub mod limits;
+pub mod listeners;
 pub mod offline;
 pub mod opening;
 pub mod owner;
@@ -51,10 +53,7 @@ pub mod sweeper;
 pub mod token_file;
 pub mod trust;
 
-pub use crate::{
-    config::Config,
-    serving::{Listeners, StartError},
-};
+pub use crate::{config::Config, listeners::Listeners, serving::StartError};
 
 /// The program: parses arguments (the first is its name), serves or runs a host command, and says how it
 /// ended.
@@ -66,6 +65,10 @@ pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
 ///
 /// # Errors
 /// [`StartError`]; nothing was served then.
-pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), StartError> {
+pub async fn run(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<(), StartError> {
     serving::run(config, listeners, shutdown).await
 }

@@ -6,7 +6,11 @@
 use std::{io::Write as _, process::ExitCode};
 
 use clap::Subcommand;
-use interlock_kit::{clock::Clock, config::{EXIT_FAILURE, EXIT_OK}, error::Error};
+use interlock_kit::{
+    clock::Clock,
+    config::{EXIT_FAILURE, EXIT_OK},
+    error::Error,
+};
 use interlock_proto::credential::Credential;
 use thiserror::Error as ThisError;
 use zeroize::Zeroizing;
@@ -53,7 +57,9 @@ enum Failed {
     Store(#[from] Error),
     #[error("{0}")]
     System(#[from] std::io::Error),
-    #[error("this replaces both role tokens: every client needs its new one; repeat with --yes. Nothing was changed")]
+    #[error(
+        "this replaces both role tokens: every client needs its new one; repeat with --yes. Nothing was changed"
+    )]
     NotConfirmed,
     #[error("{0}: no such store; start the service once")]
     NoStore(String),
@@ -83,7 +89,8 @@ fn run(config: &Config, what: &What) -> Result<Zeroizing<String>, Failed> {
         }),
         What::Status { reveal } => with_store(config, async |shell| {
             let call = host_call("role_token.status");
-            let stored = if *reveal { shell.run(&call, Reveal).await? } else { shell.ask(&call, Status).await? };
+            let stored =
+                if *reveal { shell.run(&call, Reveal).await? } else { shell.ask(&call, Status).await? };
             status(&stored, &copy, *reveal)
         }),
     }

@@ -194,10 +194,13 @@ impl Observer<Auth> for Announcer {
     fn failed(&self, fault: &Fault) {
         tracing::error!(%fault, "the store failed");
         let Some(health) = self.health.get() else { return };
-        health.set(STORE_CONDITION, Err(match fault {
-            Fault::Unavailable(_) => UNAVAILABLE.to_owned(),
-            Fault::Broken(_) => "an invariant is broken".to_owned(),
-        }));
+        health.set(
+            STORE_CONDITION,
+            Err(match fault {
+                Fault::Unavailable(_) => UNAVAILABLE.to_owned(),
+                Fault::Broken(_) => "an invariant is broken".to_owned(),
+            }),
+        );
     }
 }
 

@@ -164,9 +164,13 @@ impl Verb for ApplyAccount {
         let ends = self.account.password_changed || (before.active && !after.active);
         let asks_again = ends || before.roles != after.roles || before.active != after.active;
         let revocation = asks_again.then(|| tx.revoke(Subject::Owner(before.id.clone()))).transpose()?;
-        let sessions_from = revocation.as_ref().filter(|_| ends).map_or(before.sessions_from, |r| r.issued_before);
+        let sessions_from =
+            revocation.as_ref().filter(|_| ends).map_or(before.sessions_from, |r| r.issued_before);
         tx.update_owner(&permit, before.version, Owner { sessions_from, ..after });
-        tx.audit(Outcome::Done, if ends { r#"{"owner":"changed","sessions":"ended"}"# } else { r#"{"owner":"changed"}"# });
+        tx.audit(
+            Outcome::Done,
+            if ends { r#"{"owner":"changed","sessions":"ended"}"# } else { r#"{"owner":"changed"}"# },
+        );
         Ok(AccountApplied { created: false, revocation: revocation.map(|r| r.sequence) })
     }
 }

@@ -206,7 +206,14 @@ impl Verb for Login {
         tx.audit(Outcome::Done, "");
         let role = owner.role();
         let Owner { id, display_name, .. } = owner;
-        Ok(SignedIn { session: self.session.clone(), owner: id, display_name, role, access_expires_at, expires_at })
+        Ok(SignedIn {
+            session: self.session.clone(),
+            owner: id,
+            display_name,
+            role,
+            access_expires_at,
+            expires_at,
+        })
     }
 }
 
@@ -283,12 +290,14 @@ impl Verb for Refresh {
         let permit = policy::go_on(&session, &owner, tx.now())?;
         match &token.state {
             RefreshState::Fresh => self.first(tx, &permit, &token, session),
-            RefreshState::Used(answer) if !answer.ends_at().is_over(tx.now()) => Ok(Refreshed::Issued(Successors {
-                session: session.id,
-                sealed: answer.sealed.clone(),
-                access_expires_at: answer.access_expires_at,
-                expires_at: session.expires_at,
-            })),
+            RefreshState::Used(answer) if !answer.ends_at().is_over(tx.now()) => {
+                Ok(Refreshed::Issued(Successors {
+                    session: session.id,
+                    sealed: answer.sealed.clone(),
+                    access_expires_at: answer.access_expires_at,
+                    expires_at: session.expires_at,
+                }))
+            }
             RefreshState::Used(_) | RefreshState::Spent => replayed(tx, &permit, session),
         }
     }
@@ -362,7 +371,9 @@ impl Verb for Logout {
             Kind::Owner => tx.access(&self.presented)?.map(|a| (a.id, a.session)),
             Kind::Refresh => tx.refresh_token(&self.presented)?.map(|r| (r.id, r.session)),
             Kind::Admin | Kind::User | Kind::Project | Kind::Client | Kind::Internal => {
-                return Err(Error::new(Reason::LoginRequired, "this credential is not of an owner session").into());
+                return Err(
+                    Error::new(Reason::LoginRequired, "this credential is not of an owner session").into()
+                );
             }
         };
         let Some((credential, session)) = found else { return Ok(None) };
@@ -458,7 +469,9 @@ impl Query for WhoAmI {
         let owner = view.owner(&principal.owner_id)?;
         let display_name = owner.map_or_else(|| principal.owner_id.to_string(), |o| o.display_name);
         let project_name = match &principal.proof {
-            crate::caller::Proof::ProjectToken { project, .. } => view.project(project)?.map(|p| p.name.to_string()),
+            crate::caller::Proof::ProjectToken { project, .. } => {
+                view.project(project)?.map(|p| p.name.to_string())
+            }
             crate::caller::Proof::RoleToken { .. } | crate::caller::Proof::OwnerSession { .. } => None,
         };
         Ok(KnownAs { display_name, project_name })
@@ -480,7 +493,8 @@ fn store_access(
 ) -> Result<u64, Stop> {
     assert!(new.kind == Kind::Owner, "an access token of another kind");
     let issuance = tx.issue()?;
-    let access = Access { hash: new.hash, id: new.id.clone(), session: session.clone(), issuance, expires_at };
+    let access =
+        Access { hash: new.hash, id: new.id.clone(), session: session.clone(), issuance, expires_at };
     tx.insert_access(permit, access);
     Ok(issuance)
 }

@@ -81,7 +81,8 @@ mod tests {
     #[test]
     fn only_hashes_are_stored() {
         PasswordHash::parse("correct horse battery staple").expect_err("a password is no hash");
-        let vector = "pbkdf2_sha256$310000$AAECAwQFBgcICQoLDA0ODw==$e4rSQ5KQXKoMyeu1tFpEU3HMo6tplYmG7eJ280WPc/o=";
+        let vector =
+            "pbkdf2_sha256$310000$AAECAwQFBgcICQoLDA0ODw==$e4rSQ5KQXKoMyeu1tFpEU3HMo6tplYmG7eJ280WPc/o=";
         let hash = PasswordHash::parse(vector).expect("the vector of ACCEPTANCE.md");
         assert_eq!(format!("{hash:?}"), "PasswordHash");
     }

@@ -231,7 +231,11 @@ pub(crate) fn sign_in(
 }
 
 /// A refresh token of a living session of an active owner is the right to go on with it.
-pub(crate) fn go_on(session: &OwnerSession, owner: &Owner, now: Timestamp) -> Result<OwnerSessionPermit, Error> {
+pub(crate) fn go_on(
+    session: &OwnerSession,
+    owner: &Owner,
+    now: Timestamp,
+) -> Result<OwnerSessionPermit, Error> {
     if session.is_ended(owner) {
         return Err(wrong_credentials());
     }
@@ -325,7 +329,8 @@ mod tests {
 
     #[test]
     fn elevation_ends_at_its_instant() {
-        let caller = principal(Proof::OwnerSession { session: OwnerSessionId::made("s") }, Role::Admin, true, true);
+        let caller =
+            principal(Proof::OwnerSession { session: OwnerSessionId::made("s") }, Role::Admin, true, true);
         let refused = decide(&caller, Act::RotateRoleTokens, Timestamp::from_micros(10)).expect_err("over");
         assert_eq!(refused.reason(), Reason::RootRequired);
     }

@@ -100,7 +100,8 @@ impl Verb for AddMember {
             Some(caller) => tx.is_member(&self.project, &caller)?,
             None => false,
         };
-        let permit = tx.authorize_project(Act::AddMember { member: own && project.is_some() }, &self.project)?;
+        let permit =
+            tx.authorize_project(Act::AddMember { member: own && project.is_some() }, &self.project)?;
         // Only administrators come here without a project: to them its absence is no secret.
         if project.is_none() {
             return Err(Error::new(Reason::NotFound, "no such project").into());

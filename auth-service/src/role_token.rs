@@ -221,7 +221,10 @@ impl Verb for Rotate {
             ends_at: tx.now().after(limits::SEALED_ANSWER_TTL),
         };
         tx.put_answer(&permit, stored.is_some(), answer);
-        tx.audit(Outcome::Done, format!(r#"{{"generation":{generation},"grace_s":{}}}"#, self.grace.as_secs()));
+        tx.audit(
+            Outcome::Done,
+            format!(r#"{{"generation":{generation},"grace_s":{}}}"#, self.grace.as_secs()),
+        );
         Ok(Rotated {
             sealed: self.sealed.clone(),
             generation,
@@ -257,7 +260,8 @@ struct Asker {
 
 impl Asker {
     fn of(caller: &Caller) -> Result<Self, Stop> {
-        let principal = caller.principal().ok_or_else(|| Error::new(Reason::Forbidden, "only principals rotate"))?;
+        let principal =
+            caller.principal().ok_or_else(|| Error::new(Reason::Forbidden, "only principals rotate"))?;
         Ok(Self { owner: principal.owner_id.clone(), credential: principal.credential_id.clone() })
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     caller::Call,
     ids::RequestId,
     parts::{Parts, host_call},
+    policy::{self, Act},
     role_token::{PresentTokens, Role, RoleToken, Rotate, Rotated},
     sign_in::stored_form,
     store::Shell,
@@ -79,8 +80,18 @@ pub async fn rotate(parts: &Parts, call: &Call, ask: Ask) -> Result<Answer, Erro
 }
 
 /// Copy, store, copy. The copy is settled whatever became of the verb.
-async fn commit(parts: &Parts, call: &Call, verb: Rotate, token: Credential) -> Result<(Rotated, String), Error> {
+async fn commit(
+    parts: &Parts,
+    call: &Call,
+    verb: Rotate,
+    token: Credential,
+) -> Result<(Rotated, String), Error> {
     let copy = parts.copy.lock().await;
+    let path = copy.path().display().to_string();
+    // Who may not rotate leaves the copy alone: the verb says why, and records it.
+    if policy::decide(&call.caller, Act::RotateRoleTokens, parts.clock.now()).is_err() {
+        return parts.shell.run(call, verb).await.map(|rotated| (rotated, path));
+    }
     let kept = read(&copy).await.map_err(|e| not_stored(&e))?.unwrap_or_default();
     // What an earlier change left pending may be the present one by now.
     let stored = parts.shell.ask(&host_call("role_token.settle"), PresentTokens).await?;
@@ -91,7 +102,7 @@ async fn commit(parts: &Parts, call: &Call, verb: Rotate, token: Credential) -> 
         // The copy is complete all the same: the next change or start settles it.
         tracing::warn!(%error, "the recoverable copy of the role tokens is not settled yet");
     }
-    Ok((rotated?, copy.path().display().to_string()))
+    Ok((rotated?, path))
 }
 
 async fn settle(shell: &Shell, copy: &TokenFile, pending: &Tokens) -> Result<(), Error> {

@@ -3,14 +3,12 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use interlock_kit::{
-    authn::{Allowed, InternalTrust},
     clock::Clock,
-    config::Internal,
     error::Error,
     hasher::Hasher,
     health,
     health_state::Health,
-    internal_token::{InternalToken, InternalTokenError},
+    internal_token::InternalTokenError,
     probes, random,
     ready_file::ReadyFile,
     reflection,
@@ -18,9 +16,8 @@ use interlock_kit::{
     secret_file::SecretFileError,
     serve::{ServeError, Server, ServerLimits, Services},
     telemetry::{self, TelemetryError},
-    tls::{Tls, TlsError, TlsKind, TlsPaths},
+    tls::TlsError,
 };
-use interlock_kit::config::TlsVersion;
 use thiserror::Error as ThisError;
 use tokio::{
     net::TcpListener,
@@ -33,10 +30,12 @@ use crate::{
     accounts_apply::{self, ApplyError, Sources},
     admit::Gate,
     barrier::{self, Barrier, Terms},
+    certificates::Certificates,
     config::Config,
     first_start::{self, TokensError},
     grpc,
     guesses::GuessLimit,
+    listeners::Listeners,
     opening::{self, LeaseNote, Opened, OpeningError, STORE_CONDITION},
     parts::{Parts, host_call},
     revocation::RevocationsAfter,
@@ -125,58 +124,6 @@ impl StartError {
     }
 }
 
-/// The bound sockets of a service.
-#[derive(Debug)]
-pub struct Listeners {
-    public: TcpListener,
-    internal: Option<TcpListener>,
-    health: Option<TcpListener>,
-    metrics: Option<TcpListener>,
-}
-
-impl Listeners {
-    /// Binds what is configured. Port 0 takes any free one; the ready file says which.
-    ///
-    /// # Errors
-    /// [`StartError::Bind`]
-    pub async fn bind(config: &Config) -> Result<Self, StartError> {
-        let common = &config.common;
-        let internal = common.internal.as_ref().map(|internal| internal.address);
-        Ok(Self {
-            public: bind("public.address", common.public).await?,
-            internal: bind_some("internal.address", internal).await?,
-            health: bind_some("health.address", common.health).await?,
-            metrics: bind_some("metrics.address", common.metrics).await?,
-        })
-    }
-
-    /// Where they are, by name.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub fn addresses(&self) -> io::Result<Vec<(&'static str, SocketAddr)>> {
-        let all = [
-            ("public", Some(&self.public)),
-            ("internal", self.internal.as_ref()),
-            ("health", self.health.as_ref()),
-            ("metrics", self.metrics.as_ref()),
-        ];
-        let bound = all.into_iter().filter_map(|(name, listener)| Some((name, listener?)));
-        bound.map(|(name, listener)| Ok((name, listener.local_addr()?))).collect()
-    }
-}
-
-async fn bind_some(what: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
-    match address {
-        Some(address) => bind(what, address).await.map(Some),
-        None => Ok(None),
-    }
-}
-
-async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Bind { what, address, source })
-}
-
 /// As a program: logs, signals, sockets, and [`run`].
 ///
 /// # Errors
@@ -203,7 +150,11 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
 ///
 /// # Errors
 /// [`StartError`]
-pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), StartError> {
+pub async fn run(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<(), StartError> {
     let common = &config.common;
     let clock = Clock::system();
     let tls = Certificates::load(&config)?;
@@ -253,17 +204,25 @@ async fn with_store(
     let _reloading = accounts_reload(reloads, &shell, &hasher, sources).start(shutdown.clone())?;
     let shrinking = tokio::spawn(shrink_note(note));
     let sweeping = tokio::spawn(sweeper::run(shell, Arc::clone(&gate), health.clone(), shutdown.clone()));
-    let served = serve_all(config, &parts, gate, tls, listeners, health, shutdown.clone()).await;
+    let served = serve_all(config, &parts, Arc::clone(&gate), tls, listeners, health, shutdown.clone()).await;
     // What still runs ends with the listeners, whatever ended those.
     shutdown.cancel();
     shrinking.abort();
     if sweeping.await.is_err() {
         tracing::error!("the sweeper did not end cleanly");
     }
+    if let Err(error) = gate.record_counted(true).await {
+        tracing::error!(%error, "counted refusals could not be recorded");
+    }
     served
 }
 
-async fn barrier_of(shell: &Shell, lease: Duration, note: &LeaseNote, fresh: bool) -> Result<Barrier, StartError> {
+async fn barrier_of(
+    shell: &Shell,
+    lease: Duration,
+    note: &LeaseNote,
+    fresh: bool,
+) -> Result<Barrier, StartError> {
     let log = shell.ask(&host_call("trust.start"), RevocationsAfter { after: 0, limit: 1 }).await?;
     // A first start: nobody can hold a lease yet.
     let unknown = if fresh { Duration::ZERO } else { barrier::fence(note.longest) };
@@ -301,7 +260,12 @@ async fn serve_all(
     }
     let probing = probe(listeners.metrics, &health, &shutdown)?;
     health.set(STORE_CONDITION, Ok(()));
-    let ready = config.common.ready_file.as_ref().map(|path| ReadyFile::write(path, addresses.clone())).transpose()?;
+    let ready = config
+        .common
+        .ready_file
+        .as_ref()
+        .map(|path| ReadyFile::write(path, addresses.clone()))
+        .transpose()?;
     tracing::info!(?addresses, "serving");
     let served = server.run(services, shutdown.clone()).await;
     drop(ready);
@@ -344,53 +308,4 @@ fn accounts_reload(reloads: Reloads, shell: &Shell, hasher: &Hasher, sources: So
         let done = runtime.block_on(accounts_apply::apply(&shell, &hasher, sources.clone()))?;
         Ok(done != accounts_apply::Done::default())
     })
-}
-
-/// The certificates of both listeners, and what proves a service.
-struct Certificates {
-    public: Arc<Tls>,
-    internal: Option<(Arc<Tls>, InternalTrust)>,
-}
-
-impl Certificates {
-    fn load(config: &Config) -> Result<Self, StartError> {
-        let (common, profile) = (&config.common, config.common.profile);
-        let paths = |client_ca| TlsPaths {
-            certificate: common.tls.cert.clone(),
-            key: common.tls.key.clone(),
-            client_ca,
-            client_crl: None,
-        };
-        let kind = TlsKind::Public { tls12: common.tls.public_min_version == TlsVersion::V1_2 };
-        let public = Arc::new(Tls::load(paths(common.tls.client_ca.clone()), kind, profile)?);
-        let internal = match &common.internal {
-            None => None,
-            Some(internal) => {
-                let tls = Tls::load(paths(Some(internal.client_ca.clone())), TlsKind::Internal, profile)?;
-                let token = InternalToken::load(&internal.token_file, profile)?;
-                Some((Arc::new(tls), trust(internal, token)))
-            }
-        };
-        Ok(Self { public, internal })
-    }
-
-    fn reloads(&self, reloads: Reloads) -> Reloads {
-        let tls = Arc::clone(&self.public);
-        let reloads = reloads.on(tls.files(), "tls.public", move || Ok(tls.reload()?));
-        let Some((tls, trust)) = &self.internal else { return reloads };
-        let (tls, token) = (Arc::clone(tls), trust.token.clone());
-        let path = token.path().to_owned();
-        let reloads = reloads.on(tls.files(), "tls.internal", move || Ok(tls.reload()?));
-        reloads.on([path], "internal_token", move || Ok(token.reload()?))
-    }
-}
-
-/// Listed services may call whatever their kind may: the policies say what that is.
-fn trust(internal: &Internal, token: InternalToken) -> InternalTrust {
-    let all = |service: &_| Allowed { service: Clone::clone(service), paths: vec!["/".to_owned()] };
-    InternalTrust {
-        trust_domain: internal.trust_domain.clone(),
-        allowed: internal.allow.iter().map(all).collect(),
-        token,
-    }
 }

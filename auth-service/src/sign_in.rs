@@ -1,11 +1,6 @@
 //! Around the verbs of an owner session: hashing before them, sealing, and the barrier after them.
 
-use interlock_kit::{
-    error::Error,
-    random,
-    seal::Seal,
-    serve::Source,
-};
+use interlock_kit::{error::Error, random, seal::Seal, serve::Source};
 use interlock_proto::credential::{Credential, Kind, TEXT_LEN};
 use zeroize::Zeroizing;
 
@@ -14,7 +9,7 @@ use crate::{
     caller::Call,
     ids::{CredentialId, OwnerId, OwnerSessionId},
     owner::{LoginFacts, ReadForLogin},
-    owner_session::{Login, LoggedOut, Logout, Refresh, RefuseLogin, Refreshed, SignedIn, Successors},
+    owner_session::{LoggedOut, Login, Logout, Refresh, Refreshed, RefuseLogin, SignedIn, Successors},
     parts::Parts,
     password::PasswordHash,
     policy,
@@ -83,7 +78,11 @@ pub async fn login(
 ///
 /// # Errors
 /// `INVALID_CREDENTIALS`; after a replay, only when no verifier admits the ended owner session.
-pub async fn refresh(parts: &Parts, call: &Call, presented: &Credential) -> Result<(Successors, Pair), Error> {
+pub async fn refresh(
+    parts: &Parts,
+    call: &Call,
+    presented: &Credential,
+) -> Result<(Successors, Pair), Error> {
     if presented.kind() != Kind::Refresh {
         return Err(policy::wrong_credentials());
     }

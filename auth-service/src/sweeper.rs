@@ -17,7 +17,7 @@ use crate::{
 const PAUSE: Duration = Duration::from_secs(10);
 const ACTION: &str = "sweep.clear";
 
-/// Goes round until `shutdown`, then records what is still only counted.
+/// Goes round until `shutdown`.
 pub async fn run(shell: Shell, gate: Arc<Gate>, health: Health, shutdown: CancellationToken) {
     let rounds = async {
         loop {
@@ -34,9 +34,6 @@ pub async fn run(shell: Shell, gate: Arc<Gate>, health: Health, shutdown: Cancel
         }
     };
     shutdown.run_until_cancelled(rounds).await;
-    if let Err(error) = gate.record_counted(true).await {
-        tracing::error!(%error, "counted refusals could not be recorded");
-    }
 }
 
 /// Whether the store failed in a way that may be over.

@@ -58,8 +58,8 @@ async fn with_grace_the_old_one_goes_on() {
     let answer = host.tokens(&served).rotate(bearer(asked, &admin)).await.unwrap().into_inner();
     assert!(answer.reached.is_none());
     assert!(admits(&host, &served, &user).await && admits(&host, &served, &answer.token).await);
-    let status = host.tokens(&served).get_status(bearer(RoleTokenServiceGetStatusRequest { reveal: false }, &admin));
-    let status = status.await.unwrap().into_inner();
+    let asked = bearer(RoleTokenServiceGetStatusRequest { reveal: false }, &admin);
+    let status = host.tokens(&served).get_status(asked).await.unwrap().into_inner();
     assert_eq!(status.tokens.len(), 3, "each living generation");
     assert!(status.recoverable && status.path.is_empty());
     assert!(status.tokens.iter().all(|t| t.token.is_empty() && t.masked.chars().count() == 9));
@@ -168,8 +168,11 @@ async fn a_start_finishes_what_a_crash_left() {
         let text = serde_json::json!({"format": 1, "tokens": tokens, "pending": {"user": pending}});
         interlock_kit::secret_file::write(&copy, text.to_string().as_bytes()).unwrap();
     };
-    let never_stored = interlock_proto::credential::Credential::new(interlock_proto::credential::Kind::User, &[3; 32]);
-    for (present, pending) in [(user.as_str(), answer.token.as_str()), (answer.token.as_str(), never_stored.expose())] {
+    let never_stored =
+        interlock_proto::credential::Credential::new(interlock_proto::credential::Kind::User, &[3; 32]);
+    for (present, pending) in
+        [(user.as_str(), answer.token.as_str()), (answer.token.as_str(), never_stored.expose())]
+    {
         write(present, pending);
         let served = host.start().await;
         assert_eq!((host.token("admin"), host.token("user")), (admin.clone(), answer.token.clone()));
@@ -184,10 +187,8 @@ async fn a_start_finishes_what_a_crash_left() {
 async fn a_first_start_is_finished_from_its_copy() {
     let host = Host::new();
     let new = |kind| interlock_proto::credential::Credential::new(kind, &[5; 32]);
-    let (admin, user) = (
-        new(interlock_proto::credential::Kind::Admin),
-        new(interlock_proto::credential::Kind::User),
-    );
+    let (admin, user) =
+        (new(interlock_proto::credential::Kind::Admin), new(interlock_proto::credential::Kind::User));
     std::fs::create_dir_all(host.data("")).unwrap();
     let pending = serde_json::json!({"admin": admin.expose(), "user": user.expose()});
     let text = serde_json::json!({"format": 1, "tokens": {}, "pending": pending}).to_string();
@@ -251,7 +252,10 @@ async fn the_host_can_show_and_replace_both_tokens() {
     let path = host.data("auth_tokens.json").display().to_string();
     assert_eq!(said(&program(&host, &["auth", "path"])).trim(), path);
     let status = said(&program(&host, &["auth", "status"]));
-    assert!(!status.contains(&admin) && status.contains(&format!("{}…{}", &admin[..4], &admin[admin.len() - 4..])));
+    assert!(
+        !status.contains(&admin)
+            && status.contains(&format!("{}…{}", &admin[..4], &admin[admin.len() - 4..]))
+    );
     let revealed = said(&program(&host, &["auth", "status", "--reveal"]));
     assert!(revealed.contains(&admin) && revealed.contains(&user) && revealed.contains(&path));
 
@@ -290,4 +294,66 @@ fn wrong_configuration_is_told_together_with_exit_64() {
         assert!(text.contains(key), "{text}");
     }
     assert_eq!(program(&host, &["--no-such-flag"]).status.code(), Some(64));
+}
+
+/// A started program that is ended with this value.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+    }
+}
+
+/// Starts the program, waits until it serves, ends it as an init system does; stdout and stderr.
+async fn serve_once(host: &Host, arguments: &[&str]) -> (String, String) {
+    let ready = host.folder.path().join("ready.json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_interlock-auth"));
+    command.env_clear().arg("--set").arg(format!("ready_file={}", ready.display()));
+    for (key, value) in &host.flags {
+        command.arg("--set").arg(format!("{key}={value}"));
+    }
+    command.args(arguments).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut running = Running(command.spawn().unwrap());
+    served::within(async {
+        while !ready.exists() {
+            assert!(running.0.try_wait().unwrap().is_none(), "it ended early");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let addresses: serde_json::Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
+    assert!(addresses["public"].is_string() && addresses["internal"].is_string());
+    assert!(Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status().unwrap().success());
+    assert_eq!(running.0.wait().unwrap().code(), Some(0));
+    assert!(!ready.exists(), "the ready file is there while it serves");
+    let read = |from: &mut dyn std::io::Read| std::io::read_to_string(from).unwrap();
+    (read(running.0.stdout.as_mut().unwrap()), read(running.0.stderr.as_mut().unwrap()))
+}
+
+// SW-13, SW-14, SW-18: printed once on stdout, and never in a log.
+#[tokio::test]
+async fn first_tokens_are_printed_once_and_never_logged() {
+    let host = Host::new().with("log.filter", "trace");
+    let (out, log) = serve_once(&host, &["--print-first-tokens"]).await;
+    let (admin, user) = (host.token("admin"), host.token("user"));
+    assert!(out.contains(&admin) && out.contains(&user) && out.contains("auth_tokens.json"));
+    assert!(log.contains("auth_tokens.json"), "{log}");
+    let (out, again) = serve_once(&host, &["--print-first-tokens"]).await;
+    assert_eq!(out, "");
+    assert_eq!((host.token("admin"), host.token("user")), (admin.clone(), user.clone()));
+    for token in [&admin, &user] {
+        // The random part alone would be a leak, too.
+        assert!(!log.contains(&token[8..51]) && !again.contains(&token[8..51]));
+    }
+}
+
+// SW-16: an empty data directory is the working directory.
+#[test]
+fn an_empty_data_dir_is_the_working_directory() {
+    let host = Host::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_interlock-auth"));
+    command.env_clear().env("INTERLOCK_AUTH_DATA_DIR", "").current_dir(host.folder.path());
+    let output = command.args(["auth", "path"]).output().unwrap();
+    assert_eq!((output.status.code(), said(&output).trim()), (Some(0), "./auth_tokens.json"));
 }

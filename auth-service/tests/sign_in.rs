@@ -15,7 +15,10 @@ async fn an_owner_signs_in_refreshes_and_signs_out() {
     let host = Host::new();
     let served = host.start().await;
     let login = host.login(&served, "alice").await;
-    assert_eq!((login.username.as_str(), login.display_name.as_str(), login.role.as_str()), ("alice", "Alice", "user"));
+    assert_eq!(
+        (login.username.as_str(), login.display_name.as_str(), login.role.as_str()),
+        ("alice", "Alice", "user")
+    );
 
     let who = host.identity(&served).who_am_i(bearer(WhoAmIRequest {}, &login.access_token)).await.unwrap();
     let principal = who.into_inner().principal.unwrap();
@@ -23,10 +26,12 @@ async fn an_owner_signs_in_refreshes_and_signs_out() {
     assert_eq!(principal.owner_session_id, login.owner_session_id);
 
     let mut sessions = host.sessions(&served);
-    let status = sessions.get_status(bearer(OwnerSessionServiceGetStatusRequest {}, &login.access_token)).await;
+    let status =
+        sessions.get_status(bearer(OwnerSessionServiceGetStatusRequest {}, &login.access_token)).await;
     let status = status.unwrap().into_inner();
     assert!(status.enabled && status.authenticated && status.username == "alice");
-    let status = sessions.get_status(plain(OwnerSessionServiceGetStatusRequest {})).await.unwrap().into_inner();
+    let status =
+        sessions.get_status(plain(OwnerSessionServiceGetStatusRequest {})).await.unwrap().into_inner();
     assert!(status.enabled && !status.authenticated && status.username.is_empty());
 
     // Any number of refreshes with one token get the same successor.
@@ -57,7 +62,8 @@ async fn a_replay_after_the_successor_was_used_ends_the_family() {
     let login = host.login(&served, "alice").await;
     let mut sessions = host.sessions(&served);
     let first = sessions.refresh(bearer(RefreshRequest {}, &login.refresh_token)).await.unwrap().into_inner();
-    let second = sessions.refresh(bearer(RefreshRequest {}, &first.refresh_token)).await.unwrap().into_inner();
+    let second =
+        sessions.refresh(bearer(RefreshRequest {}, &first.refresh_token)).await.unwrap().into_inner();
     let replay = sessions.refresh(bearer(RefreshRequest {}, &login.refresh_token)).await.unwrap_err();
     assert_eq!(reason(&replay), "INVALID_CREDENTIALS");
     let refused = host.identity(&served).who_am_i(bearer(WhoAmIRequest {}, &second.access_token)).await;
@@ -73,7 +79,8 @@ async fn a_replay_after_the_successor_was_used_ends_the_family() {
 async fn missing_malformed_and_unknown_credentials_are_refused_alike() {
     let host = Host::new();
     let served = host.start().await;
-    let unknown = interlock_proto::credential::Credential::new(interlock_proto::credential::Kind::Admin, &[7; 32]);
+    let unknown =
+        interlock_proto::credential::Credential::new(interlock_proto::credential::Kind::Admin, &[7; 32]);
     let session = host.login(&served, "alice").await;
     let mut identity = host.identity(&served);
     let mut answers = Vec::new();
@@ -152,7 +159,8 @@ async fn a_changed_account_ends_its_sessions_and_an_unchanged_one_does_not() {
     assert!(who.is_ok(), "a restart signs nobody out");
     served.stop().await;
 
-    host.env = vec![("INTERLOCK_ACCOUNTS_JSON", served::ACCOUNTS.replace("alice's long", "alice's other long"))];
+    host.env =
+        vec![("INTERLOCK_ACCOUNTS_JSON", served::ACCOUNTS.replace("alice's long", "alice's other long"))];
     let served = host.start().await;
     let who = host.identity(&served).who_am_i(bearer(WhoAmIRequest {}, &login.access_token)).await;
     assert_eq!(reason(&who.unwrap_err()), "PROVIDER_AUTH_FAILED");
@@ -168,4 +176,47 @@ async fn bad_accounts_refuse_the_start_without_telling_them() {
         let refused = host.refused().await;
         assert!(refused.is_configuration() && !refused.to_string().contains("hunter2"), "{refused}");
     }
+}
+
+// UA-13, UA-34, UA-35: owners from a file, added while it runs; the environment wins.
+#[tokio::test]
+async fn an_owners_file_is_applied_and_applied_again_when_it_changes() {
+    let host = Host::new();
+    let path = host.folder.path().join("owners.json");
+    let put = |text: &str| interlock_kit::secret_file::write(&path, text.as_bytes()).unwrap();
+    let alice = r#"{"owner_id":"alice","active":false,"password_hash":
+        "pbkdf2_sha256$310000$AAECAwQFBgcICQoLDA0ODw==$e4rSQ5KQXKoMyeu1tFpEU3HMo6tplYmG7eJ280WPc/o="}"#;
+    put(&format!("[{alice}]"));
+    let host = host.with("owners_file", &path.display().to_string());
+    let served = host.start().await;
+    host.login(&served, "alice").await;
+
+    let bob = alice.replace("alice", "bob").replace("false", "true");
+    put(&format!("[{alice},{bob}]"));
+    // UA-24: the imported hash signs in, and is argon2id afterwards (UA-39).
+    let mut sessions = host.sessions(&served);
+    within(async {
+        let asked = || LoginRequest {
+            username: "bob".to_owned(),
+            password: "correct horse battery staple".to_owned(),
+        };
+        while sessions.login(plain(asked())).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    served.stop().await;
+    let store = rusqlite::Connection::open(host.data("auth.db")).unwrap();
+    let stored: Vec<String> = store
+        .prepare("SELECT password FROM owner")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert!(
+        stored.len() == 3 && stored.iter().all(|hash| hash.starts_with("$argon2id$")),
+        "{}",
+        stored.len()
+    );
 }

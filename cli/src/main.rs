@@ -19,9 +19,11 @@ mod command;
 mod context;
 mod failure;
 mod keep;
+mod launcher;
 mod output;
 mod pair;
 mod project_name;
+mod stop;
 mod world;
 
 fn main() -> ExitCode {
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
     match arguments.get(1).and_then(|a| a.to_str()) {
         Some("serve") => return command::serve::run(arguments.into_iter().skip(2)),
         Some("probe") => return runtime(command::probe::run(arguments.into_iter().skip(2).collect())),
-        Some(command::worker::LAUNCH) => return command::worker::launch(&arguments[2..]),
+        Some(launcher::LAUNCH) => return launcher::launch(&arguments[2..]),
         _ => {}
     }
     let args = args::Args::parse_from(arguments);

@@ -12,11 +12,14 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tokio::{
-    process::{Child, Command},
+    process::Child,
     time::{Instant, sleep, timeout},
 };
 
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    launcher::{self, OnParentDeath},
+};
 
 /// How long a service may take until it serves.
 const START: Duration = Duration::from_secs(30);
@@ -66,8 +69,13 @@ impl Program {
     /// Where it ends or is silent instead: with the end of its log.
     pub(crate) async fn start(&self) -> Result<Running, Failure> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("serve").arg(self.service).arg("--config").arg(&self.config);
+        let mut command = launcher::command(OnParentDeath::Terminate)?;
+        command
+            .arg(std::env::current_exe()?)
+            .arg("serve")
+            .arg(self.service)
+            .arg("--config")
+            .arg(&self.config);
         for setting in &self.settings {
             command.arg("--set").arg(setting);
         }

@@ -43,7 +43,7 @@ impl IdentityService for Greeter {
 }
 
 /// Serves on `listener` with `verifier` in front, until `shutdown` is ready.
-pub async fn serve(
+pub(crate) async fn serve(
     verifier: Verifier,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,

@@ -46,6 +46,23 @@ impl Identity {
     }
 }
 
+/// One unary call, over all its tries.
+struct Call<'a> {
+    path: &'static str,
+    who: &'a Identity,
+    request_id: String,
+    deadline: Instant,
+}
+
+/// Why a try failed.
+struct Failure {
+    error: Error,
+    /// The credential had expired, and there is a way to a fresh one.
+    refreshable: bool,
+    /// Nothing was sent: there was nothing to send it with.
+    before_sending: bool,
+}
+
 /// The answer to a unary call.
 pub(crate) struct Answer<A> {
     pub(crate) message: A,
@@ -81,73 +98,79 @@ impl Connection {
         Q: Message + Clone + 'static,
         A: Message + Default + 'static,
     {
-        let request_id = random::id();
-        let deadline = Instant::now() + within;
+        let call = Call { path, who, request_id: random::id(), deadline: Instant::now() + within };
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut renewed = false;
         let mut last = None;
         loop {
-            let Ok(presented) = timeout_at(deadline, who.credentials.present()).await else {
-                return Err(last.unwrap_or_else(Error::deadline).of_call(&request_id));
-            };
-            let presented = presented?;
-            let line = self.line();
-            let attempt =
-                self.attempt(path, &line, who, presented.as_ref(), message.clone(), deadline, &request_id);
-            let error = match timeout_at(deadline, attempt).await {
+            let failure = match timeout_at(call.deadline, self.attempt(&call, message.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => error.of_call(&request_id),
-                Err(_) => return Err(last.unwrap_or_else(Error::deadline).of_call(&request_id)),
+                Ok(Err(failure)) => failure,
+                // What went wrong before tells more than that the time is up.
+                Err(_) => return Err(last.unwrap_or_else(Error::deadline).of_call(&call.request_id)),
             };
-            if error.reason() == Some(Reason::TokenExpired)
-                && !renewed
-                && let Some(presented) = presented
-                && who.credentials.expired(&presented)
-            {
-                // Refused before it did anything: the same call may go out on a fresh credential.
+            let error = failure.error.of_call(&call.request_id);
+            // Refused before it did anything: the same call may go out on a fresh credential, once.
+            if failure.refreshable && !renewed {
                 renewed = true;
                 continue;
             }
-            if error.reason() == Some(Reason::Draining) && self.has_choice() {
-                self.move_on(&line);
-            }
-            if !is_idempotent(path) || !is_passing(&error) {
+            if failure.before_sending || !is_idempotent(path) || !is_passing(&error) {
                 return Err(error);
             }
             let again = Instant::now() + backoff.pause(error.retry_after());
-            if again >= deadline {
+            if again >= call.deadline {
                 return Err(error);
             }
-            tracing::debug!(path, %request_id, %error, "call failed; it is made again");
+            tracing::debug!(path, request_id = call.request_id, %error, "call failed; it is made again");
             last = Some(error);
             sleep_until(again).await;
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call's whole context, named only here")]
-    async fn attempt<Q, A>(
-        &self,
-        path: &'static str,
-        line: &Line,
-        who: &Identity,
-        presented: Option<&Presented>,
-        message: Q,
-        deadline: Instant,
-        request_id: &str,
-    ) -> Result<Answer<A>, Error>
+    /// Makes a call once.
+    async fn attempt<Q, A>(&self, call: &Call<'_>, message: Q) -> Result<Answer<A>, Failure>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
+        let early = |error| Failure { error, refreshable: false, before_sending: true };
+        let presented = call.who.credentials.present().await.map_err(early)?;
         let mut request = Request::new(message);
-        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
-        self.dress(request.metadata_mut(), who, presented, request_id).await?;
-        let mut grpc = Grpc::new(line.channel.clone());
-        grpc.ready().await.map_err(|e| Error::transport(format!("not connected: {e}")))?;
+        request.set_timeout(call.deadline.saturating_duration_since(Instant::now()));
+        self.dress(request.metadata_mut(), call.who, presented.as_ref(), &call.request_id)
+            .await
+            .map_err(early)?;
+        let line = self.line();
         let codec = ProstCodec::<Q, A>::default();
-        let answer = grpc.unary(request, PathAndQuery::from_static(path), codec).await;
-        let (metadata, message, _) = answer.map_err(|status| Error::from_status(&status))?.into_parts();
-        Ok(Answer { message, metadata })
+        let sent = async {
+            let mut grpc = Grpc::new(line.channel.clone());
+            grpc.ready().await.map_err(|e| Error::transport(format!("not connected: {e}")))?;
+            let answer = grpc.unary(request, PathAndQuery::from_static(call.path), codec).await;
+            answer.map_err(|status| Error::from_status(&status))
+        };
+        match sent.await {
+            Ok(answer) => {
+                let (metadata, message, _) = answer.into_parts();
+                Ok(Answer { message, metadata })
+            }
+            Err(error) => {
+                let refreshable = self.learn(&error, call.who, presented.as_ref(), &line);
+                Err(Failure { error, refreshable, before_sending: false })
+            }
+        }
+    }
+
+    /// Makes what can be made of a refusal, for the next try. Whether that has a fresh credential.
+    fn learn(&self, error: &Error, who: &Identity, presented: Option<&Presented>, line: &Arc<Line>) -> bool {
+        match (error.reason(), presented) {
+            (Some(Reason::Draining), _) if self.has_choice() => {
+                self.move_on(line);
+                false
+            }
+            (Some(Reason::TokenExpired), Some(presented)) => who.credentials.expired(presented),
+            _ => false,
+        }
     }
 
     /// Opens the streaming method at `path`, once: whoever streams knows how to go on after a break.
@@ -177,9 +200,7 @@ impl Connection {
                 Ok(answer) => Ok(Opened { messages: answer.into_inner(), line, presented }),
                 Err(status) => {
                     let error = Error::from_status(&status);
-                    if error.reason() == Some(Reason::Draining) && self.has_choice() {
-                        self.move_on(&line);
-                    }
+                    self.learn(&error, who, presented.as_ref(), &line);
                     Err(error)
                 }
             }

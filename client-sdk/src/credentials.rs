@@ -1,9 +1,12 @@
 //! As whom a program calls: a fixed credential, or an owner session that refreshes itself.
 
-use std::{fmt, io, pin::Pin, sync::Arc};
+use std::{fmt, io, pin::Pin, sync::Arc, time::Duration};
 
 use interlock_proto::credential::Credential;
-use tokio::sync::Mutex;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 use crate::{
     auth::Auth,
@@ -39,7 +42,14 @@ struct Owner {
     session: Mutex<Option<OwnerSession>>,
     /// The access token that a server called expired before this clock did.
     refused: parking_lot::Mutex<Option<Credential>>,
+    /// Auth could not be asked: until then it is not asked again for a token that still lives.
+    rest_until: parking_lot::Mutex<Option<Instant>>,
 }
+
+/// How long a refresh may hold up calls whose access token still lives.
+const EARLY_WITHIN: Duration = Duration::from_secs(1);
+/// How long auth is left alone after it could not be asked.
+const REST: Duration = Duration::from_secs(5);
 
 impl Credentials {
     /// No bearer: for callers that have only a session's cookie.
@@ -66,6 +76,7 @@ impl Credentials {
             clock: Clock::system(),
             session: Mutex::new(None),
             refused: parking_lot::Mutex::new(None),
+            rest_until: parking_lot::Mutex::new(None),
         })))
     }
 
@@ -120,7 +131,7 @@ impl Owner {
             *held = Some(kept.clone());
             return Ok(kept.into());
         }
-        match self.auth.refresh(&kept).await {
+        match self.refresh(&kept).await {
             Ok(fresh) => {
                 let copy = fresh.clone();
                 self.blocking(move |store| store.store(&copy)).await?;
@@ -128,7 +139,12 @@ impl Owner {
                 *held = Some(fresh.clone());
                 Ok(fresh.into())
             }
-            Err(error) if is_passing(&error) && kept.access_expires_at > self.clock.wall() => Ok(kept.into()),
+            Err(error) if is_passing(&error) && self.lives(&kept) => {
+                tracing::debug!(%error, "not refreshed; the access token still lives");
+                *self.rest_until.lock() = Some(Instant::now() + REST);
+                *held = Some(kept.clone());
+                Ok(kept.into())
+            }
             Err(error) => {
                 // Somebody may sign in again meanwhile: look at the store the next time.
                 *held = None;
@@ -137,9 +153,28 @@ impl Owner {
         }
     }
 
+    /// Refreshes; not for long while the access token still lives.
+    async fn refresh(&self, kept: &OwnerSession) -> Result<OwnerSession, Error> {
+        if !self.lives(kept) {
+            return self.auth.refresh(kept).await;
+        }
+        let refreshed = timeout(EARLY_WITHIN, self.auth.refresh(kept)).await;
+        refreshed.unwrap_or_else(|_| Err(Error::transport("auth does not answer")))
+    }
+
+    /// Whether the access token can be used as it is.
     fn is_good(&self, session: &OwnerSession) -> bool {
+        if !self.lives(session) {
+            return false;
+        }
+        let resting = self.rest_until.lock().is_some_and(|until| Instant::now() < until);
+        resting || !session.is_due(self.clock.wall())
+    }
+
+    /// Whether the access token has not ended, by this clock and by what servers said.
+    fn lives(&self, session: &OwnerSession) -> bool {
         let refused = self.refused.lock();
-        refused.as_ref() != Some(&session.access_token) && !session.is_due(self.clock.wall())
+        refused.as_ref() != Some(&session.access_token) && self.clock.wall() < session.access_expires_at
     }
 
     async fn blocking<T: Send + 'static>(

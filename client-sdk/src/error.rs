@@ -278,11 +278,10 @@ impl Error {
         if self.0.request_id.is_some() {
             return self;
         }
-        let Ok(mut inner) = Arc::try_unwrap(self.0).map_err(Self) else {
-            return Self::own(Origin::Client, Code::Unknown, "shared error");
-        };
-        inner.request_id = Some(request_id.to_owned());
-        Self(Arc::new(inner))
+        match Arc::try_unwrap(self.0) {
+            Ok(inner) => Self(Arc::new(Inner { request_id: Some(request_id.to_owned()), ..inner })),
+            Err(shared) => Self(shared),
+        }
     }
 }
 

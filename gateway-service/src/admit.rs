@@ -108,7 +108,8 @@ impl Gate {
     /// Records a refusal: its own row, or counted with others of its kind.
     async fn record(&self, call: &Call, caller: Option<&Admitted>, error: &Error) {
         let origin = caller.map_or_else(|| Arc::new(nobody(call)), |known| Arc::clone(&known.caller.origin));
-        let key = if origin.principal.is_empty() { call.source().to_string() } else { origin.principal.clone() };
+        let key =
+            if origin.principal.is_empty() { call.source().to_string() } else { origin.principal.clone() };
         if self.denials.note(&key, error.reason(), self.clock.now()) == Noted::Counted {
             return;
         }
@@ -160,6 +161,7 @@ impl Gate {
             reach: Reach::default(),
             origin: Arc::new(origin(call, verdict.as_ref().map(|(verdict, _)| &**verdict), cookies.first())),
         };
+        tracing::Span::current().record("principal", &*caller.origin.principal);
         let (verdict, bearer) = verdict.unzip();
         Ok(Admitted { caller: Arc::new(caller), verdict, bearer, cookies: cookies.into() })
     }
@@ -250,7 +252,9 @@ fn gate_one(call: &Call, admitted: &Admitted) -> Result<(), Error> {
         administrator: verdict.administrator(),
         scopes: &verdict.scopes,
     });
-    let by_cookie = || !admitted.cookies.is_empty() && !verdict_is_scoped(verdict) && call.policy.admit(as_client).is_ok();
+    let by_cookie = || {
+        !admitted.cookies.is_empty() && !verdict_is_scoped(verdict) && call.policy.admit(as_client).is_ok()
+    };
     match by_bearer {
         Err(_) if by_cookie() => Ok(()),
         decided => decided.map_err(|reason| not_through(Reason::from_wire(reason))),
@@ -283,7 +287,8 @@ fn unverified(error: VerifyError) -> Error {
 
 /// Nobody is signed out by this.
 pub(crate) fn auth_unavailable() -> Error {
-    Error::new(Reason::AuthUnavailable, "auth cannot be asked now; try again").retry_after(Duration::from_secs(1))
+    Error::new(Reason::AuthUnavailable, "auth cannot be asked now; try again")
+        .retry_after(Duration::from_secs(1))
 }
 
 fn cookies(presented: Vec<interlock_kit::authn::Cookie>) -> Result<Vec<Cookie>, Error> {
@@ -357,7 +362,8 @@ fn client_principal(cookie: &Cookie) -> String {
 fn counted_row(counted: Counted) -> Entry {
     let origin = Arc::new(Origin { principal: counted.key, ..Origin::default() });
     let span = serde_json::json!({ "first": counted.first.to_string(), "last": counted.last.to_string() });
-    let mut entry = Entry::new(origin, "gate.refused", Outcome::Refused(counted.reason)).detailed(span.to_string());
+    let mut entry =
+        Entry::new(origin, "gate.refused", Outcome::Refused(counted.reason)).detailed(span.to_string());
     entry.count = counted.count;
     entry
 }

@@ -122,7 +122,8 @@ impl Caller {
     /// The gateway itself, for sweeps.
     #[must_use]
     pub fn gateway() -> Self {
-        let origin = Origin { principal: "gateway".to_owned(), role: "service".to_owned(), ..Origin::default() };
+        let origin =
+            Origin { principal: "gateway".to_owned(), role: "service".to_owned(), ..Origin::default() };
         Self {
             principal: Principal::Gateway,
             cookie: None,

@@ -7,7 +7,7 @@ use interlock_kit::error::Error;
 use crate::{
     caller::CookieHash,
     ids::{ClientId, SessionId},
-    policy::Act,
+    policy::{Act, ProjectScope},
     store::{Found, Query, Stop, Tx, Verb, View, broken},
 };
 
@@ -69,8 +69,9 @@ impl Verb for Ack {
             return Ok(client.cursor);
         }
         tx.set_cursor(&found.permit, client, self.sequence);
-        let detail = serde_json::json!({ "client": client.id.as_str(), "sequence": self.sequence }).to_string();
-        tx.done(self.session.as_str(), found.scope.as_ref().map(|scope| scope.project()), &detail);
+        let detail =
+            serde_json::json!({ "client": client.id.as_str(), "sequence": self.sequence }).to_string();
+        tx.done(self.session.as_str(), found.scope.as_ref().map(ProjectScope::project), &detail);
         Ok(self.sequence)
     }
 }

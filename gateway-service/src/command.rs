@@ -47,7 +47,7 @@ pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if said.use_stderr() || !shown { EXIT_USAGE } else { EXIT_OK });
         }
     };
-    let config = match config::load(command.config, command.set) {
+    let config = match config::load(command.config.as_deref(), command.set) {
         Ok(config) => config,
         Err(mistakes) => {
             mistakes.iter().for_each(|mistake| say(&format!("interlock-gateway: {mistake}")));

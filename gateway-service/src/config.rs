@@ -26,7 +26,11 @@
 //!
 //! The only file that reads the environment.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use interlock_kit::{
     clock::Timestamp,
@@ -81,23 +85,21 @@ pub struct AuthLink {
 ///
 /// # Errors
 /// All mistakes together.
-pub fn load(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Result<Config, Vec<Mistake>> {
+pub fn load(file: Option<&Path>, flags: Vec<(String, String)>) -> Result<Config, Vec<Mistake>> {
     read(file, std::env::vars_os(), flags)
 }
 
 fn read(
-    file: Option<PathBuf>,
+    file: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     flags: Vec<(String, String)>,
 ) -> Result<Config, Vec<Mistake>> {
-    let mut r = Reader::new(Layers::read(file.as_deref(), ENV_PREFIX, environment, flags));
+    let mut r = Reader::new(Layers::read(file, ENV_PREFIX, environment, flags));
     let public = ([127, 0, 0, 1], PORT_DEFAULT).into();
     let common = Common::read(&mut r, Defaults { public, limits: ServerLimits::gateway() });
     let config = Config {
         store: common.data_dir.join(r.value("store", "gateway.db".to_owned())),
-        chain_key_file: r
-            .path("chain_key_file")
-            .unwrap_or_else(|| common.data_dir.join("gateway.chain-key")),
+        chain_key_file: r.path("chain_key_file").unwrap_or_else(|| common.data_dir.join("gateway.chain-key")),
         auth: read_auth(&mut r, &common),
         limits: read_limits(&mut r),
         unscoped: read_unscoped(&mut r, common.profile),
@@ -194,13 +196,13 @@ mod tests {
     fn the_environment_is_over_the_file_and_flags_are_over_both() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("gateway.toml");
-        std::fs::write(&file, "lease_ttl = \"3s\"\nmax_attempts = 5\nmax_run_time = \"2h\"\n").expect("written");
-        let environment =
-            [("INTERLOCK_GATEWAY_LEASE_TTL", "4s"), ("INTERLOCK_GATEWAY_MAX_ATTEMPTS", "6")];
+        std::fs::write(&file, "lease_ttl = \"3s\"\nmax_attempts = 5\nmax_run_time = \"2h\"\n")
+            .expect("written");
+        let environment = [("INTERLOCK_GATEWAY_LEASE_TTL", "4s"), ("INTERLOCK_GATEWAY_MAX_ATTEMPTS", "6")];
         let environment = environment.map(|(k, v)| (OsString::from(k), OsString::from(v)));
         let mut flags: Vec<_> = LEAST.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         flags.push(("lease_ttl".to_owned(), "5s".to_owned()));
-        let jobs = read(Some(file), environment, flags).expect("good").limits;
+        let jobs = read(Some(&file), environment, flags).expect("good").limits;
         assert_eq!((jobs.lease_ttl, jobs.attempts_max, jobs.run_time_max), (SECOND * 5, 6, HOUR * 2));
     }
 

@@ -176,7 +176,7 @@ impl Query for ReadEvents {
         }
         let mut bytes = 0;
         for (sequence, event) in events {
-            bytes += event.as_ref().map_or(0, |event| event.weight());
+            bytes += event.as_ref().map_or(0, Event::weight);
             if bytes > view.limits().event_batch_bytes_max && !part.entries.is_empty() {
                 break;
             }
@@ -196,7 +196,8 @@ impl ReadEvents {
             From::Cursor => {
                 let cursor = found.client.as_ref().map(|client: &Client| client.cursor);
                 cursor.ok_or_else(|| {
-                    interlock_kit::error::Error::invalid_field("from_cursor", "only with a client's cookie").into()
+                    interlock_kit::error::Error::invalid_field("from_cursor", "only with a client's cookie")
+                        .into()
                 })
             }
         }

@@ -126,9 +126,9 @@ impl Hub {
         self.0.broken.get().cloned()
     }
 
-    fn ring(&self, topic: &Topic, note: Option<Note>) {
+    fn ring(&self, topic: &Topic, note: Option<&Note>) {
         if let Some(line) = self.0.lines.lock().get(topic) {
-            line.bells.values().for_each(|bell| bell.strike(note.as_ref()));
+            line.bells.values().for_each(|bell| bell.strike(note));
         }
     }
 
@@ -170,15 +170,15 @@ impl Observer<Gateway> for Hub {
             match signal {
                 Signal::Logged { session, event } => self.logged(session, event),
                 Signal::SessionGone { session } => self.gone(session),
-                Signal::AgentQueued { agent } => self.ring(&Topic::Agent(agent), Some(Note::Queued)),
+                Signal::AgentQueued { agent } => self.ring(&Topic::Agent(agent), Some(&Note::Queued)),
                 Signal::JobChanged { job, .. } => self.ring(&Topic::Job(job), None),
                 Signal::CancelRequested { job, fencing } => {
                     let note = Note::Cancel(Held { job: job.clone(), fencing });
-                    self.ring(&Topic::Job(job), Some(note));
+                    self.ring(&Topic::Job(job), Some(&note));
                 }
                 Signal::LeaseTaken { job, fencing } => {
                     let note = Note::Taken(Held { job: job.clone(), fencing });
-                    self.ring(&Topic::Job(job), Some(note));
+                    self.ring(&Topic::Job(job), Some(&note));
                 }
             }
         }

@@ -184,7 +184,13 @@ impl Job {
 
     /// The same job, ended.
     #[must_use]
-    pub(crate) fn ended(&self, outcome: Outcome, at: Timestamp, cause: impl Into<String>, by: EndedBy) -> Self {
+    pub(crate) fn ended(
+        &self,
+        outcome: Outcome,
+        at: Timestamp,
+        cause: impl Into<String>,
+        by: EndedBy,
+    ) -> Self {
         Self { phase: Phase::Ended(End { outcome, at, cause: cause.into(), by }), ..self.clone() }
     }
 
@@ -219,7 +225,9 @@ impl Verb for Submit {
         let hash = Sha256::digest(&self.payload).into();
         if let Some(first) = tx.request(&key)? {
             if first.hash != hash {
-                return Err(Error::new(Reason::RequestIdReused, "this request id came with another payload").into());
+                return Err(
+                    Error::new(Reason::RequestIdReused, "this request id came with another payload").into()
+                );
             }
             let job = tx.made_job(&found, &JobId::stored(first.made))?;
             // The session may have moved since: the answer is of the job's own project.
@@ -242,7 +250,9 @@ impl Submit {
     fn binding(&self, tx: &mut Tx<'_>, found: &Found) -> Result<Binding, Stop> {
         found.session.must_be_open()?;
         let Some(binding) = found.session.binding.clone() else {
-            return Err(Error::new(Reason::SessionUnbound, "attach the session to an agent and a project").into());
+            return Err(
+                Error::new(Reason::SessionUnbound, "attach the session to an agent and a project").into()
+            );
         };
         tx.may_use(found, &binding.agent)?;
         refuse_other_project(tx, &found.acting, &binding.agent, &binding.project)?;
@@ -315,7 +325,13 @@ fn cancelled(tx: &mut Tx<'_>, permit: &Permit, job: &Job, cause: &str) -> Job {
 }
 
 /// A job ends, and not by its worker.
-pub(crate) fn end_by_gateway(tx: &mut Tx<'_>, permit: &Permit, job: &Job, outcome: Outcome, cause: &str) -> Job {
+pub(crate) fn end_by_gateway(
+    tx: &mut Tx<'_>,
+    permit: &Permit,
+    job: &Job,
+    outcome: Outcome,
+    cause: &str,
+) -> Job {
     let after = job.ended(outcome, tx.now(), cause, EndedBy::Gateway);
     tx.set_job(permit, job, &after, None);
     tx.append_of(permit, job, EventKind::JobEnded { job: job.id.clone(), outcome, cause: cause.to_owned() });

@@ -102,8 +102,14 @@ impl Limits {
             (self.run_time_max > self.lease_ttl, "a job may run longer than a lease lives"),
             (self.queue_age_max > self.lease_ttl, "a job may queue longer than a lease lives"),
             (self.submit_kept >= self.creation_kept, "a submit's answer is kept as long as a creation's"),
-            (self.log_bytes_max > self.progress_bytes_max as u64, "a log holds at least one line of progress"),
-            (self.event_batch_bytes_max > self.progress_bytes_max, "a batch holds at least one line of progress"),
+            (
+                self.log_bytes_max > self.progress_bytes_max as u64,
+                "a log holds at least one line of progress",
+            ),
+            (
+                self.event_batch_bytes_max > self.progress_bytes_max,
+                "a batch holds at least one line of progress",
+            ),
             (self.log_events_max >= u64::from(self.event_batch_max), "a log holds at least one batch"),
             (self.page_default <= self.page_max, "the usual page is no larger than the largest"),
             (self.sweep_rows_max > 0, "a sweep touches at least one row"),

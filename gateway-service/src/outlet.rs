@@ -51,8 +51,7 @@ pub(crate) fn open<T: Send + 'static>(
     let (messages, received) = mpsc::channel(room);
     let end = Arc::new(Mutex::new(None));
     let outlet = Outlet { messages, end: Arc::clone(&end), standing: Arc::clone(&standing) };
-    let tail =
-        Tail { received, end, standing, when_lapsed, request_id: request_id.to_owned(), over: false };
+    let tail = Tail { received, end, standing, when_lapsed, request_id: request_id.to_owned(), over: false };
     let answers = stream::unfold(tail, |mut tail| async {
         let next = tail.next().await?;
         Some((next, tail))

@@ -50,7 +50,7 @@ fn encode(id: &str) -> String {
 }
 
 fn decode(token: &str) -> Option<String> {
-    if token.len() % 2 != 0 || token.len() > 256 || !token.is_ascii() {
+    if !token.len().is_multiple_of(2) || token.len() > 256 || !token.is_ascii() {
         return None;
     }
     let bytes = (0..token.len()).step_by(2).map(|at| u8::from_str_radix(&token[at..at + 2], 16).ok());

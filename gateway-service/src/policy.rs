@@ -74,8 +74,9 @@ impl Act {
     }
 }
 
-/// What a caller asks for.
+/// What a caller asks for. Fields are the ids asked for and the rows found, `None` where there is none.
 #[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "each field is named by its type, and each variant says what it asks")]
 pub enum Ask<'a> {
     /// Something of a session. `client` is the calling client, where a cookie came along.
     Session { act: Act, id: &'a SessionId, session: Option<&'a Session>, client: Option<&'a Client> },
@@ -173,11 +174,13 @@ impl From<Refusal> for Error {
     }
 }
 
-const UNREACHABLE: Refusal = Refusal { reason: Reason::OwnerMismatch, message: "no such resource of this owner's" };
+const UNREACHABLE: Refusal =
+    Refusal { reason: Reason::OwnerMismatch, message: "no such resource of this owner's" };
 const UNKNOWN: Refusal = Refusal { reason: Reason::NotFound, message: "it does not exist" };
 const FOREIGN_AGENT: Refusal =
     Refusal { reason: Reason::Forbidden, message: "no such agent is open to this caller" };
-const LOST: Refusal = Refusal { reason: Reason::LeaseLost, message: "the lease of this attempt is over: stop the job" };
+const LOST: Refusal =
+    Refusal { reason: Reason::LeaseLost, message: "the lease of this attempt is over: stop the job" };
 
 fn forbidden(message: &'static str) -> Refusal {
     Refusal { reason: Reason::Forbidden, message }
@@ -251,7 +254,12 @@ fn decide_session(
 }
 
 /// Operators cancel what they submitted; hosts and the owner cancel everything.
-fn decide_cancel(caller: &Caller, session: &Session, client: Option<&Client>, job: &Job) -> Result<Permit, Refusal> {
+fn decide_cancel(
+    caller: &Caller,
+    session: &Session,
+    client: Option<&Client>,
+    job: &Job,
+) -> Result<Permit, Refusal> {
     assert!(job.session == session.id, "the job is of another session");
     let alone = caller.principal == Principal::Client;
     let operator = client.filter(|client| alone && client.role < ClientRole::Host);
@@ -285,7 +293,12 @@ fn decide_list(caller: &Caller, now: Timestamp, owner: &OwnerId) -> Result<Permi
     Ok(Permit(Subject::Owner(owner.clone())))
 }
 
-fn decide_see(caller: &Caller, now: Timestamp, id: &AgentId, agent: Option<&Agent>) -> Result<Permit, Refusal> {
+fn decide_see(
+    caller: &Caller,
+    now: Timestamp,
+    id: &AgentId,
+    agent: Option<&Agent>,
+) -> Result<Permit, Refusal> {
     let acting = caller.owner().ok_or(FOREIGN_AGENT)?;
     known(caller, now, agent, &acting).map(|_| Permit(Subject::Agent(id.clone())))
 }
@@ -338,7 +351,10 @@ fn decide_set_agent(
     }
     if let Some(agent) = agent {
         if agent.is_built_in() && !caller.meets_root(now) {
-            return Err(Refusal { reason: Reason::RootRequired, message: "built-in agents are guarded by root" });
+            return Err(Refusal {
+                reason: Reason::RootRequired,
+                message: "built-in agents are guarded by root",
+            });
         }
         let mine = agent.owner == caller.owner();
         if !agent.is_built_in() && !mine && !caller.reaches_all(now) {
@@ -351,7 +367,12 @@ fn decide_set_agent(
     Ok(Permit(Subject::Agent(id.clone())))
 }
 
-fn decide_serve(caller: &Caller, now: Timestamp, id: &AgentId, agent: Option<&Agent>) -> Result<Permit, Refusal> {
+fn decide_serve(
+    caller: &Caller,
+    now: Timestamp,
+    id: &AgentId,
+    agent: Option<&Agent>,
+) -> Result<Permit, Refusal> {
     let acting = caller.owner().ok_or(FOREIGN_AGENT)?;
     if let Principal::Project(token) = &caller.principal {
         need_scope(&token.scopes, "jobs:work")?;
@@ -449,7 +470,11 @@ impl ProjectScope {
     ///
     /// # Errors
     /// The lock that stayed shut.
-    pub fn agree(reach: &ProjectReach, named: Option<&ProjectId>, resource: &ProjectId) -> Result<Self, Lock> {
+    pub fn agree(
+        reach: &ProjectReach,
+        named: Option<&ProjectId>,
+        resource: &ProjectId,
+    ) -> Result<Self, Lock> {
         let reached = match reach {
             ProjectReach::Token(project) | ProjectReach::Own(project) => project == resource,
             ProjectReach::Membership(may) => *may,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use interlock_client::{
-    Connection, Tls as ClientTls,
+    Connection, ConnectionBuilder, Tls as ClientTls,
     verifier::{Verifier, VerifierOptions},
 };
 use interlock_kit::{
@@ -221,7 +221,11 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
 }
 
 /// A server that could not start has to take the rest along.
-async fn serve(server: Server<Gate>, services: Services, shutdown: &CancellationToken) -> Result<(), ServeError> {
+async fn serve(
+    server: Server<Gate>,
+    services: Services,
+    shutdown: &CancellationToken,
+) -> Result<(), ServeError> {
     let served = server.run(services, shutdown.clone()).await;
     shutdown.cancel();
     served
@@ -236,6 +240,7 @@ async fn close(front: &Front, own: &TaskTracker) {
     }
     own.close();
     own.wait().await;
+    front.gate.flush(true).await;
     front.shell.close().await;
     tracing::info!("the store is closed");
 }
@@ -326,7 +331,7 @@ fn chain_key(path: &Path, profile: Profile) -> Result<ChainKey, RunError> {
 fn connect(config: &Config) -> Result<Connection, RunError> {
     let AuthLink { endpoints, ca, cert, key, server_name } = &config.auth;
     let (first, others) = endpoints.split_first().expect("the configuration has at least one endpoint");
-    let mut builder = others.iter().fold(Connection::to(first), |builder, endpoint| builder.or(endpoint));
+    let mut builder = others.iter().fold(Connection::to(first), ConnectionBuilder::or);
     if let Some(ca) = ca {
         let tls = ClientTls::ca_file(ca).identity_files(cert, key);
         builder = builder.tls(match server_name {

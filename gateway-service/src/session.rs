@@ -158,9 +158,11 @@ impl Verb for CreateSession {
 
     fn run(&self, tx: &mut Tx<'_>) -> Result<Created, Stop> {
         let own = tx.caller().owner();
-        let owner = self.owner.clone().or(own).ok_or_else(|| {
-            Error::new(Reason::Forbidden, "a client cannot make sessions")
-        })?;
+        let owner = self
+            .owner
+            .clone()
+            .or(own)
+            .ok_or_else(|| Error::new(Reason::Forbidden, "a client cannot make sessions"))?;
         let permit = tx.may_create(&self.id, &owner)?;
         let key = RequestKey::Create(owner.clone(), self.request.clone());
         if let Some(first) = tx.request(&key)? {
@@ -209,9 +211,12 @@ impl CreateSession {
     /// The first answer once more.
     fn again(&self, tx: &mut Tx<'_>, owner: &OwnerId, first: Request) -> Result<Created, Stop> {
         if first.hash != self.asked() {
-            return Err(Error::new(Reason::RequestIdReused, "this request id asked for another session").into());
+            return Err(
+                Error::new(Reason::RequestIdReused, "this request id asked for another session").into()
+            );
         }
-        let (session, client) = first.made.split_once(' ').ok_or_else(|| broken("a first answer without a client"))?;
+        let (session, client) =
+            first.made.split_once(' ').ok_or_else(|| broken("a first answer without a client"))?;
         let session = tx.made_session(owner, &SessionId::stored(session.to_owned()))?;
         let seen = tx.seen(session, 0)?;
         Ok(Created { seen, client: ClientId::stored(client.to_owned()), sealed: first.sealed, first: false })

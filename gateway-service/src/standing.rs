@@ -134,7 +134,11 @@ impl Standing {
 
 impl fmt::Debug for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if matches!(self.ground, Ground::Client) { "Standing(client)" } else { "Standing(verdict)" })
+        f.write_str(if matches!(self.ground, Ground::Client) {
+            "Standing(client)"
+        } else {
+            "Standing(verdict)"
+        })
     }
 }
 

@@ -180,7 +180,8 @@ impl Reader {
         if unknown && tokio::time::timeout(GONE_WITHIN, heard).await.is_ok() {
             return;
         }
-        let evicted = error.reason() == Reason::ProviderAuthFailed && self.caller.principal == Principal::Client;
+        let evicted =
+            error.reason() == Reason::ProviderAuthFailed && self.caller.principal == Principal::Client;
         self.outlet.close(if evicted {
             Error::new(Reason::Evicted, "this client is no longer of the session")
         } else {
@@ -202,9 +203,10 @@ impl Reader {
 
     /// What the hub still knows of a session that is gone, then the end. An event of a project that this
     /// reader was not seen to enter is told as a gap.
-    async fn deliver_last(&mut self, mut next: u64) -> Result<(), Gone> {
+    async fn deliver_last(&mut self, read: u64) -> Result<(), Gone> {
         let last = self.bell.gone().unwrap_or_default().to_vec();
-        for event in last.iter().filter(|event| event.sequence > next) {
+        let mut next = read;
+        for event in last.iter().filter(|event| event.sequence > read) {
             let visible = event.project.is_none() || event.project == self.project;
             if event.sequence > next + 1 {
                 self.send(Message::Gap(Gap { from: next + 1, to: event.sequence - 1 })).await?;

@@ -67,7 +67,12 @@ impl Streams {
     }
 
     /// Enters a stream that `principal` opened.
-    pub(crate) fn open(self: &Arc<Self>, place: Place, principal: String, standing: &Arc<Standing>) -> Opened {
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        place: Place,
+        principal: String,
+        standing: &Arc<Standing>,
+    ) -> Opened {
         let id = random::id("str");
         let open = Open { principal, standing: Arc::clone(standing) };
         self.by_id.lock().insert(id.clone(), open);
@@ -115,7 +120,9 @@ impl Drop for Opened {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut taken) = self.streams.by_owner.lock().entry(std::mem::take(&mut self.owner)) {
+        if let Entry::Occupied(mut taken) =
+            self.streams.by_owner.lock().entry(std::mem::take(&mut self.owner))
+        {
             *taken.get_mut() -= 1;
             if *taken.get() == 0 {
                 taken.remove();

@@ -33,7 +33,7 @@ pub(crate) async fn run(front: Arc<Front>) {
     front.draining.run_until_cancelled(sweeper.turns()).await;
 }
 
-/// Writes the rows of counted refusals until the gateway drains, and what is left then.
+/// Writes the rows of counted refusals until the gateway drains; what is left is written when it closes.
 pub(crate) async fn flush_denials(front: Arc<Front>) {
     let flushing = async {
         loop {
@@ -42,7 +42,6 @@ pub(crate) async fn flush_denials(front: Arc<Front>) {
         }
     };
     front.draining.run_until_cancelled(flushing).await;
-    front.gate.flush(true).await;
 }
 
 struct Sweeper<'a> {
@@ -57,7 +56,8 @@ impl Sweeper<'_> {
             match self.turn(&mut next_look).await {
                 Ok(sleep) => tokio::time::sleep(sleep).await,
                 Err(error) => {
-                    let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                    let source =
+                        std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                     tracing::error!(reason = %error.reason(), source, "a sweep failed");
                     tokio::time::sleep(FAILED_PAUSE).await;
                 }

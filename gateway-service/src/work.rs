@@ -175,7 +175,8 @@ impl Desk {
             return Err(Error::invalid_field("capacity", format!("1 to {}", limits.capacity_max)));
         }
         let held = wire::all_held(asked.held, limits.capacity_max)?;
-        let mut agents: Vec<AgentId> = asked.agent_ids.into_iter().map(AgentId::parse).collect::<Result<_, _>>()?;
+        let mut agents: Vec<AgentId> =
+            asked.agent_ids.into_iter().map(AgentId::parse).collect::<Result<_, _>>()?;
         agents.sort();
         agents.dedup();
         let worker = WorkerName::parse(asked.worker)?;
@@ -219,11 +220,8 @@ impl Desk {
 
     /// Waits for auth's lease to come back where it is lapsed now: jobs may be claimed again then.
     async fn lease_back(&self) {
-        if self.standing.delivers() {
-            return std::future::pending().await;
-        }
-        if self.standing.open().await.is_err() {
-            std::future::pending().await
+        if self.standing.delivers() || self.standing.open().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -235,7 +233,10 @@ impl Desk {
             Asked::Progress(progress) => self.progress(progress).await.map(|()| false),
             Asked::Finish(finish) => self.finish(finish).await.map(|()| true),
             Asked::Goodbye(_) => {
-                let held = self.held.iter().map(|(job, attempt)| Held { job: job.clone(), fencing: attempt.fencing });
+                let held = self
+                    .held
+                    .iter()
+                    .map(|(job, attempt)| Held { job: job.clone(), fencing: attempt.fencing });
                 let release = Release { held: held.collect() };
                 self.front.run(&self.call, &self.caller, release).await?;
                 Err(End::Quiet)
@@ -265,7 +266,8 @@ impl Desk {
         let line = Progress { held: held.clone(), number: progress.number, data: progress.data.into() };
         match self.front.run(&self.call, &self.caller, line).await {
             Ok(stored) => {
-                let stored = work_response::ProgressStored { held: Some(wire::held(&held)), number: stored.out };
+                let stored =
+                    work_response::ProgressStored { held: Some(wire::held(&held)), number: stored.out };
                 Ok(self.send(Told::ProgressStored(stored)).await?)
             }
             Err(error) if error.reason() == Reason::LeaseLost => self.lost(&held).await,

@@ -93,7 +93,13 @@ impl Verb for Claim {
 }
 
 impl Claim {
-    fn assign(&self, tx: &mut Tx<'_>, permit: &Permit, job: &Job, holder: &OwnerId) -> Result<Assignment, Stop> {
+    fn assign(
+        &self,
+        tx: &mut Tx<'_>,
+        permit: &Permit,
+        job: &Job,
+        holder: &OwnerId,
+    ) -> Result<Assignment, Stop> {
         let now = tx.now();
         let first_started_at = Some(job.first_started_at.unwrap_or(now));
         let (attempt, fencing) = (job.attempt + 1, job.fencing + 1);
@@ -131,10 +137,13 @@ impl Claim {
 /// Not too old, not out of run time, and for a project token of its project.
 fn may_run(tx: &Tx<'_>, job: &Job) -> bool {
     let now = tx.now();
-    let ran_out = job.first_started_at.is_some_and(|first| first.after(tx.limits().run_time_max).is_over(now));
+    let ran_out =
+        job.first_started_at.is_some_and(|first| first.after(tx.limits().run_time_max).is_over(now));
     let reached = match &tx.caller().principal {
         Principal::Project(token) => token.project == job.binding.project,
-        Principal::Admin | Principal::User | Principal::Owner(_) | Principal::Client | Principal::Gateway => true,
+        Principal::Admin | Principal::User | Principal::Owner(_) | Principal::Client | Principal::Gateway => {
+            true
+        }
     };
     reached && !ran_out && !job.deadline(tx.limits()).is_over(now)
 }

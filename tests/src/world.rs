@@ -151,7 +151,10 @@ impl World {
     }
 
     /// Writes the configuration of `auth`. Known addresses are kept, others are chosen by the system.
-    pub(crate) fn configure_auth(&self, known: &BTreeMap<String, SocketAddr>) {
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    pub fn configure_auth(&self, known: &BTreeMap<String, SocketAddr>) {
         let mut all = self.shared("auth", &["gateway", "tester"], known);
         all.extend([("accounts_json_file", "accounts.json"), ("argon2.m_kib", "8"), ("argon2.t", "1")].map(owned));
         all.extend(self.setup.auth.clone());

@@ -9,7 +9,8 @@ use interlock_kit::{
 };
 use interlock_proto::{
     auth::v1::{
-        identity_service_server::IdentityServiceServer, owner_session_service_server::OwnerSessionServiceServer,
+        identity_service_server::IdentityServiceServer,
+        owner_session_service_server::OwnerSessionServiceServer,
         project_service_server::ProjectServiceServer, role_token_service_server::RoleTokenServiceServer,
         trust_service_server::TrustServiceServer,
     },

@@ -9,7 +9,7 @@ use interlock_proto::{
         OwnerSessionServiceGetStatusResponse, RefreshRequest, RefreshResponse,
         owner_session_service_server::OwnerSessionService,
     },
-    credential::Kind,
+    credential::{Credential, Kind},
 };
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
@@ -58,7 +58,7 @@ impl OwnerSessionService for OwnerSessions {
     ) -> Result<Response<OwnerSessionServiceGetStatusResponse>, Status> {
         answer(request, async |asked| {
             let presented = asked.bearer.as_ref().filter(|bearer| bearer.kind() == Kind::Owner);
-            let query = SessionStatus { presented: presented.map(|bearer| bearer.hash()) };
+            let query = SessionStatus { presented: presented.map(Credential::hash) };
             Ok(wire::status(self.0.shell.ask(&asked.call, query).await?))
         })
         .await

@@ -35,7 +35,7 @@ impl ProjectService for Projects {
                 request: RequestId::parse("request_id", &asked.message.request_id)?,
             };
             let project = self.0.shell.run(&asked.call, verb).await?;
-            Ok(CreateProjectResponse { project: Some(wire::project(project)) })
+            Ok(CreateProjectResponse { project: Some(wire::project(&project)) })
         })
         .await
     }
@@ -47,7 +47,7 @@ impl ProjectService for Projects {
         answer(request, async |asked| {
             let query = page(&asked.message)?;
             let page = self.0.shell.ask(&asked.call, query).await?;
-            let projects = page.projects.into_iter().map(wire::project).collect();
+            let projects = page.projects.iter().map(wire::project).collect();
             Ok(ListProjectsResponse { projects, next_page_token: page.next.unwrap_or_default() })
         })
         .await

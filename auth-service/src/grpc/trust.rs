@@ -52,13 +52,18 @@ impl TrustService for Trust {
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 
-    async fn validate(&self, request: Request<ValidateRequest>) -> Result<Response<ValidateResponse>, Status> {
+    async fn validate(
+        &self,
+        request: Request<ValidateRequest>,
+    ) -> Result<Response<ValidateResponse>, Status> {
         answer(request, async |asked| {
             let hash = asked.message.credential_sha256[..].try_into();
             let hash = hash.map_err(|_| Error::invalid_field("credential_sha256", "32 bytes"))?;
             let verdict = match self.0.shell.ask(&asked.call, Validate { hash }).await? {
                 Validation::Valid(verdict) => verdict,
-                Validation::Expired(_) => return Err(Error::new(Reason::TokenExpired, "the credential has expired")),
+                Validation::Expired(_) => {
+                    return Err(Error::new(Reason::TokenExpired, "the credential has expired"));
+                }
                 Validation::Refused => return Err(policy::login_required()),
             };
             Ok(wire::verdict(verdict, &self.0.epoch))
@@ -112,7 +117,7 @@ impl Line {
         loop {
             tokio::select! {
                 said = self.next(asked) => match said? {
-                    Some(message) => self.heard(&seat, message)?,
+                    Some(message) => self.heard(&seat, &message)?,
                     None => return Ok(()),
                 },
                 message = messages.recv() => match message {
@@ -123,13 +128,15 @@ impl Line {
         }
     }
 
-    fn heard(&self, seat: &Seat, message: Message) -> Result<(), Error> {
+    fn heard(&self, seat: &Seat, message: &Message) -> Result<(), Error> {
         match message {
             Message::Hello(_) => Err(Error::invalid_field("message", "hello only once")),
-            Message::Applied(Applied { sequence, streams_closed }) => Ok(seat.applied(sequence, streams_closed)?),
+            Message::Applied(Applied { sequence, streams_closed }) => {
+                Ok(seat.applied(*sequence, *streams_closed)?)
+            }
             Message::Renew(Renew { nonce, applied }) => {
                 self.served.recheck_service(self.parts.clock.now())?;
-                Ok(seat.renew(nonce, applied)?)
+                Ok(seat.renew(*nonce, *applied)?)
             }
         }
     }
@@ -156,7 +163,8 @@ impl Line {
             seat.caught_up()?;
             return Ok((seat, messages));
         }
-        let Seated { seat, messages, .. } = self.parts.barrier.seat(&barrier::Hello { anew: true, ..hello })?;
+        let Seated { seat, messages, .. } =
+            self.parts.barrier.seat(&barrier::Hello { anew: true, ..hello })?;
         Ok((seat, messages))
     }
 

@@ -81,7 +81,7 @@ pub(super) fn reached(reached: Reached) -> wire::Reached {
     wire::Reached { acknowledged, fenced, streams_closed }
 }
 
-pub(super) fn project(project: Project) -> wire::Project {
+pub(super) fn project(project: &Project) -> wire::Project {
     wire::Project {
         project_id: project.id.to_string(),
         name: project.name.to_string(),

@@ -192,21 +192,39 @@ impl Rows for Model {
     }
 
     fn due(&self, now: Timestamp, limit: u32) -> Found<Vec<Due>> {
-        let tokens = self.role_tokens.values().filter(|t| t.is_clearable(now)).map(|t| Due::RoleToken(t.hash));
+        let tokens =
+            self.role_tokens.values().filter(|t| t.is_clearable(now)).map(|t| Due::RoleToken(t.hash));
         let clearable = |s: &&OwnerSession| self.owners.get(&s.owner).is_some_and(|o| s.is_clearable(o, now));
         let sessions = self.sessions.values().filter(clearable).map(|s| Due::OwnerSession(s.id.clone()));
         let access = self.access.values().filter(|a| a.is_clearable(now)).map(|a| Due::Access(a.hash));
-        let is_over = |t: &&RefreshToken| matches!(&t.state, RefreshState::Used(a) if a.ends_at().is_over(now));
+        let is_over =
+            |t: &&RefreshToken| matches!(&t.state, RefreshState::Used(a) if a.ends_at().is_over(now));
         let successors = self.refresh.values().filter(is_over).map(|t| Due::Successor(t.hash));
         let answers = self.answers.values().filter(|a| a.ends_at.is_over(now));
         let answers = answers.map(|a| Due::Answer(a.owner.clone(), a.request.clone()));
-        Ok(tokens.chain(sessions).chain(access).chain(successors).chain(answers).take(limit as usize).collect())
+        Ok(tokens
+            .chain(sessions)
+            .chain(access)
+            .chain(successors)
+            .chain(answers)
+            .take(limit as usize)
+            .collect())
     }
 }
 
-fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V, replaces: bool, what: &str) -> Result<(), Fault> {
+fn put<K: Ord, V>(
+    map: &mut BTreeMap<K, V>,
+    key: K,
+    value: V,
+    replaces: bool,
+    what: &str,
+) -> Result<(), Fault> {
     let was = usize::from(map.insert(key, value).is_some());
-    if was == usize::from(replaces) { Ok(()) } else { Err(Fault::Broken(format!("{what}: put over {was} rows"))) }
+    if was == usize::from(replaces) {
+        Ok(())
+    } else {
+        Err(Fault::Broken(format!("{what}: put over {was} rows")))
+    }
 }
 
 fn one<'m, K: Ord, V>(map: &'m mut BTreeMap<K, V>, key: &K, what: &str) -> Result<&'m mut V, Fault> {
@@ -252,13 +270,21 @@ impl Model {
                 stored.password = hash;
             }
             Planned::PutApplied { replaces, applied } => {
-                put(&mut self.applied, (applied.source, applied.owner.clone()), applied, replaces, "applied")?;
+                put(
+                    &mut self.applied,
+                    (applied.source, applied.owner.clone()),
+                    applied,
+                    replaces,
+                    "applied",
+                )?;
             }
             Planned::InsertProject(project) => {
                 only(!self.projects.values().any(|p| p.name == project.name), "name of project")?;
                 put(&mut self.projects, project.id.clone(), project, false, "project")?;
             }
-            Planned::InsertMember { project, owner, .. } => only(self.members.insert((project, owner)), "member")?,
+            Planned::InsertMember { project, owner, .. } => {
+                only(self.members.insert((project, owner)), "member")?;
+            }
             Planned::Revoke(row) => put(&mut self.revocations, row.sequence, row, false, "revocation")?,
             Planned::Clear(due) => self.clear(due)?,
             Planned::InsertOwnerSession(_)
@@ -287,7 +313,9 @@ impl Model {
                 session.refreshes += 1;
                 Ok(())
             }
-            Planned::InsertAccess(access) => put(&mut self.access, access.hash, access, false, "access token"),
+            Planned::InsertAccess(access) => {
+                put(&mut self.access, access.hash, access, false, "access token")
+            }
             Planned::InsertRefresh(token) => {
                 let doubled = token.predecessor.is_some()
                     && self.refresh.values().any(|other| other.predecessor == token.predecessor);

@@ -34,7 +34,11 @@ impl SqliteDomain for Auth {
         embedded::migrations::runner()
     }
 
-    fn rows(connection: &Connection, misses: Option<&BTreeSet<Key>>, work: &mut dyn FnMut(&mut Self::Rows<'_>)) {
+    fn rows(
+        connection: &Connection,
+        misses: Option<&BTreeSet<Key>>,
+        work: &mut dyn FnMut(&mut Self::Rows<'_>),
+    ) {
         let mut rows = SqliteRows(connection);
         match misses {
             None => work(&mut rows),
@@ -55,12 +59,22 @@ impl SqliteDomain for Auth {
 struct SqliteRows<'c>(&'c Connection);
 
 impl SqliteRows<'_> {
-    fn one<T>(&self, sql: &str, params: impl Params, read: fn(&Row<'_>) -> rusqlite::Result<T>) -> Found<Option<T>> {
+    fn one<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Found<Option<T>> {
         let mut statement = self.0.prepare_cached(sql).map_err(Fault::from)?;
         Ok(statement.query_row(params, read).optional().map_err(Fault::from)?)
     }
 
-    fn all<T>(&self, sql: &str, params: impl Params, read: fn(&Row<'_>) -> rusqlite::Result<T>) -> Found<Vec<T>> {
+    fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Found<Vec<T>> {
         let mut statement = self.0.prepare_cached(sql).map_err(Fault::from)?;
         let rows = statement.query_map(params, read).map_err(Fault::from)?;
         Ok(rows.collect::<Result<_, _>>().map_err(Fault::from)?)
@@ -73,13 +87,18 @@ impl SqliteRows<'_> {
 
 impl Sealed for SqliteRows<'_> {}
 
-const ROLE_TOKEN: &str = "SELECT hash, id, role, generation, issuance, masked, created_at, valid_until FROM role_token";
+const ROLE_TOKEN: &str =
+    "SELECT hash, id, role, generation, issuance, masked, created_at, valid_until FROM role_token";
 const PROJECT: &str = "SELECT id, name, created_by, request, created_at FROM project";
 
 impl Rows for SqliteRows<'_> {
     fn counters(&self) -> Found<Counters> {
         let read = |row: &Row<'_>| {
-            Ok(Counters { issuance: unsigned(row, 0)?, revocation: unsigned(row, 1)?, pruned: unsigned(row, 2)? })
+            Ok(Counters {
+                issuance: unsigned(row, 0)?,
+                revocation: unsigned(row, 1)?,
+                pruned: unsigned(row, 2)?,
+            })
         };
         let counters = self.one("SELECT issuance, revocation, pruned FROM counter", [], read)?;
         counters.ok_or_else(|| Fault::Broken("no counters".to_owned()).into())
@@ -128,7 +147,11 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn access(&self, hash: &Hash) -> Found<Option<Access>> {
-        self.one("SELECT hash, id, session, issuance, expires_at FROM access_token WHERE hash = ?1", [hash], access)
+        self.one(
+            "SELECT hash, id, session, issuance, expires_at FROM access_token WHERE hash = ?1",
+            [hash],
+            access,
+        )
     }
 
     fn refresh_token(&self, hash: &Hash) -> Found<Option<RefreshToken>> {
@@ -162,9 +185,11 @@ impl Rows for SqliteRows<'_> {
     fn projects(&self, member: Option<&OwnerId>, after: Option<&str>, limit: u32) -> Found<Vec<Project>> {
         let after = after.unwrap_or("");
         match member {
-            None => {
-                self.all(&format!("{PROJECT} WHERE name > ?1 ORDER BY name LIMIT ?2"), (after, limit), project)
-            }
+            None => self.all(
+                &format!("{PROJECT} WHERE name > ?1 ORDER BY name LIMIT ?2"),
+                (after, limit),
+                project,
+            ),
             Some(owner) => {
                 let sql = format!(
                     "{PROJECT} WHERE name > ?1 AND id IN (SELECT project FROM member WHERE owner = ?3)
@@ -183,7 +208,8 @@ impl Rows for SqliteRows<'_> {
 
     fn revocations_before(&self, at: Timestamp) -> Found<u64> {
         // Instants of the log never go back: the first row that is young enough bounds the old ones.
-        let sql = "SELECT COALESCE((SELECT sequence - 1 FROM revocation WHERE at >= ?1 ORDER BY sequence LIMIT 1),
+        let sql =
+            "SELECT COALESCE((SELECT sequence - 1 FROM revocation WHERE at >= ?1 ORDER BY sequence LIMIT 1),
                                    (SELECT MAX(sequence) FROM revocation), 0)";
         self.number(sql, [at.as_micros()])
     }
@@ -325,12 +351,15 @@ fn revocation(row: &Row<'_>) -> rusqlite::Result<Revocation> {
         "owner_session" => Subject::OwnerSession(OwnerSessionId::made(named)),
         "owner" => Subject::Owner(OwnerId::made(named)),
         "role" => Subject::Role(role(row, 3)?),
-        "membership" => {
-            Subject::Membership(OwnerId::made(named), ProjectId::made(row.get::<_, String>(4)?))
-        }
+        "membership" => Subject::Membership(OwnerId::made(named), ProjectId::made(row.get::<_, String>(4)?)),
         _ => return Err(unknown(2)),
     };
-    Ok(Revocation { sequence: unsigned(row, 0)?, issued_before: unsigned(row, 1)?, subject, at: instant(row, 5)? })
+    Ok(Revocation {
+        sequence: unsigned(row, 0)?,
+        issued_before: unsigned(row, 1)?,
+        subject,
+        at: instant(row, 5)?,
+    })
 }
 
 /// SQLite's integers are signed; ours never come near the sign.

@@ -53,7 +53,10 @@ impl std::fmt::Debug for View<'_> {
 
 impl std::fmt::Debug for Tx<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tx").field("now", &self.view.now).field("changes", &self.changes.len()).finish_non_exhaustive()
+        f.debug_struct("Tx")
+            .field("now", &self.view.now)
+            .field("changes", &self.changes.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -66,7 +69,12 @@ impl<'t> Deref for Tx<'t> {
 }
 
 /// Runs a verb once.
-pub(super) fn run<V: Verb>(rows: &(dyn Rows + '_), call: &Call, now: Timestamp, verb: &V) -> Ran<Auth, V::Out> {
+pub(super) fn run<V: Verb>(
+    rows: &(dyn Rows + '_),
+    call: &Call,
+    now: Timestamp,
+    verb: &V,
+) -> Ran<Auth, V::Out> {
     let view = View { rows, call, now };
     let entry = Entry::new(Arc::clone(&call.origin), call.action.clone(), Outcome::Done);
     let mut tx = Tx { view, changes: Vec::new(), counters: None, entry, recorded: None };
@@ -74,7 +82,10 @@ pub(super) fn run<V: Verb>(rows: &(dyn Rows + '_), call: &Call, now: Timestamp, 
     let Tx { mut changes, counters, entry, recorded, .. } = tx;
     match result {
         Ok(out) => {
-            assert!(changes.is_empty() || recorded.is_some() || is_sweep(&changes), "a change without its audit row");
+            assert!(
+                changes.is_empty() || recorded.is_some() || is_sweep(&changes),
+                "a change without its audit row"
+            );
             if let Some((from, to)) = counters {
                 changes.push(Planned::Counters { from, to });
             }
@@ -89,7 +100,12 @@ pub(super) fn run<V: Verb>(rows: &(dyn Rows + '_), call: &Call, now: Timestamp, 
 }
 
 /// Runs a query once.
-pub(super) fn ask<Q: Query>(rows: &(dyn Rows + '_), call: &Call, now: Timestamp, query: &Q) -> Ran<Auth, Q::Out> {
+pub(super) fn ask<Q: Query>(
+    rows: &(dyn Rows + '_),
+    call: &Call,
+    now: Timestamp,
+    query: &Q,
+) -> Ran<Auth, Q::Out> {
     let mut view = View { rows, call, now };
     let result = query.run(&mut view);
     let entry = Entry::new(Arc::clone(&call.origin), call.action.clone(), Outcome::Done);
@@ -166,7 +182,9 @@ impl View<'_> {
             "admin" => (true, true),
             "user" => (true, false),
             "local" | "system" => (false, false),
-            _ => self.rows.owner(id)?.map_or((false, false), |o| (o.active, policy::is_session_root(&o.roles))),
+            _ => {
+                self.rows.owner(id)?.map_or((false, false), |o| (o.active, policy::is_session_root(&o.roles)))
+            }
         };
         Ok(Standing { id: id.clone(), active, administrator })
     }
@@ -209,7 +227,12 @@ impl View<'_> {
         self.rows.is_member(project, owner)
     }
 
-    pub(crate) fn projects(&self, member: Option<&OwnerId>, after: Option<&str>, limit: u32) -> Found<Vec<Project>> {
+    pub(crate) fn projects(
+        &self,
+        member: Option<&OwnerId>,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Found<Vec<Project>> {
         self.rows.projects(member, after, limit)
     }
 
@@ -299,7 +322,8 @@ impl Tx<'_> {
         let at = self.now;
         let counters = self.numbers()?;
         counters.revocation += 1;
-        let row = Revocation { sequence: counters.revocation, issued_before: counters.issuance + 1, subject, at };
+        let row =
+            Revocation { sequence: counters.revocation, issued_before: counters.issuance + 1, subject, at };
         self.changes.push(Planned::Revoke(row.clone()));
         Ok(row)
     }
@@ -316,7 +340,12 @@ impl Tx<'_> {
         self.changes.push(Planned::EndRoleToken(token.hash));
     }
 
-    pub(crate) fn limit_role_token(&mut self, _permit: &RoleTokenPermit, token: &RoleToken, valid_until: Timestamp) {
+    pub(crate) fn limit_role_token(
+        &mut self,
+        _permit: &RoleTokenPermit,
+        token: &RoleToken,
+        valid_until: Timestamp,
+    ) {
         self.changes.push(Planned::LimitRoleToken { hash: token.hash, valid_until });
     }
 
@@ -343,7 +372,10 @@ impl Tx<'_> {
     }
 
     pub(crate) fn insert_owner_session(&mut self, permit: &OwnerSessionPermit, session: OwnerSession) {
-        assert!(permit.covers(&session.id) && permit.covers_owner(&session.owner), "a permit for another session");
+        assert!(
+            permit.covers(&session.id) && permit.covers_owner(&session.owner),
+            "a permit for another session"
+        );
         self.changes.push(Planned::InsertOwnerSession(session));
     }
 
@@ -363,11 +395,19 @@ impl Tx<'_> {
     }
 
     pub(crate) fn insert_refresh(&mut self, permit: &OwnerSessionPermit, token: RefreshToken) {
-        assert!(permit.covers(&token.session) && token.state == RefreshState::Fresh, "a permit for another session");
+        assert!(
+            permit.covers(&token.session) && token.state == RefreshState::Fresh,
+            "a permit for another session"
+        );
         self.changes.push(Planned::InsertRefresh(token));
     }
 
-    pub(crate) fn use_refresh(&mut self, permit: &OwnerSessionPermit, token: &RefreshToken, answer: Successor) {
+    pub(crate) fn use_refresh(
+        &mut self,
+        permit: &OwnerSessionPermit,
+        token: &RefreshToken,
+        answer: Successor,
+    ) {
         assert!(permit.covers(&token.session), "a permit for another session");
         self.changes.push(Planned::UseRefresh { hash: token.hash, answer });
     }
@@ -384,7 +424,11 @@ impl Tx<'_> {
 
     pub(crate) fn insert_member(&mut self, permit: &ProjectPermit, project: &ProjectId, owner: &OwnerId) {
         assert!(permit.covers(project), "a permit for another project");
-        self.changes.push(Planned::InsertMember { project: project.clone(), owner: owner.clone(), at: self.now });
+        self.changes.push(Planned::InsertMember {
+            project: project.clone(),
+            owner: owner.clone(),
+            at: self.now,
+        });
     }
 
     pub(crate) fn clear(&mut self, _permit: &SweepPermit, due: Due) -> Found<()> {

@@ -28,32 +28,32 @@ use tonic::{
 use tonic_types::StatusExt as _;
 
 /// No step of a test takes longer.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The internal token of these tests.
-pub const INTERNAL_TOKEN: &str = "internal-0123456789-0123456789-0123456789";
+pub(crate) const INTERNAL_TOKEN: &str = "internal-0123456789-0123456789-0123456789";
 /// The owners of these tests.
-pub const ACCOUNTS: &str = r#"[
+pub(crate) const ACCOUNTS: &str = r#"[
     {"username":"alice","password":"alice's long password","role":"user","display_name":"Alice"},
     {"username":"root","password":"root's long password","role":"root"}]"#;
 
 /// A folder with all that auth needs, and what is configured besides.
-pub struct Host {
-    pub folder: tempfile::TempDir,
-    pub pki: Pki,
-    pub flags: Vec<(String, String)>,
-    pub env: Vec<(&'static str, String)>,
+pub(crate) struct Host {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) pki: Pki,
+    pub(crate) flags: Vec<(String, String)>,
+    pub(crate) env: Vec<(&'static str, String)>,
 }
 
 /// A running auth. Ends with [`Served::stop`].
-pub struct Served {
-    pub public: SocketAddr,
-    pub internal: SocketAddr,
-    pub shutdown: CancellationToken,
+pub(crate) struct Served {
+    pub(crate) public: SocketAddr,
+    pub(crate) internal: SocketAddr,
+    pub(crate) shutdown: CancellationToken,
     running: JoinHandle<Result<(), StartError>>,
 }
 
 impl Host {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let domain: TrustDomain = "interlock.test".parse().expect("a trust domain");
         let now = Clock::system().now();
@@ -62,7 +62,8 @@ impl Host {
             pki.issue(&Leaf::new(name, now)).expect("a certificate");
         }
         let at = |name: &str| folder.path().join(name).display().to_string();
-        secret_file::write(&folder.path().join("internal-token"), INTERNAL_TOKEN.as_bytes()).expect("written");
+        secret_file::write(&folder.path().join("internal-token"), INTERNAL_TOKEN.as_bytes())
+            .expect("written");
         let flags = [
             ("profile", "hardened".to_owned()),
             ("public.address", "127.0.0.1:0".to_owned()),
@@ -82,22 +83,22 @@ impl Host {
         Self { folder, pki, flags, env: vec![("INTERLOCK_ACCOUNTS_JSON", ACCOUNTS.to_owned())] }
     }
 
-    pub fn with(mut self, key: &str, value: &str) -> Self {
+    pub(crate) fn with(mut self, key: &str, value: &str) -> Self {
         self.flags.retain(|(known, _)| known != key);
         self.flags.push((key.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn data(&self, name: &str) -> PathBuf {
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
         self.folder.path().join("data").join(name)
     }
 
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         let env = self.env.iter().map(|(name, value)| (name.into(), value.into()));
         Config::read(None, env, self.flags.clone()).expect("a good configuration")
     }
 
-    pub async fn start(&self) -> Served {
+    pub(crate) async fn start(&self) -> Served {
         let config = self.config();
         let listeners = Listeners::bind(&config).await.expect("bound");
         let addresses = listeners.addresses().expect("bound");
@@ -114,7 +115,7 @@ impl Host {
     }
 
     /// A start that is expected to fail.
-    pub async fn refused(&self) -> StartError {
+    pub(crate) async fn refused(&self) -> StartError {
         let config = self.config();
         let listeners = Listeners::bind(&config).await.expect("bound");
         within(interlock_auth::run(config, listeners, CancellationToken::new())).await.expect_err("refused")
@@ -125,12 +126,12 @@ impl Host {
     }
 
     /// To the public listener, without a certificate.
-    pub fn public(&self, served: &Served) -> Channel {
+    pub(crate) fn public(&self, served: &Served) -> Channel {
         self.channel(served.public, None)
     }
 
     /// To the internal listener, with the certificate of that name, if any.
-    pub fn internal(&self, served: &Served, name: Option<&str>) -> Channel {
+    pub(crate) fn internal(&self, served: &Served, name: Option<&str>) -> Channel {
         self.channel(served.internal, name)
     }
 
@@ -151,63 +152,65 @@ impl Host {
         Issued { cert: at("pem"), key: at("key"), id }
     }
 
-    pub fn sessions(&self, served: &Served) -> OwnerSessionServiceClient<Channel> {
+    pub(crate) fn sessions(&self, served: &Served) -> OwnerSessionServiceClient<Channel> {
         OwnerSessionServiceClient::new(self.public(served))
     }
 
-    pub fn tokens(&self, served: &Served) -> RoleTokenServiceClient<Channel> {
+    pub(crate) fn tokens(&self, served: &Served) -> RoleTokenServiceClient<Channel> {
         RoleTokenServiceClient::new(self.public(served))
     }
 
-    pub fn identity(&self, served: &Served) -> IdentityServiceClient<Channel> {
+    pub(crate) fn identity(&self, served: &Served) -> IdentityServiceClient<Channel> {
         IdentityServiceClient::new(self.public(served))
     }
 
-    pub fn projects(&self, served: &Served) -> ProjectServiceClient<Channel> {
+    pub(crate) fn projects(&self, served: &Served) -> ProjectServiceClient<Channel> {
         ProjectServiceClient::new(self.public(served))
     }
 
-    pub fn trust(&self, served: &Served) -> TrustServiceClient<Channel> {
+    pub(crate) fn trust(&self, served: &Served) -> TrustServiceClient<Channel> {
         TrustServiceClient::new(self.internal(served, Some("gateway")))
     }
 
     /// The role token in the recoverable copy.
-    pub fn token(&self, role: &str) -> String {
+    pub(crate) fn token(&self, role: &str) -> String {
         let text = std::fs::read(self.data("auth_tokens.json")).expect("the recoverable copy");
         let json: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
         json["tokens"][role].as_str().expect("a token").to_owned()
     }
 
-    pub async fn login(&self, served: &Served, username: &str) -> LoginResponse {
-        let asked = LoginRequest { username: username.to_owned(), password: format!("{username}'s long password") };
+    pub(crate) async fn login(&self, served: &Served, username: &str) -> LoginResponse {
+        let asked =
+            LoginRequest { username: username.to_owned(), password: format!("{username}'s long password") };
         within(self.sessions(served).login(plain(asked))).await.expect("signed in").into_inner()
     }
 
     /// Audit rows of this action, as (principal, outcome, reason).
-    pub fn audit(&self, action: &str) -> Vec<(String, String, String)> {
+    pub(crate) fn audit(&self, action: &str) -> Vec<(String, String, String)> {
         let store = rusqlite::Connection::open(self.data("auth.db")).expect("the store");
         let mut rows = store
             .prepare("SELECT principal, outcome, reason FROM audit WHERE action = ?1 ORDER BY id")
             .expect("the audit log");
-        let found = rows.query_map([action], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("read");
+        let found =
+            rows.query_map([action], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("read");
         found.map(|row| row.expect("a row")).collect()
     }
 }
 
 impl Served {
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         within(self.running).await.expect("no panic").expect("an orderly end");
     }
 }
 
 /// A request without a credential.
-pub fn plain<T>(message: T) -> Request<T> {
+pub(crate) fn plain<T>(message: T) -> Request<T> {
     Request::new(message)
 }
 
 /// A request with a bearer credential.
-pub fn bearer<T>(message: T, credential: &str) -> Request<T> {
+pub(crate) fn bearer<T>(message: T, credential: &str) -> Request<T> {
     let mut request = Request::new(message);
     let value = format!("Bearer {credential}").parse().expect("ASCII");
     request.metadata_mut().insert(metadata::AUTHORIZATION, value);
@@ -215,17 +218,17 @@ pub fn bearer<T>(message: T, credential: &str) -> Request<T> {
 }
 
 /// A request of a service: with the internal token.
-pub fn service<T>(message: T) -> Request<T> {
+pub(crate) fn service<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert(metadata::INTERNAL_TOKEN, INTERNAL_TOKEN.parse().expect("ASCII"));
     request
 }
 
 /// The reason of a refusal.
-pub fn reason(status: &Status) -> String {
+pub(crate) fn reason(status: &Status) -> String {
     status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }
 
-pub async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.expect("in time")
 }

@@ -16,7 +16,7 @@ use interlock_auth::{
     owner_session::{Login, Refresh, Refreshed, SignedIn},
     password::PasswordHash,
     project::CreateProject,
-    role_token::{FirstTokens, Rotate, Rotated, Role},
+    role_token::{FirstTokens, Role, Rotate, Rotated},
     store::{Auth, Query, Shell, Signal, Verb},
     trust::{Authenticate, NewCredential, Validation, Verdict},
 };
@@ -31,9 +31,10 @@ use interlock_kit::{
         writer::QueueLimits,
     },
 };
-use interlock_proto::credential::{Credential, Hash, Kind};
+use interlock_proto::credential::{Credential, Kind};
 
-pub const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAECAwQFBgcICQoLDA0ODw$YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE";
+pub const HASH: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$AAECAwQFBgcICQoLDA0ODw$YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE";
 pub const OTHER_HASH: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$AAECAwQFBgcICQoLDA0ODw$YmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmI";
 pub const ACCESS_TTL: Duration = Duration::from_secs(900);
@@ -148,6 +149,11 @@ impl Bench {
         rows.into_iter().map(row).collect()
     }
 
+    /// Everything that the plain engine holds, as text.
+    pub fn state(&self) -> Option<String> {
+        self.model.as_ref().map(|model| format!("{:?}", model.lock().model))
+    }
+
     pub fn shows_audit(&self) -> bool {
         self.engine != Engine::Memory
     }
@@ -187,7 +193,8 @@ impl Bench {
     }
 
     pub async fn login(&self, owner: &OwnerId) -> Result<Session, Error> {
-        let facts = self.shell.ask(&nobody("owner_session.login"), ReadForLogin { owner: owner.clone() }).await?;
+        let facts =
+            self.shell.ask(&nobody("owner_session.login"), ReadForLogin { owner: owner.clone() }).await?;
         let version = facts.map_or(0, |facts| facts.version);
         self.login_of_version(owner, version).await
     }
@@ -237,14 +244,24 @@ impl Bench {
         }
     }
 
-    pub async fn rotate(&self, caller: &Call, role: Role, grace: Duration, request: &str) -> (Credential, Result<Rotated, Error>) {
+    pub async fn rotate(
+        &self,
+        caller: &Call,
+        role: Role,
+        grace: Duration,
+        request: &str,
+    ) -> (Credential, Result<Rotated, Error>) {
         let (credential, new) = self.credential(role.kind());
         let sealed = credential.expose().as_bytes().to_vec();
         let rotate = Rotate { role, new, grace, request: RequestId::made(request), sealed };
         (credential, self.shell.run(caller, rotate).await)
     }
 
-    pub async fn project(&self, caller: &Call, name: &str) -> Result<interlock_auth::project::Project, Error> {
+    pub async fn project(
+        &self,
+        caller: &Call,
+        name: &str,
+    ) -> Result<interlock_auth::project::Project, Error> {
         let create = CreateProject {
             project: ProjectId::made(format!("prj_{}", self.number())),
             name: ProjectName::made(name),
@@ -312,10 +329,6 @@ pub fn credential(kind: Kind, number: u64) -> (Credential, NewCredential) {
     let credential = Credential::new(kind, &random);
     let new = NewCredential::of(&credential, CredentialId::made(format!("crd_{number}")));
     (credential, new)
-}
-
-pub fn hash_of(credential: &Credential) -> Hash {
-    credential.hash()
 }
 
 pub fn account(id: &str, roles: &[&str], active: bool, hash: &str, password_changed: bool) -> ApplyAccount {

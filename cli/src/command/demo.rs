@@ -32,7 +32,11 @@ pub(crate) async fn run(demo: Demo, common: &Common) -> Result<ExitCode, Failure
     let mut stage = Stage::set(folder.path())?;
     let mut report = Report::new(common.output, acts::COUNT);
     // An act that fails ends the play: the later ones stand on it.
-    let played = acts::play(&mut stage, &mut report).await;
+    let stopped = crate::stop::asked()?;
+    let played = tokio::select! {
+        played = acts::play(&mut stage, &mut report) => played,
+        () = stopped => Err(Failure::local("stopped")),
+    };
     stage.strike().await;
     if demo.keep {
         anstream::eprintln!("kept in {}", folder.keep().display());

@@ -9,7 +9,6 @@ use std::{
 use etcetera::BaseStrategy as _;
 use interlock_client::{Auth, Connection, Credentials, Gateway, Reason, SetAgent, Tls};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     args::Common,
@@ -69,11 +68,8 @@ pub(crate) async fn run(up: Up, common: &Common) -> Result<ExitCode, Failure> {
     if let Some(file) = &up.ready_file {
         crate::keep::write_private(file, story.json().to_string().as_bytes())?;
     }
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
     let fallen = tokio::select! {
-        _ = interrupt.recv() => None,
-        _ = terminate.recv() => None,
+        () = crate::stop::asked()? => None,
         fallen = auth.ended() => Some(fallen),
         fallen = gateway.ended() => Some(fallen),
     };

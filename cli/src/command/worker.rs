@@ -2,35 +2,27 @@
 //!
 //! The payload comes on standard input, each line of standard output is a progress event, the exit
 //! code decides. When the lease is lost or a cancel is asked, the whole group is ended. The program is
-//! started through a launcher (this executable again) that asks the kernel to end it with its worker:
+//! started through [`crate::launcher`], which asks the kernel to end it with its worker:
 //! a worker that dies by `kill -9` leaves nothing running that could outlive its lease.
 
-use std::{
-    ffi::OsString,
-    os::unix::process::CommandExt as _,
-    process::{ExitCode, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{ffi::OsString, process::Stdio, sync::Arc, time::Duration};
 
 use interlock_client::{Outcome, Task, Worker as Loop};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{Child, Command},
-    signal::unix::{SignalKind, signal},
+    process::Child,
 };
 
 use crate::{
     args::Common,
     command::{duration, signed_in},
-    failure::{FAILED, Failure},
+    failure::Failure,
+    launcher::{self, OnParentDeath},
     output::Format,
 };
 
-/// The hidden first argument of the launcher.
-pub(crate) const LAUNCH: &str = "__launch-job";
 /// The longest progress event, in bytes; longer lines are split.
 const LINE_MAX: usize = 16 * 1024;
 /// How much of the last output is kept as the result, in bytes.
@@ -82,20 +74,8 @@ pub(crate) async fn run(worker: Worker, common: &Common) -> Result<(), Failure> 
         let program = Arc::clone(&program);
         async move { told(&program, task, format).await }
     };
-    worker.run(handler, asked_to_stop()?).await?;
+    worker.run(handler, crate::stop::asked()?).await?;
     Ok(())
-}
-
-/// Ends on Ctrl-C or SIGTERM.
-fn asked_to_stop() -> std::io::Result<impl Future<Output = ()> + Send> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }
 
 /// Runs one job and says so on standard output.
@@ -124,8 +104,7 @@ async fn told(program: &[OsString], task: Task, format: Format) -> Outcome {
 }
 
 async fn attempt_to_run(program: &[OsString], task: &Task) -> std::io::Result<Outcome> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .arg(LAUNCH)
+    let mut child = launcher::command(OnParentDeath::Kill)?
         .args(program)
         .env("INTERLOCK_JOB_ID", task.job_id())
         .env("INTERLOCK_SESSION_ID", task.session_id())
@@ -231,17 +210,4 @@ impl Group {
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
-}
-
-/// The launcher: ends with its parent, then becomes the program.
-pub(crate) fn launch(arguments: &[OsString]) -> ExitCode {
-    let Some((program, rest)) = arguments.split_first() else {
-        return Failure::usage("no program to launch").report(Format::Text);
-    };
-    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
-        anstream::eprintln!("interlock: warning: the program may outlive its worker: {error}");
-    }
-    let error = std::process::Command::new(program).args(rest).exec();
-    anstream::eprintln!("interlock: cannot run {}: {error}", program.to_string_lossy());
-    ExitCode::from(FAILED.max(127))
 }

@@ -36,6 +36,11 @@ impl Stamp {
     pub(super) fn of(clock: &Clock) -> Self {
         Self { monotonic_ns: clock.monotonic_ns(), wall_us: micros(clock.wall()) }
     }
+
+    /// Microseconds of the wall clock since 1970.
+    pub(super) fn wall_us(self) -> u64 {
+        self.wall_us
+    }
 }
 
 pub(super) struct Lease {
@@ -57,10 +62,14 @@ impl Default for Lease {
 }
 
 impl Lease {
-    /// Whether it lives, now. The two ends are read apart: a mix of an old and a new one can only say
-    /// no too early.
+    /// Whether it lives, now.
     pub(super) fn holds(&self, clock: &Clock) -> bool {
-        let now = Stamp::of(clock);
+        self.holds_at(Stamp::of(clock))
+    }
+
+    /// Whether it lives at `now`. The two ends are read apart: a mix of an old and a new one can only say
+    /// no too early.
+    pub(super) fn holds_at(&self, now: Stamp) -> bool {
         now.monotonic_ns < self.monotonic_until_ns.load(Ordering::Acquire)
             && now.wall_us < self.wall_until_us.load(Ordering::Acquire)
     }

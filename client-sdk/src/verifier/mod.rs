@@ -27,13 +27,13 @@ mod verdict;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use interlock_proto::credential::{Credential, Hash};
+use interlock_proto::credential::{Credential, Hash, Kind};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use cache::Cache;
 use flight::Flights;
-use lease::Lease;
+use lease::{Lease, Stamp};
 use log::{Log, Standing};
 use membership::Member;
 use registry::Registry;
@@ -152,6 +152,13 @@ impl Verifier {
     /// # Errors
     /// [`VerifyError`]. Negative answers are not kept.
     pub async fn verify(&self, credential: &Credential) -> Result<Arc<Verdict>, VerifyError> {
+        match credential.kind() {
+            Kind::Admin | Kind::User | Kind::Owner | Kind::Project => {}
+            // No bearer of calls, by its own word: not worth a question.
+            Kind::Refresh | Kind::Client | Kind::Internal => {
+                return Err(VerifyError::Unauthenticated(Reason::ProviderAuthFailed));
+            }
+        }
         self.core.verify(credential.hash()).await
     }
 
@@ -213,11 +220,9 @@ impl fmt::Debug for Verifier {
 impl Core {
     async fn verify(self: &Arc<Self>, hash: Hash) -> Result<Arc<Verdict>, VerifyError> {
         for _ in 0..ASKS_MAX {
-            if !self.lease.holds(&self.clock) {
-                return Err(VerifyError::AuthUnavailable);
-            }
             let verdict = match self.verdicts.find(&hash) {
                 Some(verdict) => verdict,
+                None if !self.lease.holds(&self.clock) => return Err(VerifyError::AuthUnavailable),
                 None => self.flights.ask(self, hash).await?,
             };
             match self.standing(&verdict) {
@@ -229,12 +234,13 @@ impl Core {
         Err(VerifyError::AuthUnavailable)
     }
 
-    /// The last look: the lease and the expiry, after the look at the revocations.
+    /// The last look, after the one at the revocations: the lease and the expiry, at one instant.
     fn admit(&self, verdict: Arc<Verdict>) -> Result<Arc<Verdict>, VerifyError> {
-        if !self.lease.holds(&self.clock) {
+        let now = Stamp::of(&self.clock);
+        if !self.lease.holds_at(now) {
             return Err(VerifyError::AuthUnavailable);
         }
-        if verdict.expires_at.is_some() && verdict.is_expired(self.clock.wall()) {
+        if now.wall_us() >= verdict.expires_us() {
             return Err(VerifyError::Unauthenticated(Reason::TokenExpired));
         }
         Ok(verdict)

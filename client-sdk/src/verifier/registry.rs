@@ -92,7 +92,7 @@ struct Entry {
 
 impl Registration {
     pub(super) fn new(core: &Arc<Core>, verdict: &Arc<Verdict>, project: Option<&str>) -> Self {
-        let expires_us = verdict.expires_at.map_or(NEVER, micros);
+        let expires_us = verdict.expires_us();
         let slot = Arc::new(Slot {
             state: AtomicU8::new(OPEN),
             expires_us: AtomicU64::new(expires_us),
@@ -272,7 +272,7 @@ impl Inner {
         if !entry.verdict.same_principal(verdict) {
             return Err(RenewError::OtherPrincipal);
         }
-        let expires_us = verdict.expires_at.map_or(NEVER, micros);
+        let expires_us = verdict.expires_us();
         let before = entry.slot.expires_us.swap(expires_us, Ordering::AcqRel);
         entry.verdict = Arc::clone(verdict);
         entry.slot.turn(UNCHECKED, OPEN);

@@ -8,7 +8,7 @@ use interlock_proto::{
     options::v1::Caller,
 };
 
-use crate::clock::from_wire;
+use crate::clock::{from_wire, micros};
 
 /// What kind of credential proved a principal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +52,8 @@ pub struct Verdict {
     /// Until when root is unlocked.
     pub elevated_until: Option<SystemTime>,
     hash: Hash,
+    /// [`Verdict::expires_at`] in microseconds since 1970, for the look at each call.
+    expires_us: u64,
     /// Held against all revocations up to this sequence.
     checked: AtomicU64,
 }
@@ -95,6 +97,11 @@ impl Verdict {
             && self.project_id == other.project_id
     }
 
+    /// When it ends, in microseconds since 1970; `u64::MAX` if it does not.
+    pub(super) fn expires_us(&self) -> u64 {
+        self.expires_us
+    }
+
     pub(super) fn hash(&self) -> &Hash {
         &self.hash
     }
@@ -112,6 +119,7 @@ impl Verdict {
             wire::CredentialKind::ProjectToken => CredentialKind::ProjectToken,
             wire::CredentialKind::Unspecified => return None,
         };
+        let expires_at = from_wire(p.expires_at);
         let filled = |text: String| Some(text).filter(|t| !t.is_empty());
         if p.owner_id.is_empty() || p.credential_id.is_empty() {
             return None;
@@ -128,9 +136,10 @@ impl Verdict {
             scopes: p.scopes,
             issuance: p.issuance,
             generation: p.generation,
-            expires_at: from_wire(p.expires_at),
+            expires_at,
             elevated_until: from_wire(p.elevated_until),
             hash,
+            expires_us: expires_at.map_or(u64::MAX, micros),
             checked: AtomicU64::new(answer.sequence),
         })
     }

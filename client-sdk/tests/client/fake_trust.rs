@@ -3,15 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use interlock_client::Reason;
 use interlock_client::{
-    Clock, Credential, Kind,
+    Clock, Credential, Kind, Reason,
     verifier::{Verifier, VerifierOptions},
 };
 use interlock_proto::{
@@ -25,51 +24,50 @@ use interlock_proto::{
     },
     credential::Hash,
 };
-use std::sync::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
 
 use crate::{connection, refusal, serve, until};
 
-pub const LEASE: Duration = Duration::from_secs(3);
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 type Out = mpsc::Sender<Result<HoldLeaseResponse, Status>>;
 
-pub struct FakeTrust {
-    pub known: Mutex<HashMap<Hash, Principal>>,
-    pub members: Mutex<Vec<(String, String)>>,
+pub(crate) struct FakeTrust {
+    pub(crate) known: Mutex<HashMap<Hash, Principal>>,
+    pub(crate) members: Mutex<Vec<(String, String)>>,
     log: Mutex<Vec<Revoked>>,
     /// Grants nothing while set, and answers nothing.
-    pub frozen: AtomicBool,
+    pub(crate) frozen: AtomicBool,
     /// Answers the next hello with `reset`.
-    pub reset: AtomicBool,
-    pub refuse_with: Mutex<Option<Reason>>,
-    pub questions: AtomicU32,
-    pub membership_questions: AtomicU32,
+    pub(crate) reset: AtomicBool,
+    pub(crate) refuse_with: Mutex<Option<Reason>>,
+    pub(crate) questions: AtomicU32,
+    pub(crate) membership_questions: AtomicU32,
     /// Questions read the store, then take one permit, then answer.
-    pub answers: Semaphore,
-    pub hellos: Mutex<Vec<Hello>>,
-    pub applied: Mutex<Vec<Applied>>,
-    pub epoch: AtomicU64,
+    pub(crate) answers: Semaphore,
+    pub(crate) hellos: Mutex<Vec<Hello>>,
+    pub(crate) applied: Mutex<Vec<Applied>>,
+    pub(crate) epoch: AtomicU64,
     link: Mutex<Option<Out>>,
 }
 
 /// What a test holds: the fake, a verifier on it, and the verifier's clock.
-pub struct Stage {
-    pub auth: Arc<FakeTrust>,
-    pub verifier: Verifier,
-    pub clock: Clock,
+pub(crate) struct Stage {
+    pub(crate) auth: Arc<FakeTrust>,
+    pub(crate) verifier: Verifier,
+    pub(crate) clock: Clock,
 }
 
 /// A fake with a verifier that holds its lease.
-pub async fn stage() -> Stage {
+pub(crate) async fn stage() -> Stage {
     let stage = stage_without_lease(false).await;
     stage.verifier.ready().await;
     stage
 }
 
-pub async fn stage_without_lease(frozen: bool) -> Stage {
+pub(crate) async fn stage_without_lease(frozen: bool) -> Stage {
     let auth = Arc::new(FakeTrust {
         known: Mutex::default(),
         members: Mutex::default(),
@@ -97,11 +95,16 @@ pub async fn stage_without_lease(frozen: bool) -> Stage {
 
 impl Stage {
     /// An owner's access token that auth knows.
-    pub fn owner(&self, n: u8, owner_id: &str) -> Credential {
+    pub(crate) fn owner(&self, n: u8, owner_id: &str) -> Credential {
         self.owner_until(n, owner_id, None)
     }
 
-    pub fn owner_until(&self, n: u8, owner_id: &str, ends: Option<std::time::SystemTime>) -> Credential {
+    pub(crate) fn owner_until(
+        &self,
+        n: u8,
+        owner_id: &str,
+        ends: Option<std::time::SystemTime>,
+    ) -> Credential {
         let credential = Credential::new(Kind::Owner, &[n; 32]);
         let principal = Principal {
             kind: CredentialKind::OwnerSession.into(),
@@ -119,17 +122,17 @@ impl Stage {
 }
 
 impl FakeTrust {
-    pub fn sequence(&self) -> u64 {
+    pub(crate) fn sequence(&self) -> u64 {
         self.log.lock().unwrap().last().map_or(0, |row| row.sequence)
     }
 
     /// Forgets a credential and logs the row; pushes it if a verifier is connected.
-    pub async fn revoke(&self, credential: &Credential) -> u64 {
+    pub(crate) async fn revoke(&self, credential: &Credential) -> u64 {
         let principal = self.known.lock().unwrap().remove(&credential.hash()).unwrap();
         self.push(Subject::CredentialId(principal.credential_id), u64::MAX).await
     }
 
-    pub async fn push(&self, subject: Subject, issued_before: u64) -> u64 {
+    pub(crate) async fn push(&self, subject: Subject, issued_before: u64) -> u64 {
         let sequence = self.sequence() + 1;
         let row = Revoked { sequence, issued_before, subject: Some(subject) };
         self.log.lock().unwrap().push(row.clone());
@@ -141,14 +144,14 @@ impl FakeTrust {
     }
 
     /// Waits for the acknowledgement of a row.
-    pub async fn acknowledged(&self, sequence: u64) -> Applied {
-        let find = || self.applied.lock().unwrap().iter().find(|a| a.sequence == sequence).cloned();
+    pub(crate) async fn acknowledged(&self, sequence: u64) -> Applied {
+        let find = || self.applied.lock().unwrap().iter().find(|a| a.sequence == sequence).copied();
         until("the acknowledgement", || find().is_some()).await;
         find().unwrap()
     }
 
     /// Ends the present stream, as a broken connection would.
-    pub async fn cut(&self) {
+    pub(crate) async fn cut(&self) {
         let link = self.link.lock().unwrap().take();
         if let Some(link) = link {
             let _ = link.send(Err(Status::unavailable("cut"))).await;

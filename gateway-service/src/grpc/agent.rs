@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use interlock_proto::gateway::v1::{
-    GetAgentRequest, GetAgentResponse, ListAgentsRequest, ListAgentsResponse, SetAgentRequest, SetAgentResponse,
-    agent_service_server::AgentService,
+    GetAgentRequest, GetAgentResponse, ListAgentsRequest, ListAgentsResponse, SetAgentRequest,
+    SetAgentResponse, agent_service_server::AgentService,
 };
 use tonic::{Request, Response, Status};
 
@@ -18,7 +18,10 @@ pub(super) struct Rpc(pub(super) Arc<Front>);
 
 #[tonic::async_trait]
 impl AgentService for Rpc {
-    async fn set_agent(&self, request: Request<SetAgentRequest>) -> Result<Response<SetAgentResponse>, Status> {
+    async fn set_agent(
+        &self,
+        request: Request<SetAgentRequest>,
+    ) -> Result<Response<SetAgentResponse>, Status> {
         let (call, admitted, request) = parts(request);
         let work = async {
             let agent = AgentId::parse(request.agent_id)?;
@@ -32,7 +35,10 @@ impl AgentService for Rpc {
         self.0.answer(&call, work).await
     }
 
-    async fn get_agent(&self, request: Request<GetAgentRequest>) -> Result<Response<GetAgentResponse>, Status> {
+    async fn get_agent(
+        &self,
+        request: Request<GetAgentRequest>,
+    ) -> Result<Response<GetAgentResponse>, Status> {
         let (call, admitted, request) = parts(request);
         let work = async {
             let agent = AgentId::parse(request.agent_id)?;

@@ -19,7 +19,10 @@ pub(super) struct Rpc(pub(super) Arc<Front>);
 
 #[tonic::async_trait]
 impl JobService for Rpc {
-    async fn submit_job(&self, request: Request<SubmitJobRequest>) -> Result<Response<SubmitJobResponse>, Status> {
+    async fn submit_job(
+        &self,
+        request: Request<SubmitJobRequest>,
+    ) -> Result<Response<SubmitJobResponse>, Status> {
         let (call, admitted, request) = parts(request);
         let work = async {
             let session = SessionId::parse(request.session_id)?;
@@ -43,14 +46,18 @@ impl JobService for Rpc {
         self.0.answer(&call, work).await
     }
 
-    async fn list_jobs(&self, request: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {
+    async fn list_jobs(
+        &self,
+        request: Request<ListJobsRequest>,
+    ) -> Result<Response<ListJobsResponse>, Status> {
         let (call, admitted, request) = parts(request);
         let work = async {
             let session = SessionId::parse(request.session_id)?;
             let page_token = wire::page_token(request.page_token)?;
             let caller = admitted.for_session(&session);
             let (in_flight, page_size) = (request.in_flight, request.page_size);
-            let told = self.0.ask(&call, &caller, ListJobs { session, in_flight, page_size, page_token }).await?;
+            let told =
+                self.0.ask(&call, &caller, ListJobs { session, in_flight, page_size, page_token }).await?;
             Ok(told.map(|page| ListJobsResponse {
                 jobs: page.jobs.iter().map(wire::job).collect(),
                 next_page_token: page.next_page_token,
@@ -69,7 +76,10 @@ impl JobService for Rpc {
         self.0.answer(&call, work).await
     }
 
-    async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Result<Response<CancelJobResponse>, Status> {
+    async fn cancel_job(
+        &self,
+        request: Request<CancelJobRequest>,
+    ) -> Result<Response<CancelJobResponse>, Status> {
         let (call, admitted, request) = parts(request);
         let work = async {
             let job = JobId::parse(request.job_id)?;

@@ -95,7 +95,12 @@ impl Resolver for Front {
 
 impl Front {
     /// Runs a verb for a caller.
-    pub(crate) async fn run<V: Verb>(&self, call: &Call, caller: &Caller, verb: V) -> Result<Told<V::Out>, Error> {
+    pub(crate) async fn run<V: Verb>(
+        &self,
+        call: &Call,
+        caller: &Caller,
+        verb: V,
+    ) -> Result<Told<V::Out>, Error> {
         let ran = self.shell.run(caller, verb, self).await;
         self.note_refusal(call, caller, ran.as_ref().err()).await;
         ran

@@ -12,9 +12,10 @@ use interlock_proto::{
     credential::{Credential, Kind, cookie_name},
     gateway::v1::{
         AckRequest, AckResponse, AttachSessionRequest, AttachSessionResponse, CloseSessionRequest,
-        CloseSessionResponse, CreateSessionRequest, CreateSessionResponse, GetSessionRequest, GetSessionResponse,
-        ListSessionsRequest, ListSessionsResponse, OnBusy, RenewStreamRequest, RenewStreamResponse,
-        StreamEventsRequest, StreamEventsResponse, session_service_server::SessionService,
+        CloseSessionResponse, CreateSessionRequest, CreateSessionResponse, GetSessionRequest,
+        GetSessionResponse, ListSessionsRequest, ListSessionsResponse, OnBusy, RenewStreamRequest,
+        RenewStreamResponse, StreamEventsRequest, StreamEventsResponse,
+        session_service_server::SessionService,
     },
     metadata,
 };

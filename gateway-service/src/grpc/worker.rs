@@ -14,7 +14,10 @@ pub(super) struct Rpc(pub(super) Arc<Front>);
 impl WorkerService for Rpc {
     type WorkStream = Answers<WorkResponse>;
 
-    async fn work(&self, request: Request<Streaming<WorkRequest>>) -> Result<Response<Self::WorkStream>, Status> {
+    async fn work(
+        &self,
+        request: Request<Streaming<WorkRequest>>,
+    ) -> Result<Response<Self::WorkStream>, Status> {
         let (call, admitted, requests) = parts(request);
         let opened = work::open(&self.0, &call, &admitted, requests);
         opened.map(Response::new).map_err(|error| refuse(&error, &call.request_id))

@@ -131,7 +131,12 @@ impl<R: Rows> Rows for Missing<'_, R> {
         self.list(format!("jobs {of:?}"))?.page_jobs(scope, of)
     }
 
-    fn page_agents(&self, owner: Option<&OwnerId>, after: Option<&AgentId>, limit: usize) -> Read<Vec<Agent>> {
+    fn page_agents(
+        &self,
+        owner: Option<&OwnerId>,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Read<Vec<Agent>> {
         self.list(format!("agents {owner:?} {after:?}"))?.page_agents(owner, after, limit)
     }
 

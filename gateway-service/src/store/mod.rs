@@ -43,8 +43,8 @@ pub use model::Model;
 pub use rows::{Change, Key, Rows};
 pub(crate) use rows::{JobsOf, Load};
 pub use tx::Tx;
-pub use view::{Found, View};
 pub(crate) use view::broken;
+pub use view::{Found, View};
 
 /// The domain of this service's store.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ pub enum Signal {
 }
 
 /// One thing that changes the store, in one transaction. Can be run again with the same result.
-pub trait Verb: Send + 'static {
+pub trait Verb: Send + Sync + 'static {
     /// The answer.
     type Out: Send + 'static;
     /// The audit action: that of the method's policy, or of a sweep.
@@ -131,7 +131,7 @@ pub trait Verb: Send + 'static {
 }
 
 /// One thing that only reads.
-pub trait Query: Send + 'static {
+pub trait Query: Send + Sync + 'static {
     /// The answer.
     type Out: Send + 'static;
     /// The audit action of its refusals.
@@ -217,7 +217,12 @@ impl Shell {
         let mut caller = caller.clone();
         loop {
             let (verb, limits, as_whom) = (Arc::clone(&verb), Arc::clone(&self.limits), caller.clone());
-            let ran = self.store.write(move |rows: &mut (dyn Rows + '_), now: Timestamp| run_verb(&*verb, rows, now, &as_whom, &limits)).await;
+            let ran = self
+                .store
+                .write(move |rows: &mut (dyn Rows + '_), now: Timestamp| {
+                    run_verb(&*verb, rows, now, &as_whom, &limits)
+                })
+                .await;
             match ran {
                 Ok(told) => return Ok(told),
                 Err(Halt::Refused(error)) => return Err(error),
@@ -240,7 +245,12 @@ impl Shell {
         let mut caller = caller.clone();
         loop {
             let (query, limits, as_whom) = (Arc::clone(&query), Arc::clone(&self.limits), caller.clone());
-            let ran = self.store.read(move |rows: &mut (dyn Rows + '_), now: Timestamp| run_query(&*query, rows, now, &as_whom, &limits)).await;
+            let ran = self
+                .store
+                .read(move |rows: &mut (dyn Rows + '_), now: Timestamp| {
+                    run_query(&*query, rows, now, &as_whom, &limits)
+                })
+                .await;
             match ran {
                 Ok(told) => return Ok(told),
                 Err(Halt::Refused(error)) => return Err(error),

@@ -227,10 +227,16 @@ impl Rows for Model {
         Ok(page.take(of.limit).cloned().collect())
     }
 
-    fn page_agents(&self, owner: Option<&OwnerId>, after: Option<&AgentId>, limit: usize) -> Read<Vec<Agent>> {
-        let open = self.agents.values().filter(|agent| {
-            owner.is_none_or(|owner| agent.shared || agent.owner.as_ref() == Some(owner))
-        });
+    fn page_agents(
+        &self,
+        owner: Option<&OwnerId>,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Read<Vec<Agent>> {
+        let open = self
+            .agents
+            .values()
+            .filter(|agent| owner.is_none_or(|owner| agent.shared || agent.owner.as_ref() == Some(owner)));
         Ok(open.filter(|agent| after.is_none_or(|after| agent.id > *after)).take(limit).cloned().collect())
     }
 
@@ -242,7 +248,8 @@ impl Rows for Model {
 
     fn oldest_events(&self, session: &SessionId, limit: usize) -> Read<Vec<EventSize>> {
         let events = self.logs.get(session).into_iter().flat_map(|log| log.events.iter());
-        let sizes = events.map(|(&sequence, (event, bytes))| EventSize { sequence, at: event.at, bytes: *bytes });
+        let sizes =
+            events.map(|(&sequence, (event, bytes))| EventSize { sequence, at: event.at, bytes: *bytes });
         Ok(sizes.take(limit).collect())
     }
 
@@ -297,7 +304,8 @@ impl Model {
             session::Phase::Gone => {
                 let has_events = self.logs.get(&session.id).is_some_and(|log| !log.events.is_empty());
                 let has_jobs = self.jobs.values().any(|job| job.session == session.id);
-                let forgotten = session.ended_at.is_some_and(|at| at.after(limits.creation_kept).is_over(now));
+                let forgotten =
+                    session.ended_at.is_some_and(|at| at.after(limits.creation_kept).is_over(now));
                 has_events || has_jobs || forgotten
             }
         }

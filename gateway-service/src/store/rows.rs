@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What a look-up gives.
-pub type Read<T> = Result<T, Stop>;
+pub(crate) type Read<T> = Result<T, Stop>;
 
 /// The keyed reads of one transaction. What is read stays as it is until the commit.
 pub trait Rows {
@@ -72,7 +72,8 @@ pub trait Rows {
     /// A session's jobs in a project, newest first, before this one.
     fn page_jobs(&self, scope: &ProjectScope, of: JobsOf<'_>) -> Read<Vec<Job>>;
     /// Agents by id, after this one: all, or this owner's and the shared ones.
-    fn page_agents(&self, owner: Option<&OwnerId>, after: Option<&AgentId>, limit: usize) -> Read<Vec<Agent>>;
+    fn page_agents(&self, owner: Option<&OwnerId>, after: Option<&AgentId>, limit: usize)
+    -> Read<Vec<Agent>>;
     /// Events after a sequence number, in order.
     fn events(&self, session: &SessionId, after: u64, limit: usize) -> Read<Vec<Event>>;
     /// The oldest events' number, time and size.

@@ -202,7 +202,10 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn owner_load(&self, owner: &OwnerId) -> Read<u32> {
-        self.only("SELECT COUNT(*) FROM job INDEXED BY job_of_owner WHERE owner = ?1 AND state < 2", [owner.as_str()])
+        self.only(
+            "SELECT COUNT(*) FROM job INDEXED BY job_of_owner WHERE owner = ?1 AND state < 2",
+            [owner.as_str()],
+        )
     }
 
     fn session_of(&self, job: &JobId) -> Read<Option<SessionId>> {
@@ -245,11 +248,17 @@ impl Rows for SqliteRows<'_> {
              ORDER BY id DESC LIMIT ?5",
             columns::JOB
         );
-        let params = (of.session.as_str(), before, scope.project().as_str(), of.in_flight, rows_max(of.limit));
+        let params =
+            (of.session.as_str(), before, scope.project().as_str(), of.in_flight, rows_max(of.limit));
         self.many(sql, params, columns::job)
     }
 
-    fn page_agents(&self, owner: Option<&OwnerId>, after: Option<&AgentId>, limit: usize) -> Read<Vec<Agent>> {
+    fn page_agents(
+        &self,
+        owner: Option<&OwnerId>,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Read<Vec<Agent>> {
         let sql = "SELECT id, owner, shared, description, created_at FROM agent
                    WHERE id > ?1 AND (?2 IS NULL OR shared OR owner = ?2) ORDER BY id LIMIT ?3";
         let after = after.map_or("", AgentId::as_str);
@@ -267,13 +276,20 @@ impl Rows for SqliteRows<'_> {
         let sql = "SELECT sequence, at, octet_length(facts) + octet_length(data) FROM event
                    WHERE session = ?1 ORDER BY sequence LIMIT ?2";
         self.many(sql, (session.as_str(), rows_max(limit)), |row| {
-            Ok(EventSize { sequence: row.get(0)?, at: Timestamp::from_micros(row.get(1)?), bytes: row.get(2)? })
+            Ok(EventSize {
+                sequence: row.get(0)?,
+                at: Timestamp::from_micros(row.get(1)?),
+                bytes: row.get(2)?,
+            })
         })
     }
 
     fn ended_jobs(&self, session: &SessionId, by: Timestamp, limit: usize) -> Read<Vec<JobId>> {
-        let sql = "SELECT id FROM job WHERE session = ?1 AND state >= 2 AND ended_at <= ?2 ORDER BY id LIMIT ?3";
-        self.many(sql, (session.as_str(), by.as_micros(), rows_max(limit)), |row| Ok(JobId::stored(row.get(0)?)))
+        let sql =
+            "SELECT id FROM job WHERE session = ?1 AND state >= 2 AND ended_at <= ?2 ORDER BY id LIMIT ?3";
+        self.many(sql, (session.as_str(), by.as_micros(), rows_max(limit)), |row| {
+            Ok(JobId::stored(row.get(0)?))
+        })
     }
 
     fn stale_requests(&self, now: Timestamp, limit: usize) -> Read<Vec<RequestKey>> {

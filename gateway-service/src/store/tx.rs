@@ -9,7 +9,7 @@ use std::{
 use interlock_kit::{
     clock::Timestamp,
     error::{Error, Reason},
-    store::audit::{Entry, Outcome},
+    store::audit::Outcome,
 };
 
 use crate::{
@@ -75,7 +75,10 @@ impl DerefMut for Tx<'_> {
 
 impl fmt::Debug for Tx<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tx").field("view", &self.view).field("changes", &self.changes.len()).finish_non_exhaustive()
+        f.debug_struct("Tx")
+            .field("view", &self.view)
+            .field("changes", &self.changes.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -85,7 +88,10 @@ impl<'t> Tx<'t> {
     }
 
     pub(super) fn into_parts(self, answered: bool) -> (View<'t>, Vec<Change>) {
-        assert!(!answered || !self.owes_row || self.view.has_rows(), "a change of state without its audit row (I11)");
+        assert!(
+            !answered || !self.owes_row || self.view.has_rows(),
+            "a change of state without its audit row (I11)"
+        );
         (self.view, self.changes)
     }
 
@@ -139,7 +145,12 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// `FORBIDDEN`, `NOT_FOUND`, `PROJECT_MISMATCH`, `PROJECT_REQUIRED`, `UNSCOPED_SUNSET`.
-    pub fn entrance(&mut self, found: &Found, agent: &AgentId, project: &ProjectId) -> Result<Entrance, Stop> {
+    pub fn entrance(
+        &mut self,
+        found: &Found,
+        agent: &AgentId,
+        project: &ProjectId,
+    ) -> Result<Entrance, Stop> {
         let present = found.session.binding.as_ref().map(|binding| &binding.agent);
         if let Some(present) = present.filter(|present| *present < agent) {
             self.rows().agent(present)?;
@@ -156,7 +167,10 @@ impl Tx<'_> {
 
     /// Adds a session with its first client, and the first answer to this call.
     pub fn add_session(&mut self, permit: &Permit, session: Session, client: Client, request: Request) {
-        assert!(permit.covers_session(&session.id) && client.session == session.id, "a session without a permit");
+        assert!(
+            permit.covers_session(&session.id) && client.session == session.id,
+            "a session without a permit"
+        );
         let now = self.now();
         self.change(Change::AddSession(session));
         self.change(Change::AddClient(client));
@@ -167,7 +181,12 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// A broken invariant, where the present agent has jobs in flight (I2).
-    pub fn rebind(&mut self, permit: &Permit, entrance: &Entrance, before: &Session) -> Result<Session, Stop> {
+    pub fn rebind(
+        &mut self,
+        permit: &Permit,
+        entrance: &Entrance,
+        before: &Session,
+    ) -> Result<Session, Stop> {
         assert!(permit.covers_session(&before.id), "a binding without a permit");
         if let Some(present) = &before.binding
             && self.rows().projects_in_flight(&present.agent)?.is_some()
@@ -281,7 +300,8 @@ impl Tx<'_> {
     /// # Errors
     /// [`Stop`] of the look-ups.
     pub fn session_jobs(&mut self, session: &Session) -> Result<Vec<Job>, Stop> {
-        self.rows().session_jobs(session, usize::try_from(self.limits().jobs_in_flight_max).unwrap_or(usize::MAX))
+        self.rows()
+            .session_jobs(session, usize::try_from(self.limits().jobs_in_flight_max).unwrap_or(usize::MAX))
     }
 
     /// Appends to the log that a job belongs to.
@@ -332,7 +352,12 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// [`Stop`] of the look-ups.
-    pub fn set_agent(&mut self, permit: &Permit, before: Option<Agent>, after: Agent) -> Result<AgentSeen, Stop> {
+    pub fn set_agent(
+        &mut self,
+        permit: &Permit,
+        before: Option<Agent>,
+        after: Agent,
+    ) -> Result<AgentSeen, Stop> {
         assert!(permit.covers_agent(&after.id), "an agent without a permit");
         match before {
             None => self.change(Change::AddAgent(after.clone())),
@@ -397,7 +422,11 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// [`Stop`] of the look-ups.
-    pub fn any_session(&mut self, permit: &Permit, id: &SessionId) -> Result<Option<(Session, u32, Log)>, Stop> {
+    pub fn any_session(
+        &mut self,
+        permit: &Permit,
+        id: &SessionId,
+    ) -> Result<Option<(Session, u32, Log)>, Stop> {
         assert!(permit.covers_upkeep(), "a sweep without a permit");
         let Some(session) = self.rows().session(id)? else { return Ok(None) };
         let (load, log) = (self.rows().session_load(&session)?, self.rows().log(id)?);
@@ -444,7 +473,10 @@ impl Tx<'_> {
 
     /// What is left of a gone session goes.
     pub fn drop_session(&mut self, permit: &Permit, session: &Session) {
-        assert!(permit.covers_upkeep() && session.phase == session::Phase::Gone, "only what is gone is dropped");
+        assert!(
+            permit.covers_upkeep() && session.phase == session::Phase::Gone,
+            "only what is gone is dropped"
+        );
         self.changes.push(Change::DropSession(session.id.clone()));
     }
 

@@ -185,7 +185,12 @@ impl<'t> View<'t> {
     ///
     /// # Errors
     /// [`Stop`] of the look-ups; a question where it is not known what the caller may enter.
-    pub fn events(&mut self, found: &Found, after: u64, limit: usize) -> Result<Vec<(u64, Option<Event>)>, Stop> {
+    pub fn events(
+        &mut self,
+        found: &Found,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Option<Event>)>, Stop> {
         let events = self.rows.events(&found.session.id, after, limit)?;
         let mut shown = Vec::with_capacity(events.len());
         for event in events {
@@ -400,7 +405,11 @@ impl<'t> View<'t> {
         match &self.caller.principal {
             Principal::Project(token) => return Ok(ProjectReach::Token(token.project.clone())),
             Principal::Client if own => return Ok(ProjectReach::Own(project.clone())),
-            Principal::Client | Principal::Admin | Principal::User | Principal::Owner(_) | Principal::Gateway => {}
+            Principal::Client
+            | Principal::Admin
+            | Principal::User
+            | Principal::Owner(_)
+            | Principal::Gateway => {}
         }
         if *project == ProjectId::system() {
             return Ok(ProjectReach::BuiltIn(self.caller.is_administrator()));
@@ -421,7 +430,8 @@ impl<'t> View<'t> {
         }
         match self.caller.unscoped {
             Unscoped::Deny => {
-                Err(Error::new(Reason::ProjectRequired, "the call must name its project: `interlock use`").into())
+                Err(Error::new(Reason::ProjectRequired, "the call must name its project: `interlock use`")
+                    .into())
             }
             Unscoped::Warn { sunset } if sunset.is_some_and(|sunset| sunset.is_over(self.now)) => {
                 Err(Error::new(Reason::UnscopedSunset, "calls that name no project have ended").into())
@@ -449,7 +459,8 @@ impl<'t> View<'t> {
             "lock": lock.text(), "token": token, "named": named, "resource": resource.as_str(),
         })
         .to_string();
-        Error::new(Reason::ProjectMismatch, "token scope, named project and the resource's project disagree").into()
+        Error::new(Reason::ProjectMismatch, "token scope, named project and the resource's project disagree")
+            .into()
     }
 
     /// What the call is about, for its audit row.
@@ -487,7 +498,11 @@ impl<'t> View<'t> {
         self.rows.is_name_taken(owner, name)
     }
 
-    pub(crate) fn oldest_events(&mut self, session: &SessionId, limit: usize) -> Result<Vec<EventSize>, Stop> {
+    pub(crate) fn oldest_events(
+        &mut self,
+        session: &SessionId,
+        limit: usize,
+    ) -> Result<Vec<EventSize>, Stop> {
         self.rows.oldest_events(session, limit)
     }
 }

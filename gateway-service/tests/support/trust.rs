@@ -10,9 +10,9 @@ use std::{
 
 use interlock_proto::{
     auth::v1::{
-        self as wire, CheckMembershipRequest, CheckMembershipResponse, CredentialKind, HoldLeaseRequest,
-        HoldLeaseResponse, Principal, Revoked, ValidateRequest, ValidateResponse, hold_lease_request,
-        hold_lease_response, revoked, trust_service_server,
+        CheckMembershipRequest, CheckMembershipResponse, CredentialKind, HoldLeaseRequest, HoldLeaseResponse,
+        Principal, Revoked, ValidateRequest, ValidateResponse, hold_lease_request, hold_lease_response,
+        revoked, trust_service_server,
     },
     credential::{Credential, Hash, Kind},
 };
@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 const LEASE: Duration = Duration::from_secs(3);
 const EPOCH: &str = "epoch-of-the-fake";
@@ -35,6 +36,8 @@ struct State {
     principals: HashMap<Hash, Principal>,
     members: HashSet<(String, String)>,
     revoked: Vec<Revoked>,
+    /// Streams that a verifier closed for a revocation, by its sequence.
+    applied: HashMap<u64, u64>,
     dead: HashSet<Hash>,
     holders: Vec<mpsc::Sender<Result<HoldLeaseResponse, Status>>>,
     issued: u64,
@@ -65,38 +68,47 @@ impl FakeTrust {
 
     /// An owner signed in.
     pub fn owner(&self, owner_id: &str) -> Known {
-        self.know(Kind::Owner, Principal {
-            kind: CredentialKind::OwnerSession.into(),
-            owner_id: owner_id.to_owned(),
-            role: "user".to_owned(),
-            owner_session_id: format!("own_{owner_id}"),
-            ..Principal::default()
-        })
+        self.know(
+            Kind::Owner,
+            Principal {
+                kind: CredentialKind::OwnerSession.into(),
+                owner_id: owner_id.to_owned(),
+                role: "user".to_owned(),
+                owner_session_id: format!("own_{owner_id}"),
+                ..Principal::default()
+            },
+        )
     }
 
     /// As [`Self::owner`], until a time.
     pub fn owner_until(&self, owner_id: &str, expires_at: prost_types::Timestamp) -> Known {
-        self.know(Kind::Owner, Principal {
-            kind: CredentialKind::OwnerSession.into(),
-            owner_id: owner_id.to_owned(),
-            role: "user".to_owned(),
-            owner_session_id: format!("own_{owner_id}"),
-            expires_at: Some(expires_at),
-            ..Principal::default()
-        })
+        self.know(
+            Kind::Owner,
+            Principal {
+                kind: CredentialKind::OwnerSession.into(),
+                owner_id: owner_id.to_owned(),
+                role: "user".to_owned(),
+                owner_session_id: format!("own_{owner_id}"),
+                expires_at: Some(expires_at),
+                ..Principal::default()
+            },
+        )
     }
 
     /// The admin role token.
     pub fn admin(&self) -> Known {
-        self.know(Kind::Admin, Principal {
-            kind: CredentialKind::RoleToken.into(),
-            owner_id: "admin".to_owned(),
-            role: "admin".to_owned(),
-            roles: vec!["admin".to_owned()],
-            session_root: true,
-            generation: 1,
-            ..Principal::default()
-        })
+        self.know(
+            Kind::Admin,
+            Principal {
+                kind: CredentialKind::RoleToken.into(),
+                owner_id: "admin".to_owned(),
+                role: "admin".to_owned(),
+                roles: vec!["admin".to_owned()],
+                session_root: true,
+                generation: 1,
+                ..Principal::default()
+            },
+        )
     }
 
     fn know(&self, kind: Kind, mut principal: Principal) -> Known {
@@ -116,8 +128,9 @@ impl FakeTrust {
         self.state.lock().members.insert((owner_id.to_owned(), project_id.to_owned()));
     }
 
-    /// Revokes one credential: from now on unknown, and told to every holder.
-    pub async fn revoke(&self, known: &Known) {
+    /// Revokes one credential: from now on unknown, and told to every holder. Answers how many streams and
+    /// parked calls the verifier closed for it.
+    pub async fn revoke(&self, known: &Known) -> u64 {
         let (row, holders) = {
             let mut state = self.state.lock();
             state.dead.insert(known.credential.hash());
@@ -129,10 +142,14 @@ impl FakeTrust {
             state.revoked.push(row.clone());
             (row, state.holders.clone())
         };
+        let sequence = row.sequence;
         for holder in holders {
             let message = hold_lease_response::Message::Revoked(row.clone());
             let _ = holder.send(Ok(HoldLeaseResponse { message: Some(message) })).await;
         }
+        super::eventually("the revocation is applied", || self.state.lock().applied.contains_key(&sequence))
+            .await;
+        self.state.lock().applied[&sequence]
     }
 
     /// Answers no renewal and no question until told otherwise.
@@ -143,7 +160,7 @@ impl FakeTrust {
     fn grant(&self, nonce: u64) -> Option<HoldLeaseResponse> {
         let state = self.state.lock();
         (!state.silent).then(|| HoldLeaseResponse {
-            message: Some(hold_lease_response::Message::Granted(wire::Granted {
+            message: Some(hold_lease_response::Message::Granted(hold_lease_response::Granted {
                 nonce,
                 lease: Some(prost_types::Duration::try_from(LEASE).expect("three seconds")),
                 epoch: EPOCH.to_owned(),
@@ -152,6 +169,13 @@ impl FakeTrust {
             })),
         })
     }
+}
+
+/// As auth answers: a verifier believes no refusal without a reason.
+fn unknown() -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info("PROVIDER_AUTH_FAILED", "interlock", HashMap::new());
+    Status::with_error_details(tonic::Code::Unauthenticated, "login required", details)
 }
 
 #[tonic::async_trait]
@@ -171,7 +195,11 @@ impl trust_service_server::TrustService for FakeTrust {
                 let nonce = match message.message {
                     Some(hold_lease_request::Message::Hello(hello)) => hello.nonce,
                     Some(hold_lease_request::Message::Renew(renew)) => renew.nonce,
-                    Some(hold_lease_request::Message::Applied(_)) | None => continue,
+                    Some(hold_lease_request::Message::Applied(applied)) => {
+                        fake.state.lock().applied.insert(applied.sequence, applied.streams_closed);
+                        continue;
+                    }
+                    None => continue,
                 };
                 if let Some(granted) = fake.grant(nonce)
                     && answers.send(Ok(granted)).await.is_err()
@@ -183,14 +211,17 @@ impl trust_service_server::TrustService for FakeTrust {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn validate(&self, request: Request<ValidateRequest>) -> Result<Response<ValidateResponse>, Status> {
+    async fn validate(
+        &self,
+        request: Request<ValidateRequest>,
+    ) -> Result<Response<ValidateResponse>, Status> {
         let state = self.state.lock();
         if state.silent {
             return Err(Status::unavailable("silent"));
         }
         let hash: Hash = request.into_inner().credential_sha256.as_ref().try_into().expect("32 bytes");
         let known = state.principals.get(&hash).filter(|_| !state.dead.contains(&hash));
-        let principal = known.cloned().ok_or_else(|| Status::unauthenticated("unknown"))?;
+        let principal = known.cloned().ok_or_else(unknown)?;
         let sequence = state.revoked.len() as u64;
         Ok(Response::new(ValidateResponse { principal: Some(principal), sequence, epoch: EPOCH.to_owned() }))
     }

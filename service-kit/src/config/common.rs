@@ -92,7 +92,7 @@ pub struct Common {
     pub data_dir: PathBuf,
     /// `log.format`: `text` (default) or `json`.
     pub log_format: LogFormat,
-    /// `log.filter`, in the syntax of tracing's `EnvFilter`: `info` by default.
+    /// `log.filter`, in the syntax of tracing's `EnvFilter`: `info,refinery_core=warn` by default.
     pub log_filter: String,
     /// `ready_file`: written with the bound addresses once the service serves.
     pub ready_file: Option<PathBuf>,
@@ -204,7 +204,7 @@ fn read_internal(
 }
 
 fn read_filter(r: &mut Reader) -> String {
-    let filter = r.value("log.filter", "info".to_owned());
+    let filter = r.value("log.filter", "info,refinery_core=warn".to_owned());
     if tracing_subscriber::EnvFilter::try_new(&filter).is_err() {
         r.mistake("log.filter", "a filter like info or info,interlock_kit=debug");
     }

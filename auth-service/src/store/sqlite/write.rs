@@ -14,14 +14,19 @@ use crate::{
     sweep::Due,
 };
 
-pub(super) fn apply(connection: &Connection, change: Planned, signals: &mut Vec<Signal>) -> Result<(), Fault> {
+pub(super) fn apply(
+    connection: &Connection,
+    change: Planned,
+    signals: &mut Vec<Signal>,
+) -> Result<(), Fault> {
     let to = To(connection);
     match change {
         Planned::Counters { from, to: after } => to.one(
             "counters",
             "UPDATE counter SET issuance = ?4, revocation = ?5, pruned = ?6
              WHERE issuance = ?1 AND revocation = ?2 AND pruned = ?3",
-            [from.issuance, from.revocation, from.pruned, after.issuance, after.revocation, after.pruned].map(signed),
+            [from.issuance, from.revocation, from.pruned, after.issuance, after.revocation, after.pruned]
+                .map(signed),
         ),
         Planned::InsertRoleToken(token) => {
             insert_role_token(&to, &token)?;
@@ -57,7 +62,13 @@ pub(super) fn apply(connection: &Connection, change: Planned, signals: &mut Vec<
         Planned::InsertAccess(access) => to.one(
             "access token",
             "INSERT INTO access_token (hash, id, session, issuance, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-            (access.hash, access.id.as_str(), access.session.as_str(), signed(access.issuance), access.expires_at.as_micros()),
+            (
+                access.hash,
+                access.id.as_str(),
+                access.session.as_str(),
+                signed(access.issuance),
+                access.expires_at.as_micros(),
+            ),
         ),
         Planned::InsertRefresh(token) => insert_refresh(&to, &token),
         Planned::UseRefresh { hash, answer } => to.one(
@@ -128,17 +139,21 @@ fn put_answer(to: &To<'_>, replaces: bool, answer: &Answer) -> Result<(), Fault>
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
     };
     let grace = i64::try_from(answer.grace.as_micros()).expect("bounded by the verb");
-    to.one("rotation answer", sql, params![
-        answer.owner.as_str(),
-        answer.request.as_str(),
-        answer.credential.as_str(),
-        answer.role.text(),
-        grace,
-        answer.sealed,
-        signed(answer.generation),
-        signed(answer.revocation),
-        answer.ends_at.as_micros(),
-    ])
+    to.one(
+        "rotation answer",
+        sql,
+        params![
+            answer.owner.as_str(),
+            answer.request.as_str(),
+            answer.credential.as_str(),
+            answer.role.text(),
+            grace,
+            answer.sealed,
+            signed(answer.generation),
+            signed(answer.revocation),
+            answer.ends_at.as_micros(),
+        ],
+    )
 }
 
 fn insert_owner(to: &To<'_>, owner: &Owner) -> Result<(), Fault> {

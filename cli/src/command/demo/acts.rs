@@ -265,10 +265,9 @@ async fn crash(stage: &mut Stage) -> Act {
         && gateway.sessions().get(&stage.session).await?.binding == session.binding
         && gateway.jobs().list(&stage.session, false).await?.len() == jobs.len();
     // Both jobs come to the gate, one after the other.
-    stage.open_gate().await?;
-    stage.open_gate().await?;
     let mut done = true;
     for job in [&queued, &waiting] {
+        stage.open_gate().await?;
         done &= is_done(stage, &gateway.jobs().wait(&job.job_id).await?)?;
     }
     let saw =

@@ -66,9 +66,9 @@ pub(super) fn apply(
             let both = model.jobs.remove(job).zip(model.payloads.remove(job));
             both.filter(|(job, _)| !job.is_in_flight()).map(drop).ok_or_else(|| broken("job"))
         }),
-        Change::DropRequests(keys) => {
-            keys.iter().try_for_each(|key| model.requests.remove(key).map(drop).ok_or_else(|| broken("request")))
-        }
+        Change::DropRequests(keys) => keys
+            .iter()
+            .try_for_each(|key| model.requests.remove(key).map(drop).ok_or_else(|| broken("request"))),
         Change::DropSession(session) => {
             model.clients.retain(|_, client| client.session != session);
             model.logs.remove(&session).filter(|log| log.events.is_empty()).ok_or_else(|| broken("log"))?;
@@ -101,10 +101,12 @@ fn trim(model: &mut Model, session: &SessionId, from: u64, to: u64) -> Result<()
     (from..=to).try_for_each(|sequence| log.events.remove(&sequence).map(drop).ok_or_else(|| broken("event")))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what an insertion displaced")]
 fn fresh<T>(what: &str, old: Option<T>) -> Result<(), Fault> {
     if old.is_none() { Ok(()) } else { Err(broken(what)) }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what an insertion displaced")]
 fn same<T: PartialEq>(what: &str, old: Option<T>, expected: Option<T>) -> Result<(), Fault> {
     if old == expected { Ok(()) } else { Err(broken(what)) }
 }

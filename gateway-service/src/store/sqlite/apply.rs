@@ -8,7 +8,7 @@ use crate::{
     binding::Binding,
     client::Client,
     event::{Event, EventKind},
-    ids::{JobId, OwnerId, SessionId},
+    ids::{ClientId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::Job,
     request::{Request, RequestKey},
     session::Session,
@@ -72,7 +72,7 @@ impl Writes<'_> {
             params![
                 session.id.as_str(),
                 session.owner.as_str(),
-                session.name.as_ref().map(|name| name.as_str()),
+                session.name.as_ref().map(SessionName::as_str),
                 binding.map(|binding| binding.agent.as_str()),
                 binding.map(|binding| binding.project.as_str()),
                 binding.map_or(0, |binding| binding.epoch),
@@ -154,7 +154,7 @@ impl Writes<'_> {
                 job.id.as_str(),
                 job.session.as_str(),
                 job.owner.as_str(),
-                job.client.as_ref().map(|client| client.as_str()),
+                job.client.as_ref().map(ClientId::as_str),
                 job.binding.agent.as_str(),
                 job.binding.project.as_str(),
                 job.binding.epoch,
@@ -204,9 +204,11 @@ impl Writes<'_> {
             ],
         )?;
         match result {
-            Some(data) => {
-                self.one("result", "INSERT INTO result (job, data) VALUES (?1, ?2)", (after.id.as_str(), data))
-            }
+            Some(data) => self.one(
+                "result",
+                "INSERT INTO result (job, data) VALUES (?1, ?2)",
+                (after.id.as_str(), data),
+            ),
             None => Ok(()),
         }
     }
@@ -259,7 +261,7 @@ impl Writes<'_> {
                 session.as_str(),
                 sequence,
                 now.as_micros(),
-                project.as_ref().map(|project| project.as_str()),
+                project.as_ref().map(ProjectId::as_str),
                 epoch,
                 record::FORMAT,
                 facts,

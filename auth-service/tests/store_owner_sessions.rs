@@ -6,7 +6,7 @@ use interlock_auth::{
     ids::OwnerId,
     limits,
     owner::{Applied, ReadApplied},
-    owner_session::{Logout, RefuseLogin, Refreshed, SessionStatus, WhoAmI},
+    owner_session::{Logout, Refreshed, RefuseLogin, SessionStatus, WhoAmI},
     role_token::Role,
     store::Signal,
     trust::Validation,
@@ -38,14 +38,20 @@ async fn sign_in_gives_a_role_and_bounded_ends() {
         assert_eq!(bench.login(&rita).await.expect("signs in").signed_in.role, Role::Admin);
         let principal = bench.valid(&session.access).await.principal;
         assert_eq!((principal.owner_id, principal.session_root), (ann, false));
-        assert_eq!(bench.validate(&session.refresh).await, Validation::Refused, "a refresh token proves nobody");
+        assert_eq!(
+            bench.validate(&session.refresh).await,
+            Validation::Refused,
+            "a refresh token proves nobody"
+        );
         let call = bench.call(&session.access, "identity.whoami").await;
         assert_eq!(bench.ask(&call, WhoAmI).await.expect("anyone").display_name, "ann of Test");
         bench.clock.advance(ACCESS_TTL);
         assert!(matches!(bench.validate(&session.access).await, Validation::Expired(_)));
         if engine == Engine::File {
-            let stored: String =
-                bench.connection().query_row("SELECT password FROM owner LIMIT 1", [], |row| row.get(0)).expect("a row");
+            let stored: String = bench
+                .connection()
+                .query_row("SELECT password FROM owner LIMIT 1", [], |row| row.get(0))
+                .expect("a row");
             assert!(stored.starts_with("$argon2id$"), "{stored}");
         }
     }
@@ -61,7 +67,9 @@ async fn a_refused_sign_in_is_audited_under_the_claimed_name() {
         assert_eq!(reason(bench.login(&OwnerId::made("nobody")).await), Reason::InvalidCredentials);
         if bench.shows_audit() {
             let row = |who: &str, about: &str| {
-                [who, "owner_session.login", "refused", "INVALID_CREDENTIALS", about].map(str::to_owned).into()
+                [who, "owner_session.login", "refused", "INVALID_CREDENTIALS", about]
+                    .map(str::to_owned)
+                    .into()
             };
             assert_eq!(bench.audit(), [row("mallory", "mallory"), row("nobody", "")]);
         }
@@ -75,7 +83,8 @@ async fn sign_out_is_at_once_and_idempotent() {
         let bench = Bench::open(engine);
         let ann = bench.owner("ann", &["user"]).await;
         for by_refresh in [false, true] {
-            let (session, other) = (bench.login(&ann).await.expect("in"), bench.login(&ann).await.expect("in"));
+            let (session, other) =
+                (bench.login(&ann).await.expect("in"), bench.login(&ann).await.expect("in"));
             bench.signals();
             let (kind, credential) =
                 if by_refresh { (Kind::Refresh, &session.refresh) } else { (Kind::Owner, &session.access) };
@@ -100,7 +109,8 @@ async fn status_is_public() {
     // FN-05
     for engine in ENGINES {
         let bench = Bench::open(engine);
-        let ask = |credential: Option<&Credential>| SessionStatus { presented: credential.map(Credential::hash) };
+        let ask =
+            |credential: Option<&Credential>| SessionStatus { presented: credential.map(Credential::hash) };
         let call = nobody("owner_session.status");
         let none = bench.ask(&call, ask(None)).await.expect("public");
         assert!(!none.enabled && none.signed_in.is_none());
@@ -264,7 +274,11 @@ async fn an_edited_password_or_an_inactive_owner_ends_sessions() {
         assert!(!edited.created && edited.revocation.is_some());
         assert_eq!(bench.validate(&first.access).await, Validation::Refused);
         assert_eq!(reason(bench.refresh(&first.refresh).await), Reason::InvalidCredentials);
-        assert_eq!(reason(bench.login_of_version(&ann, 1).await), Reason::Conflict, "verified the older password");
+        assert_eq!(
+            reason(bench.login_of_version(&ann, 1).await),
+            Reason::Conflict,
+            "verified the older password"
+        );
         let second = bench.login(&ann).await.expect("in");
         // New roles: verifiers ask again, the session goes on.
         let promoted = bench.apply("ann", &["root"], true, OTHER_HASH, false).await.expect("applied");
@@ -294,10 +308,14 @@ async fn sources_are_applied_by_the_host_only_and_remembered() {
         bench.owner("ann", &["user"]).await;
         let of = |source| vec![(source, OwnerId::made("ann"))];
         use interlock_auth::accounts::Source;
-        let read = bench.ask(&host("account.apply"), ReadApplied { of: of(Source::Environment) }).await.expect("may");
+        let read = bench
+            .ask(&host("account.apply"), ReadApplied { of: of(Source::Environment) })
+            .await
+            .expect("may");
         let expected: Applied = support::account("ann", &["user"], true, HASH, true).account.record;
         assert_eq!(read, [Some(expected)]);
-        let read = bench.ask(&host("account.apply"), ReadApplied { of: of(Source::File) }).await.expect("may");
+        let read =
+            bench.ask(&host("account.apply"), ReadApplied { of: of(Source::File) }).await.expect("may");
         assert_eq!(read, [None]);
     }
 }

@@ -43,7 +43,10 @@ async fn members_and_administrators_enter_and_add() {
         assert!(enters(&bench, "rita", &demo.id).await && enters(&bench, "admin", &demo.id).await);
         assert!(!enters(&bench, "user", &demo.id).await && !enters(&bench, "local", &demo.id).await);
 
-        let add = |owner: &str, project: &ProjectId| AddMember { project: project.clone(), owner: OwnerId::made(owner) };
+        let add = |owner: &str, project: &ProjectId| AddMember {
+            project: project.clone(),
+            owner: OwnerId::made(owner),
+        };
         // Foreign and unknown: the same answer.
         let unknown = ProjectId::made("prj_none");
         for project in [&demo.id, &unknown] {
@@ -74,7 +77,8 @@ async fn a_name_is_taken_once_and_a_request_is_done_once() {
     for engine in ENGINES {
         let bench = Bench::open(engine);
         let (admin, user) = bench.first_tokens().await;
-        let (admin, user) = (bench.call(&admin, "project.create").await, bench.call(&user, "project.create").await);
+        let (admin, user) =
+            (bench.call(&admin, "project.create").await, bench.call(&user, "project.create").await);
         let create = |id: &str, name: &str, request: &str| CreateProject {
             project: ProjectId::made(id),
             name: ProjectName::made(name),
@@ -84,7 +88,10 @@ async fn a_name_is_taken_once_and_a_request_is_done_once() {
         assert_eq!(bench.run(&admin, create("prj_2", "demo", "r1")).await.expect("the same"), first);
         assert_eq!(reason(bench.run(&admin, create("prj_3", "other", "r1")).await), Reason::RequestIdReused);
         assert_eq!(reason(bench.run(&user, create("prj_4", "demo", "r1")).await), Reason::NameTaken);
-        assert_eq!(reason(bench.run(&nobody("x"), create("prj_5", "x", "r")).await), Reason::ProviderAuthFailed);
+        assert_eq!(
+            reason(bench.run(&nobody("x"), create("prj_5", "x", "r")).await),
+            Reason::ProviderAuthFailed
+        );
         if bench.shows_audit() {
             let outcomes: Vec<_> = bench.audit().into_iter().skip(1).map(|row| row.3).collect();
             assert_eq!(outcomes, ["", "REQUEST_ID_REUSED", "NAME_TAKEN"], "I11, I12");
@@ -127,7 +134,11 @@ async fn only_services_validate() {
         let garbage = Validate { hash: [9; 32] };
         assert_eq!(bench.ask(&service(), garbage).await.expect("an answer"), Validation::Refused);
         if bench.shows_audit() {
-            assert_eq!(bench.audit().len(), 2, "an unknown credential is an answer, not a denial of the service");
+            assert_eq!(
+                bench.audit().len(),
+                2,
+                "an unknown credential is an answer, not a denial of the service"
+            );
         }
     }
 }
@@ -154,7 +165,10 @@ async fn the_log_has_no_gaps_and_says_when_it_was_cut() {
         assert!(due.contains(&Due::Revocations(5)), "{due:?}");
         for due in due {
             assert!(bench.run(&host("sweep"), Clear { due: due.clone() }).await.expect("cleared"), "{due:?}");
-            assert!(!bench.run(&host("sweep"), Clear { due: due.clone() }).await.expect("answers"), "{due:?}");
+            assert!(
+                !bench.run(&host("sweep"), Clear { due: due.clone() }).await.expect("answers"),
+                "{due:?}"
+            );
         }
         assert_eq!(bench.ask(&host("sweep"), FindDue).await.expect("may"), []);
         assert!(bench.ask(&service(), read(4, 10)).await.expect("may").reset);
@@ -176,10 +190,10 @@ async fn a_sweep_clears_what_has_ended_and_nothing_else() {
         bench.run(&nobody("owner_session.logout"), out).await.expect("out");
         bench.clock.advance(limits::REFRESH_WINDOW);
         let due = bench.ask(&host("sweep"), FindDue).await.expect("may");
-        assert_eq!(due, [
-            Due::OwnerSession(gone.signed_in.session.clone()),
-            Due::Successor(stays.refresh.hash())
-        ]);
+        assert_eq!(
+            due,
+            [Due::OwnerSession(gone.signed_in.session.clone()), Due::Successor(stays.refresh.hash())]
+        );
         for due in due {
             bench.run(&host("sweep"), Clear { due }).await.expect("cleared");
         }

@@ -1,0 +1,67 @@
+//! What both listeners show and ask for: certificates, authorities, the internal token; and their reloads.
+
+use std::sync::Arc;
+
+use interlock_kit::{
+    authn::{Allowed, InternalTrust},
+    config::{Internal, TlsVersion},
+    internal_token::InternalToken,
+    reload::Reloads,
+    tls::{Tls, TlsKind, TlsPaths},
+};
+
+use crate::{config::Config, serving::StartError};
+
+/// The certificates of both listeners, and what proves a service.
+pub(crate) struct Certificates {
+    pub(crate) public: Arc<Tls>,
+    pub(crate) internal: Option<(Arc<Tls>, InternalTrust)>,
+}
+
+impl Certificates {
+    /// Reads all files.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub(crate) fn load(config: &Config) -> Result<Self, StartError> {
+        let (common, profile) = (&config.common, config.common.profile);
+        let paths = |client_ca| TlsPaths {
+            certificate: common.tls.cert.clone(),
+            key: common.tls.key.clone(),
+            client_ca,
+            client_crl: None,
+        };
+        let kind = TlsKind::Public { tls12: common.tls.public_min_version == TlsVersion::V1_2 };
+        let public = Arc::new(Tls::load(paths(common.tls.client_ca.clone()), kind, profile)?);
+        let internal = match &common.internal {
+            None => None,
+            Some(internal) => {
+                let tls = Tls::load(paths(Some(internal.client_ca.clone())), TlsKind::Internal, profile)?;
+                let token = InternalToken::load(&internal.token_file, profile)?;
+                Some((Arc::new(tls), trust(internal, token)))
+            }
+        };
+        Ok(Self { public, internal })
+    }
+
+    /// Adds the reloads of these files.
+    pub(crate) fn reloads(&self, reloads: Reloads) -> Reloads {
+        let tls = Arc::clone(&self.public);
+        let reloads = reloads.on(tls.files(), "tls.public", move || Ok(tls.reload()?));
+        let Some((tls, trust)) = &self.internal else { return reloads };
+        let (tls, token) = (Arc::clone(tls), trust.token.clone());
+        let path = token.path().to_owned();
+        let reloads = reloads.on(tls.files(), "tls.internal", move || Ok(tls.reload()?));
+        reloads.on([path], "internal_token", move || Ok(token.reload()?))
+    }
+}
+
+/// Listed services may call whatever their kind may: the policies say what that is.
+fn trust(internal: &Internal, token: InternalToken) -> InternalTrust {
+    let all = |service: &_| Allowed { service: Clone::clone(service), paths: vec!["/".to_owned()] };
+    InternalTrust {
+        trust_domain: internal.trust_domain.clone(),
+        allowed: internal.allow.iter().map(all).collect(),
+        token,
+    }
+}

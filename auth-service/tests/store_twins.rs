@@ -1,0 +1,394 @@
+//! Random verbs, with time moved between them, on three engines at once: SQLite in memory, SQLite with
+//! misses, and the plain maps. Answers and audit rows must agree; after each step the invariants are
+//! checked:
+//!
+//! - I9: one refresh token has at most one successor; a replay after the successor was used ends the family;
+//! - what was refused or has expired once never validates again;
+//! - I11: each denial of a known principal and each change of state has exactly one audit row;
+//! - I12: a refused call changes nothing.
+//!
+//! A failure prints its seed; `INTERLOCK_SEED` (64 hex digits) runs that one again.
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    time::Duration,
+};
+
+use interlock_auth::{
+    caller::{Call, Caller},
+    ids::{OwnerId, ProjectId, ProjectName, RequestId},
+    owner::ReadForLogin,
+    owner_session::{Logout, Refreshed, SignedIn},
+    project::{AddMember, CreateProject, ListProjects},
+    revocation::RevocationsAfter,
+    role_token::{Reveal, Role, Status},
+    store::{Query, Verb},
+    sweep::{Clear, FindDue},
+    trust::{CheckMembership, Validation},
+};
+use interlock_kit::error::Error;
+use interlock_proto::credential::{Credential, Kind};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+};
+
+use support::{Bench, Engine, HASH, OTHER_HASH, Pair, as_principal, host, nobody, service};
+
+const OWNERS: [&str; 3] = ["ann", "bob", "rita"];
+const CASES: u32 = 40;
+const STEPS: usize = 60;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Login { owner: usize },
+    Refresh { token: usize },
+    Logout { token: usize, by_refresh: bool },
+    Rotate { caller: usize, role: Role, grace: u64, request: u8 },
+    Reveal { caller: usize },
+    Status { caller: usize },
+    Edit { owner: usize, active: bool, root: bool, other: bool },
+    Create { caller: usize, name: u8, request: u8 },
+    Add { caller: usize, project: usize, owner: usize },
+    Pass { seconds: u64 },
+    Sweep,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let place = 0_usize..1000;
+    let role = prop_oneof![Just(Role::Admin), Just(Role::User)];
+    let op = prop_oneof![
+        4 => (0..OWNERS.len()).prop_map(|owner| Op::Login { owner }),
+        9 => place.clone().prop_map(|token| Op::Refresh { token }),
+        2 => (place.clone(), any::<bool>()).prop_map(|(token, by_refresh)| Op::Logout { token, by_refresh }),
+        2 => (place.clone(), role, prop_oneof![Just(0_u64), Just(40_u64)], 0_u8..4)
+            .prop_map(|(caller, role, grace, request)| Op::Rotate { caller, role, grace, request }),
+        1 => place.clone().prop_map(|caller| Op::Reveal { caller }),
+        1 => place.clone().prop_map(|caller| Op::Status { caller }),
+        2 => (0..OWNERS.len(), prop::bool::weighted(0.8), any::<bool>(), any::<bool>())
+            .prop_map(|(owner, active, root, other)| Op::Edit { owner, active, root, other }),
+        2 => (place.clone(), 0_u8..4, 0_u8..6)
+            .prop_map(|(caller, name, request)| Op::Create { caller, name, request }),
+        2 => (place.clone(), place, 0..OWNERS.len() + 2)
+            .prop_map(|(caller, project, owner)| Op::Add { caller, project, owner }),
+        4 => prop_oneof![Just(1_u64), Just(15), Just(30), Just(901), Just(100_000)]
+            .prop_map(|seconds| Op::Pass { seconds }),
+        1 => Just(Op::Sweep),
+    ];
+    prop::collection::vec(op, 1..STEPS)
+}
+
+#[test]
+fn engines_agree_and_invariants_hold() {
+    let seed: [u8; 32] = match std::env::var("INTERLOCK_SEED") {
+        Ok(hex) => std::array::from_fn(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("hex")),
+        Err(_) => interlock_kit::random::bytes(),
+    };
+    let shown: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
+    println!("INTERLOCK_SEED={shown}");
+    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let ran = runner.run(&ops(), |ops| {
+        runtime.block_on(run(&ops));
+        Ok(())
+    });
+    if let Err(failure) = ran {
+        panic!("INTERLOCK_SEED={shown}\n{failure}");
+    }
+}
+
+async fn run(ops: &[Op]) {
+    let mut world = World::new().await;
+    for op in ops {
+        world.step(op).await;
+        world.check(op).await;
+    }
+    world.compare_all().await;
+}
+
+/// The engines, what tests hold of them, and what has been seen.
+struct World {
+    twins: [Bench; 3],
+    /// Role tokens and access tokens, in the order they were made.
+    bearers: Vec<Credential>,
+    refresh: Vec<Credential>,
+    projects: Vec<ProjectId>,
+    /// What has been refused or has expired once.
+    dead: BTreeSet<[u8; 32]>,
+    /// Refresh token to its one successor.
+    successor: BTreeMap<[u8; 32], Pair>,
+    /// Refresh tokens that were presented and answered with successors.
+    presented: BTreeSet<[u8; 32]>,
+    /// Refresh token to its family.
+    family: BTreeMap<[u8; 32], String>,
+    ended: BTreeSet<String>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let twins = [Engine::Model, Engine::Memory, Engine::Missing].map(Bench::open);
+        let mut bearers = Vec::new();
+        for twin in &twins {
+            let (admin, user) = twin.first_tokens().await;
+            bearers = vec![admin, user];
+            for (owner, role) in OWNERS.iter().zip(["user", "user", "root"]) {
+                twin.owner(owner, &[role]).await;
+            }
+        }
+        Self {
+            twins,
+            bearers,
+            refresh: Vec::new(),
+            projects: vec![ProjectId::system()],
+            dead: BTreeSet::new(),
+            successor: BTreeMap::new(),
+            presented: BTreeSet::new(),
+            family: BTreeMap::new(),
+            ended: BTreeSet::new(),
+        }
+    }
+
+    /// Runs one verb on each engine: the answers agree, and the audit rows are as they must be.
+    async fn all<V: Verb + Clone>(&self, call: &Call, verb: V) -> Result<V::Out, Error>
+    where
+        V::Out: Debug,
+    {
+        let model = &self.twins[0];
+        let (before, rows) = (model.state(), model.audit().len());
+        let answer = model.run(call, verb.clone()).await;
+        let changed = model.state() != before;
+        let new = model.audit().split_off(rows);
+        match &answer {
+            Err(_) => {
+                assert!(!changed, "I12: a refused call changed something");
+                let known = call.caller != Caller::Nobody;
+                assert!(new.len() <= 1 && (!known || new.len() == 1), "I11: a denial has {} rows", new.len());
+                assert!(new.iter().all(|row| row.2 == "refused"));
+            }
+            Ok(_) if call.action == "sweep" => assert!(new.is_empty()),
+            Ok(_) => assert!(
+                new.len() <= 1 && (!changed || new.len() == 1),
+                "I11: a change has {} rows",
+                new.len()
+            ),
+        }
+        for twin in &self.twins[1..] {
+            let other = twin.run(call, verb.clone()).await;
+            assert_eq!(text(&answer), text(&other), "{:?} differs", twin.engine);
+        }
+        answer
+    }
+
+    async fn ask<Q: Query + Clone>(&self, call: &Call, query: Q) -> Result<Q::Out, Error>
+    where
+        Q::Out: Debug,
+    {
+        let answer = self.twins[0].ask(call, query.clone()).await;
+        for twin in &self.twins[1..] {
+            let other = twin.ask(call, query.clone()).await;
+            assert_eq!(text(&answer), text(&other), "{:?} differs", twin.engine);
+        }
+        answer
+    }
+
+    async fn call(&self, caller: usize, action: &'static str) -> Call {
+        let bearer = &self.bearers[caller % self.bearers.len()];
+        match self.twins[0].validate(bearer).await {
+            Validation::Valid(verdict) => as_principal(verdict, action),
+            Validation::Expired(_) | Validation::Refused => nobody(action),
+        }
+    }
+
+    async fn step(&mut self, op: &Op) {
+        match op {
+            Op::Login { owner } => self.login(OWNERS[*owner]).await,
+            Op::Refresh { token } => self.refresh(*token).await,
+            Op::Logout { token, by_refresh } => self.logout(*token, *by_refresh).await,
+            Op::Rotate { caller, role, grace, request } => {
+                let call = self.call(*caller, "role_token.rotate").await;
+                let (credential, new) = self.twins[0].credential(role.kind());
+                let verb = interlock_auth::role_token::Rotate {
+                    role: *role,
+                    new,
+                    grace: Duration::from_secs(*grace),
+                    request: RequestId::made(format!("r{request}")),
+                    sealed: credential.expose().as_bytes().to_vec(),
+                };
+                if self.all(&call, verb).await.is_ok_and(|rotated| !rotated.repeated) {
+                    self.bearers.push(credential);
+                }
+            }
+            Op::Reveal { caller } => {
+                drop(self.all(&self.call(*caller, "role_token.status").await, Reveal).await)
+            }
+            Op::Status { caller } => {
+                drop(self.ask(&self.call(*caller, "role_token.status").await, Status).await)
+            }
+            Op::Edit { owner, active, root, other } => {
+                let (roles, hash) =
+                    (if *root { ["root"] } else { ["user"] }, if *other { OTHER_HASH } else { HASH });
+                let verb = support::account(OWNERS[*owner], &roles, *active, hash, *other);
+                self.all(&host("account.apply"), verb).await.expect("the host may");
+            }
+            Op::Create { caller, name, request } => {
+                let call = self.call(*caller, "project.create").await;
+                let id = ProjectId::made(format!("prj_{}", self.twins[0].number()));
+                let name = ProjectName::made(format!("p{name}"));
+                let verb =
+                    CreateProject { project: id, name, request: RequestId::made(format!("r{request}")) };
+                if let Ok(project) = self.all(&call, verb).await
+                    && !self.projects.contains(&project.id)
+                {
+                    self.projects.push(project.id);
+                }
+            }
+            Op::Add { caller, project, owner } => {
+                let call = self.call(*caller, "project.add_member").await;
+                let project = self.projects[project % self.projects.len()].clone();
+                let owner = OwnerId::made(*OWNERS.get(*owner).unwrap_or(&"user"));
+                drop(self.all(&call, AddMember { project, owner }).await);
+            }
+            Op::Pass { seconds } => {
+                for twin in &self.twins {
+                    twin.clock.advance(Duration::from_secs(*seconds));
+                }
+            }
+            Op::Sweep => self.sweep().await,
+        }
+    }
+
+    async fn login(&mut self, owner: &str) {
+        let owner = OwnerId::made(owner);
+        let call = nobody("owner_session.login");
+        let facts =
+            self.ask(&call, ReadForLogin { owner: owner.clone() }).await.expect("anyone").expect("exists");
+        let first = &self.twins[0];
+        let ((access, new_access), (refresh, new_refresh)) =
+            (first.credential(Kind::Owner), first.credential(Kind::Refresh));
+        let verb = interlock_auth::owner_session::Login {
+            owner,
+            version: facts.version,
+            session: interlock_auth::ids::OwnerSessionId::made(format!("ows_{}", first.number())),
+            access: new_access,
+            refresh: new_refresh,
+            access_ttl: support::ACCESS_TTL,
+            session_ttl: support::SESSION_TTL,
+            rehashed: None,
+        };
+        if let Ok(SignedIn { session, .. }) = self.all(&call, verb).await {
+            self.family.insert(refresh.hash(), session.to_string());
+            self.bearers.push(access);
+            self.refresh.push(refresh);
+        }
+    }
+
+    async fn refresh(&mut self, token: usize) {
+        let Some(presented) = pick(&self.refresh, token) else { return };
+        let (hash, family) = (presented.hash(), self.family[&presented.hash()].clone());
+        let (verb, _) = self.twins[0].refresh_verb(&presented);
+        let outcome = self.all(&nobody("owner_session.refresh"), verb).await;
+        let spent =
+            self.successor.get(&hash).is_some_and(|next| self.presented.contains(&next.refresh.hash()));
+        match outcome {
+            Err(_) => {}
+            Ok(Refreshed::Replayed { session, .. }) => {
+                assert_eq!(session.as_str(), family);
+                assert!(self.presented.contains(&hash), "I9: a first use is no replay");
+                assert!(self.ended.insert(family), "I9: a family ends once");
+            }
+            Ok(Refreshed::Issued(answer)) => {
+                assert!(!spent, "I9: a replay was answered");
+                assert!(!self.ended.contains(&family), "I9: an ended family goes on");
+                let pair = Pair::open(&answer.sealed);
+                let known = self.successor.entry(hash).or_insert_with(|| pair.clone());
+                assert_eq!(*known, pair, "I9: a second successor");
+                if self.presented.insert(hash) {
+                    self.family.insert(pair.refresh.hash(), family);
+                    self.bearers.push(pair.access);
+                    self.refresh.push(pair.refresh);
+                }
+            }
+        }
+    }
+
+    async fn logout(&mut self, token: usize, by_refresh: bool) {
+        let (from, kind) =
+            if by_refresh { (&self.refresh, Kind::Refresh) } else { (&self.bearers, Kind::Owner) };
+        let Some(presented) = pick(from, token) else { return };
+        let verb = Logout { kind, presented: presented.hash() };
+        let ended = self.all(&nobody("owner_session.logout"), verb).await.expect("idempotent");
+        if let Some(ended) = ended {
+            assert!(self.ended.insert(ended.session.to_string()), "a session ends once");
+        }
+    }
+
+    async fn sweep(&self) {
+        let due = self.twins[0].ask(&host("sweep"), FindDue).await.expect("the host may");
+        for twin in &self.twins[1..] {
+            let mut other = twin.ask(&host("sweep"), FindDue).await.expect("the host may");
+            let mut due = due.clone();
+            other.sort_by_key(|d| format!("{d:?}"));
+            due.sort_by_key(|d| format!("{d:?}"));
+            assert_eq!(due, other);
+        }
+        for due in due {
+            // A session's tokens go with it, so a later one of the list may be gone already.
+            self.all(&host("sweep"), Clear { due }).await.expect("the host may");
+        }
+    }
+
+    /// After each step.
+    async fn check(&mut self, op: &Op) {
+        for bearer in &self.bearers {
+            let mut answers = Vec::new();
+            for twin in &self.twins {
+                answers.push(twin.validate(bearer).await);
+            }
+            assert!(answers.iter().all(|answer| *answer == answers[0]), "after {op:?}: {answers:?}");
+            let valid = matches!(answers[0], Validation::Valid(_));
+            assert!(!valid || !self.dead.contains(&bearer.hash()), "after {op:?}: the dead came back");
+            if let Validation::Valid(verdict) = &answers[0]
+                && let interlock_auth::caller::Proof::OwnerSession { session } = &verdict.principal.proof
+            {
+                assert!(!self.ended.contains(session.as_str()), "after {op:?}: an ended session validates");
+            }
+            if !valid {
+                self.dead.insert(bearer.hash());
+            }
+        }
+    }
+
+    /// At the end: everything that can be asked.
+    async fn compare_all(&self) {
+        let page =
+            self.ask(&service(), RevocationsAfter { after: 0, limit: 1000 }).await.expect("services may");
+        let sequences: Vec<_> = page.rows.iter().map(|row| row.sequence).collect();
+        assert!(sequences.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a gap: {sequences:?}");
+        for caller in 0..self.bearers.len() {
+            let call = self.call(caller, "end").await;
+            drop(self.ask(&call, ListProjects { after: None, limit: 0 }).await);
+        }
+        for project in &self.projects {
+            for owner in OWNERS.iter().chain(&["user", "admin", "local", "nobody"]) {
+                let check = CheckMembership { project: project.clone(), owner: OwnerId::made(*owner) };
+                self.ask(&service(), check).await.expect("services may");
+            }
+        }
+        assert_eq!(self.twins[0].audit(), self.twins[2].audit(), "audit rows differ");
+    }
+}
+
+fn pick(from: &[Credential], at: usize) -> Option<Credential> {
+    (!from.is_empty()).then(|| from[at % from.len()].clone())
+}
+
+fn text<T: Debug>(answer: &Result<T, Error>) -> String {
+    match answer {
+        Ok(out) => format!("{out:?}"),
+        Err(error) => format!("{}: {error}", error.reason()),
+    }
+}

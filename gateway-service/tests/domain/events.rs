@@ -1,0 +1,151 @@
+//! The log: gap-free, bounded, and read by those who may.
+
+use std::{sync::Arc, time::Duration};
+
+use interlock_gateway::{
+    caller::Caller,
+    client::{Ack, CursorOf},
+    event::{Entry, Event, From, Part, ReadEvents},
+    ids::SessionId,
+    job::Outcome,
+    lease::Progress,
+    limits::Limits,
+    store::Signal,
+};
+use interlock_kit::error::Reason;
+
+use crate::{
+    on_every_engine,
+    world::{CallerExt as _, Engine, World, cookie, finish, owner},
+};
+
+on_every_engine!(
+    numbers_have_no_gaps_and_signals_say_the_same,
+    a_cursor_is_the_clients_own,
+    a_moved_session_shows_what_its_reader_may_enter,
+);
+
+pub(crate) async fn read(world: &World, caller: &Caller, session: &SessionId, from: From) -> Part {
+    world.ask(caller, ReadEvents { session: session.clone(), from, limit: 256 }).await.unwrap()
+}
+
+pub(crate) async fn log(world: &World, caller: &Caller, session: &SessionId) -> Vec<Arc<Event>> {
+    let part = read(world, caller, session, From::After(0)).await;
+    let events = part.entries.into_iter().map(|entry| match entry {
+        Entry::Event(event) => event,
+        Entry::Gap { from, to } => panic!("a gap from {from} to {to}"),
+    });
+    events.collect()
+}
+
+async fn numbers_have_no_gaps_and_signals_say_the_same(world: World) {
+    let ann = owner("ann");
+    world.agent(&ann, "a", false).await;
+    let session = world.session(&ann).await;
+    world.attach(&ann, &session, ("a", "p")).await;
+    for _ in 0..3 {
+        world.submit(&ann, &session).await;
+        let held = world.claim(&ann, "a").await.unwrap().held;
+        world.ok(&ann, Progress { held: held.clone(), number: 1, data: vec![0, 255, 7] }).await;
+        world.ok(&ann, finish(&held, Outcome::Succeeded)).await;
+    }
+    let events = log(&world, &ann, &session).await;
+    let numbers: Vec<u64> = events.iter().map(|event| event.sequence).collect();
+    assert_eq!(numbers, (1..=14).collect::<Vec<_>>());
+    assert_eq!(world.see(&ann, &session).await.last_sequence, 14);
+    let signalled: Vec<Arc<Event>> = world
+        .heard
+        .signals
+        .lock()
+        .iter()
+        .filter_map(|signal| match signal {
+            Signal::Logged { session: of, event } if *of == session => Some(Arc::clone(event)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(signalled, events);
+    // In small parts it is the same log.
+    let (mut parts, mut next) = (Vec::new(), 0);
+    loop {
+        let verb = ReadEvents { session: session.clone(), from: From::After(next), limit: 3 };
+        let part = world.ask(&ann, verb).await.unwrap();
+        next = part.next;
+        let caught_up = part.caught_up();
+        parts.extend(part.entries);
+        if caught_up {
+            break;
+        }
+    }
+    assert_eq!(parts, events.into_iter().map(Entry::Event).collect::<Vec<_>>());
+}
+
+async fn a_cursor_is_the_clients_own(world: World) {
+    let ann = owner("ann");
+    world.agent(&ann, "a", false).await;
+    let session = world.session(&ann).await;
+    let host = cookie(&session, world.number() - 1);
+    world.attach(&ann, &session, ("a", "p")).await;
+    let ack = |sequence| Ack { session: session.clone(), sequence };
+    assert_eq!(world.ok(&host, ack(2)).await, 2);
+    assert_eq!(world.ok(&host, ack(1)).await, 2, "it never goes back");
+    assert_eq!(world.ask(&host, CursorOf { session: session.clone() }).await.unwrap(), 2);
+    world.denied(&host, ack(3), Reason::InvalidField).await;
+    world.denied(&ann, ack(1), Reason::Forbidden).await;
+    world.submit(&host, &session).await;
+    let part = read(&world, &host, &session, From::Cursor).await;
+    assert_eq!((part.entries.len(), part.next), (1, 3));
+    let from_cursor = ReadEvents { session: session.clone(), from: From::Cursor, limit: 1 };
+    world.denied_read(&ann, from_cursor, Reason::InvalidField).await;
+}
+
+// DESIGN 14, moving a session
+async fn a_moved_session_shows_what_its_reader_may_enter(world: World) {
+    let ann = owner("ann");
+    world.agent(&ann, "a", false).await;
+    let session = world.session(&ann).await;
+    world.attach(&ann, &session, ("a", "p")).await;
+    let job = world.submit(&ann, &session).await.id;
+    let held = world.claim(&ann, "a").await.unwrap().held;
+    world.ok(&ann, finish(&held, Outcome::Succeeded)).await;
+    world.attach(&ann, &session, ("a", "q")).await;
+    assert_eq!(log(&world, &ann, &session).await.len(), 6);
+    world.members.remove("ann", "p");
+    let part = read(&world, &ann, &session, From::After(0)).await;
+    let shown: Vec<_> = part.entries.iter().map(|entry| matches!(entry, Entry::Event(_))).collect();
+    assert_eq!(shown, [true, false, true], "created, a gap over what is of p, attached to q");
+    assert_eq!(part.entries[1], Entry::Gap { from: 2, to: 5 });
+    let state = interlock_gateway::job::JobState { job };
+    world.denied_read(&ann.naming("p"), state, Reason::ProjectMismatch).await;
+}
+
+// I15, NC-26
+#[tokio::test]
+async fn what_retention_has_taken_is_a_gap() {
+    for engine in [Engine::File, Engine::Missing, Engine::Model] {
+        let limits = Limits { log_events_max: 5, event_batch_max: 4, sweep_rows_max: 3, ..Limits::default() };
+        let world = World::with(engine, limits);
+        let ann = owner("ann");
+        world.agent(&ann, "a", false).await;
+        let session = world.session(&ann).await;
+        world.attach(&ann, &session, ("a", "p")).await;
+        for _ in 0..8 {
+            world.submit(&ann, &session).await;
+        }
+        world.sweep().await;
+        let part = read(&world, &ann, &session, From::After(2)).await;
+        assert_eq!(part.entries[0], Entry::Gap { from: 3, to: 5 });
+        assert_eq!((part.entries.len(), part.next, part.last), (5, 9, 10));
+        assert_eq!(log_from(&world, &ann, &session, 5).await, 4);
+        // By age.
+        world.advance(Duration::from_secs(7 * 24 * 3600));
+        world.submit(&ann, &session).await;
+        world.sweep().await;
+        let part = read(&world, &ann, &session, From::After(0)).await;
+        assert!(matches!(part.entries[0], Entry::Gap { from: 1, .. }));
+        assert!(part.last >= 11);
+    }
+}
+
+async fn log_from(world: &World, caller: &Caller, session: &SessionId, after: u64) -> usize {
+    read(world, caller, session, From::After(after)).await.entries.len()
+}

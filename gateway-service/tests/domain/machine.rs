@@ -1,0 +1,494 @@
+//! Random verbs on SQLite in memory, on SQLite whose look-ups miss, and on the plain model: each answer
+//! the same (I18), and the invariants after each step. A failing seed is printed; run it again with
+//! `INTERLOCK_SEED=<seed>`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    time::Duration,
+};
+
+use interlock_gateway::{
+    caller::Caller,
+    client::Ack,
+    event::{Entry, EventKind, From, ReadEvents},
+    ids::{ClientId, JobId, OwnerId, ProjectId, SessionId},
+    job::{Cancel, Job, JobState, ListJobs, Outcome, Phase, Submit},
+    lease::{Finish, Held, Progress, Release, Renew, Resume},
+    session::{self, CloseSession, CreateSession, GetSession},
+    store::{Model, Query, Verb},
+    sweep::{Due, Sweep},
+};
+use interlock_kit::error::{Error, Reason};
+
+use crate::world::{CallerExt as _, Engine, World, admin, attach, claim, cookie, hash, owner, request, token};
+
+const SEEDS: u64 = 24;
+const STEPS: usize = 150;
+
+// I1, I2, I3, I4, I5, I7, I11, I12, I18
+#[tokio::test]
+async fn random_verbs_keep_the_invariants_on_every_engine() {
+    let chosen = std::env::var("INTERLOCK_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seeds = chosen.map_or(1..=SEEDS, |seed: u64| seed..=seed);
+    let mut told = Told::default();
+    for seed in seeds {
+        let guard = PrintedSeed(seed);
+        let mut machine = Machine::new(seed).await;
+        for _ in 0..STEPS {
+            machine.step().await;
+        }
+        machine.wind_down().await;
+        told.add(&machine.told);
+        std::mem::forget(guard);
+    }
+    println!("{SEEDS} seeds of {STEPS} steps: {told:?}");
+    // A load that is all of one kind finds nothing.
+    if chosen.is_none() {
+        assert!(told.attached * 5 >= told.attaches && told.busy * 5 >= told.attaches, "{told:?}");
+        assert!(told.finished > 50 && told.lost > 50 && told.repeated > 50, "{told:?}");
+    }
+}
+
+struct PrintedSeed(u64);
+
+impl Drop for PrintedSeed {
+    fn drop(&mut self) {
+        eprintln!("INTERLOCK_SEED={}", self.0);
+    }
+}
+
+/// How the load was made up.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    attaches: u32,
+    attached: u32,
+    busy: u32,
+    finished: u32,
+    lost: u32,
+    repeated: u32,
+    refused: u32,
+}
+
+impl Told {
+    fn add(&mut self, other: &Self) {
+        self.attaches += other.attaches;
+        self.attached += other.attached;
+        self.busy += other.busy;
+        self.finished += other.finished;
+        self.lost += other.lost;
+        self.repeated += other.repeated;
+        self.refused += other.refused;
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): enough for choosing.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % bound as u64).unwrap()
+    }
+
+    fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len())]
+    }
+}
+
+struct Machine {
+    worlds: [World; 3],
+    dice: Dice,
+    /// Those that are not closed, with the number of their cookie and their owner.
+    sessions: Vec<(SessionId, u64, &'static str)>,
+    jobs: Vec<JobId>,
+    /// With the owner that its worker acts as.
+    held: Vec<(Held, OwnerId)>,
+    /// The first job of each request id, and when its answer ends.
+    first: BTreeMap<(SessionId, usize), (JobId, usize, i64)>,
+    model: Model,
+    told: Told,
+}
+
+const OWNERS: [&str; 2] = ["ann", "bob"];
+const AGENTS: [&str; 3] = ["a", "b", "s"];
+const PROJECTS: [&str; 2] = ["p", "q"];
+
+impl Machine {
+    async fn new(seed: u64) -> Self {
+        let worlds = [World::new(Engine::Inline), World::new(Engine::Missing), World::new(Engine::Model)];
+        for world in &worlds {
+            world.agent(&owner("ann"), "a", false).await;
+            world.agent(&owner("ann"), "b", false).await;
+            world.agent(&admin(), "s", true).await;
+        }
+        let mut machine = Self {
+            worlds,
+            dice: Dice(seed),
+            sessions: Vec::new(),
+            jobs: Vec::new(),
+            held: Vec::new(),
+            first: BTreeMap::new(),
+            model: Model::default(),
+            told: Told::default(),
+        };
+        for _ in 0..3 {
+            machine.create().await;
+        }
+        machine
+    }
+
+    async fn step(&mut self) {
+        match self.dice.below(20) {
+            0..=3 => self.attach().await,
+            4..=7 => self.submit().await,
+            8 => {
+                let (caller, job) = (self.caller(), self.job());
+                drop(self.all(&caller, Cancel { job }).await);
+            }
+            9..=10 => self.claim().await,
+            11..=12 => self.finish().await,
+            13 => self.progress().await,
+            14 => self.leases().await,
+            15 => self.close().await,
+            16 => self.read().await,
+            17..=18 => {
+                let by = Duration::from_secs(*self.dice.one(&[1, 3, 7, 11]));
+                self.worlds.iter().for_each(|world| world.advance(by));
+            }
+            _ => self.sweep().await,
+        }
+    }
+
+    /// Mostly the session's owner, sometimes anyone.
+    fn caller_of(&mut self, session: &SessionId) -> Caller {
+        let mine = self.sessions.iter().find(|(id, ..)| id == session).map(|(_, _, owner)| *owner);
+        match mine {
+            Some(mine) if self.dice.below(5) > 0 => owner(mine),
+            Some(_) | None => self.caller(),
+        }
+    }
+
+    fn caller(&mut self) -> Caller {
+        let session = self.dice.below(self.sessions.len().max(1));
+        match (self.dice.below(8), self.sessions.get(session)) {
+            (0, Some((session, number, _))) => cookie(session, *number),
+            (1, _) => admin(),
+            (2, _) => token(OWNERS[self.dice.below(2)], PROJECTS[self.dice.below(2)]),
+            (3, _) => owner("ann").naming(PROJECTS[self.dice.below(2)]),
+            (4, _) => owner("bob"),
+            _ => owner("ann"),
+        }
+    }
+
+    fn session(&mut self) -> SessionId {
+        self.dice.one(&self.sessions).0.clone()
+    }
+
+    fn job(&mut self) -> JobId {
+        if self.jobs.is_empty() { JobId::parse("job_0").unwrap() } else { self.dice.one(&self.jobs).clone() }
+    }
+
+    async fn create(&mut self) {
+        let number = self.worlds[0].number();
+        let verb = CreateSession {
+            id: crate::world::session_id(number),
+            client: ClientId::parse(format!("clt_{number:06}")).unwrap(),
+            cookie: hash(number),
+            sealed: vec![2],
+            name: None,
+            request: request(&number.to_string()),
+            owner: None,
+        };
+        let name = if self.dice.below(3) == 0 { "bob" } else { "ann" };
+        let made = self.all(&owner(name), verb).await.unwrap();
+        self.sessions.push((made.seen.session.id, number, name));
+    }
+
+    async fn attach(&mut self) {
+        let to = (AGENTS[self.dice.below(3)], PROJECTS[self.dice.below(2)]);
+        let session = self.session();
+        let caller = self.caller_of(&session);
+        let answer = self.all(&caller, attach(&session, to)).await;
+        let decided = matches!(&answer, Ok(_)) || matches!(&answer, Err(error) if error.reason() == Reason::SessionBusy);
+        self.told.attaches += u32::from(decided);
+        self.told.attached += u32::from(answer.is_ok_and(|attached| attached.changed));
+    }
+
+    async fn submit(&mut self) {
+        let session = self.session();
+        let caller = self.caller_of(&session);
+        let (key, payload) = (self.dice.below(6), self.dice.below(8) / 7);
+        let id = JobId::parse(format!("job_{:06}", self.worlds[0].number())).unwrap();
+        let verb = Submit {
+            id: id.clone(),
+            session: session.clone(),
+            request: request(&format!("r{key}")),
+            payload: vec![u8::try_from(payload).unwrap()],
+        };
+        let now = self.worlds[0].clock.now().as_micros();
+        let earlier = self.first.get(&(session.clone(), key)).filter(|(_, _, until)| now < *until).cloned();
+        match self.all(&caller, verb).await {
+            Ok(job) => {
+                // I7: a request id has one job.
+                match earlier {
+                    Some((first, asked, _)) => {
+                        assert_eq!((&job.id, payload), (&first, asked), "one effect for one request id");
+                        self.told.repeated += 1;
+                    }
+                    None => {
+                        assert_eq!(job.id, id);
+                        let until = now + 24 * 3600 * 1_000_000;
+                        self.first.insert((session, key), (id.clone(), payload, until));
+                        self.jobs.push(id);
+                    }
+                }
+            }
+            Err(error) if error.reason() == Reason::RequestIdReused => {
+                assert_ne!(earlier.expect("it was used").1, payload);
+            }
+            Err(_) => {}
+        }
+    }
+
+    async fn claim(&mut self) {
+        let agent = AGENTS[self.dice.below(3)];
+        let caller = match self.dice.below(4) {
+            0 => self.caller(),
+            1 => owner("ann"),
+            _ => admin(),
+        };
+        let up_to = u32::try_from(1 + self.dice.below(2)).unwrap();
+        if let Ok(claimed) = self.all(&caller, claim(agent, up_to)).await {
+            let holder = caller.owner().expect("a client claims nothing");
+            self.held.extend(claimed.into_iter().map(|assigned| (assigned.held, holder.clone())));
+        }
+    }
+
+    /// A held job, often one that was lost long ago.
+    fn holding(&mut self) -> (Held, Caller) {
+        if self.held.is_empty() {
+            return (Held { job: self.job(), fencing: 1 }, admin());
+        }
+        let at = self.held.len() - 1 - self.dice.below(self.held.len().min(4));
+        let (held, holder) = self.held[at].clone();
+        let caller = match self.dice.below(6) {
+            0 => self.caller(),
+            _ if holder.as_str() == "admin" => admin(),
+            _ => owner(holder.as_str()),
+        };
+        (held, caller)
+    }
+
+    async fn finish(&mut self) {
+        let (held, caller) = self.holding();
+        let outcome = *self.dice.one(&[Outcome::Succeeded, Outcome::Succeeded, Outcome::Failed, Outcome::Cancelled]);
+        let verb = Finish { held, outcome, result: vec![3], cause: String::new() };
+        match self.all(&caller, verb).await {
+            Ok(_) => self.told.finished += 1,
+            Err(error) => self.told.lost += u32::from(error.reason() == Reason::LeaseLost),
+        }
+    }
+
+    async fn progress(&mut self) {
+        let (held, caller) = self.holding();
+        let number = u64::try_from(1 + self.dice.below(3)).unwrap();
+        let answer = self.all(&caller, Progress { held, number, data: vec![9; 3] }).await;
+        self.told.lost += u32::from(answer.is_err_and(|error| error.reason() == Reason::LeaseLost));
+    }
+
+    async fn leases(&mut self) {
+        let (held, caller) = self.holding();
+        let held = vec![held, self.holding().0];
+        match self.dice.below(3) {
+            0 => drop(self.all(&caller, Renew { held }).await),
+            1 => drop(self.all(&caller, Resume { held }).await),
+            _ => drop(self.all(&caller, Release { held }).await),
+        }
+    }
+
+    async fn close(&mut self) {
+        let (caller, session) = (self.caller(), self.session());
+        let force = self.dice.below(2) == 0;
+        if self.all(&caller, CloseSession { session: session.clone(), force }).await.is_ok() {
+            self.sessions.retain(|(id, ..)| *id != session);
+            self.create().await;
+        }
+    }
+
+    async fn read(&mut self) {
+        let (caller, session, job) = (self.caller(), self.session(), self.job());
+        drop(self.see(&caller, GetSession { session: session.clone() }).await);
+        drop(self.see(&caller, JobState { job }).await);
+        let list = ListJobs { session: session.clone(), in_flight: true, page_size: 3, page_token: String::new() };
+        drop(self.see(&caller, list).await);
+        drop(self.see(&caller, ReadEvents { session: session.clone(), from: From::After(3), limit: 5 }).await);
+        drop(self.all(&caller, Ack { session, sequence: 2 }).await);
+    }
+
+    async fn sweep(&mut self) {
+        let due = self.see(&Caller::gateway(), Due).await.unwrap();
+        for duty in due {
+            drop(self.all(&Caller::gateway(), Sweep(duty)).await);
+        }
+    }
+
+    /// The same verb everywhere: the same answer, and the invariants after it.
+    async fn all<V: Verb + Clone + Debug>(&mut self, caller: &Caller, verb: V) -> Result<V::Out, Error>
+    where
+        V::Out: Debug,
+    {
+        let (mut said, mut last) = (Vec::new(), None);
+        let audit = self.worlds[2].audit().unwrap().len();
+        for world in &self.worlds {
+            let answer = world.run(caller, verb.clone()).await;
+            said.push(text(&answer));
+            last = Some(answer);
+        }
+        assert!(said.iter().all(|answer| *answer == said[2]), "I18: {verb:?}: {said:#?}");
+        let answer = last.expect("three engines");
+        self.check(caller, &answer, audit, &format!("{verb:?}"));
+        answer
+    }
+
+    async fn see<Q: Query + Clone + Debug>(&mut self, caller: &Caller, query: Q) -> Result<Q::Out, Error>
+    where
+        Q::Out: Debug,
+    {
+        let (mut said, mut last) = (Vec::new(), None);
+        let audit = self.worlds[2].audit().unwrap().len();
+        for world in &self.worlds {
+            let answer = world.ask(caller, query.clone()).await;
+            said.push(text(&answer));
+            last = Some(answer);
+        }
+        assert!(said.iter().all(|answer| *answer == said[2]), "I18: {query:?}: {said:#?}");
+        let answer = last.expect("three engines");
+        self.check(caller, &answer, audit, &format!("{query:?}"));
+        answer
+    }
+
+    fn check<T>(&mut self, caller: &Caller, answer: &Result<T, Error>, audit: usize, what: &str) {
+        let faults: Vec<String> = self.worlds.iter().flat_map(|world| world.heard.faults.lock().clone()).collect();
+        assert_eq!(faults, Vec::<String>::new(), "after {what}");
+        let before = std::mem::replace(&mut self.model, self.worlds[2].model());
+        let after = &self.model;
+        let rows = self.worlds[2].audit().unwrap().len() - audit;
+        if let Err(error) = answer {
+            self.told.refused += 1;
+            self.told.busy += u32::from(error.reason() == Reason::SessionBusy && what.starts_with("Attach"));
+            assert_eq!(format!("{before:?}"), format!("{after:?}"), "I12: {what}");
+            let nobody = error.reason() == Reason::ProviderAuthFailed && caller.owner().is_none();
+            assert_eq!(rows, usize::from(!nobody), "I11: {what}");
+        } else if states(&before) != states(after) {
+            assert!(rows > 0, "I11: {what}");
+        }
+        one_project_per_agent(after);
+        bindings_hold(&before, after);
+        jobs_are_their_sessions(after);
+        ends_are_final(&before, after);
+    }
+
+    /// All in flight ends by time alone; then everything can be attached, and all engines hold the same.
+    async fn wind_down(&mut self) {
+        for _ in 0..10 {
+            self.worlds.iter().for_each(|world| world.advance(Duration::from_secs(9 * 3600)));
+            self.sweep().await;
+        }
+        assert!(self.model.jobs.values().all(|job| !job.is_in_flight()), "nothing is busy for ever");
+        let open: Vec<_> = self.model.sessions.values().filter(|s| s.phase == session::Phase::Open).cloned().collect();
+        for session in open {
+            let caller = owner(session.owner.as_str());
+            self.all(&caller, attach(&session.id, ("s", "q"))).await.expect("I4: idle, so it attaches");
+            let read = ReadEvents { session: session.id, from: From::After(0), limit: 256 };
+            ends_once(&self.see(&caller, read).await.unwrap().entries);
+        }
+        let said = |world: &World| format!("{:#?}", world.audit().unwrap());
+        assert_eq!(said(&self.worlds[1]), said(&self.worlds[2]), "I18: the same audit");
+        let key = interlock_kit::store::audit::ChainKey::new(crate::world::KEY);
+        let damage = interlock_kit::store::sqlite::verify(&self.worlds[1].connection().unwrap(), &key).unwrap();
+        assert_eq!(damage, []);
+    }
+}
+
+fn text<T: Debug>(answer: &Result<T, Error>) -> String {
+    match answer {
+        Ok(out) => format!("{out:?}"),
+        Err(error) => format!("{} {error} {:?}", error.reason(), error.to_status("r").details()),
+    }
+}
+
+/// What audit rows must tell of.
+fn states(model: &Model) -> Vec<String> {
+    let sessions = model.sessions.values().filter(|session| session.phase != session::Phase::Gone);
+    let mut states: Vec<String> = sessions.map(|s| format!("{} {:?} {:?}", s.id, s.phase, s.binding)).collect();
+    let jobs = model.jobs.values().filter(|job| job.is_in_flight());
+    states.extend(jobs.map(|j| format!("{} {} {:?}", j.id, j.fencing, j.cancel_requested_at)));
+    states
+}
+
+// I1
+fn one_project_per_agent(model: &Model) {
+    let mut projects: BTreeMap<&str, BTreeSet<&ProjectId>> = BTreeMap::new();
+    for job in model.jobs.values().filter(|job| job.is_in_flight()) {
+        projects.entry(job.binding.agent.as_str()).or_default().insert(&job.binding.project);
+    }
+    assert!(projects.values().all(|projects| projects.len() == 1), "I1: {projects:?}");
+}
+
+// I2
+fn bindings_hold(before: &Model, after: &Model) {
+    for (id, session) in &before.sessions {
+        let (Some(was), Some(is)) = (&session.binding, after.sessions.get(id).map(|s| &s.binding)) else { continue };
+        if is.as_ref() != Some(was) {
+            let busy = before.jobs.values().any(|job| job.is_in_flight() && job.binding.agent == was.agent);
+            assert!(!busy, "I2: {id} left a busy agent");
+            assert_eq!(is.as_ref().map(|is| is.epoch), Some(was.epoch + 1), "the epoch grows by one");
+        }
+    }
+}
+
+// I3
+fn jobs_are_their_sessions(model: &Model) {
+    for job in model.jobs.values().filter(|job| job.is_in_flight()) {
+        let session = model.sessions.get(&job.session).expect("a job in flight has its session");
+        assert_eq!(session.binding.as_ref(), Some(&job.binding), "I3");
+        assert_ne!(session.phase, session::Phase::Gone, "a session is gone after its jobs");
+    }
+}
+
+// I5
+fn ends_are_final(before: &Model, after: &Model) {
+    for (id, was) in &before.jobs {
+        let Some(is) = after.jobs.get(id) else { continue };
+        if matches!(was.phase, Phase::Ended(_)) {
+            assert_eq!(was, is, "I5: an end is final");
+        }
+        assert!(is.fencing >= was.fencing && is.lost >= was.lost, "I5: fencing only grows");
+        if let (Phase::Running(_), Phase::Running(_)) = (&was.phase, &is.phase) {
+            let same = |job: &Job| (job.fencing, job.holder.clone());
+            assert_eq!(same(was), same(is), "I5: a lease is not taken over");
+        }
+    }
+}
+
+// I5
+fn ends_once(entries: &[Entry]) {
+    let mut ended = BTreeSet::new();
+    let mut attempts: BTreeMap<&JobId, u32> = BTreeMap::new();
+    for entry in entries {
+        let Entry::Event(event) = entry else { continue };
+        match &event.kind {
+            EventKind::JobEnded { job, .. } => assert!(ended.insert(job), "I5: {job} ended twice"),
+            EventKind::JobStarted { job, attempt, .. } => drop(attempts.insert(job, *attempt)),
+            EventKind::JobProgress { job, attempt, .. } => {
+                assert_eq!(attempts.get(job), Some(attempt), "I5: an event of a fenced attempt");
+                assert!(!ended.contains(job), "I5: an event after the end");
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The domain through its public door, on every engine: SQLite in a file and in memory, SQLite whose
+//! first look-ups miss, and the plain model.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod world;
+
+mod attach;
+mod audit;
+mod events;
+mod jobs;
+mod leases;
+mod machine;
+mod owners;
+mod projects;
+mod sessions;
+
+/// Runs each test function on each engine.
+macro_rules! on_every_engine {
+    ($($test:ident),* $(,)?) => {
+        on_every_engine!(@ file File, $($test),*);
+        on_every_engine!(@ memory Memory, $($test),*);
+        on_every_engine!(@ missing Missing, $($test),*);
+        on_every_engine!(@ model Model, $($test),*);
+    };
+    (@ $module:ident $engine:ident, $($test:ident),*) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    super::$test(crate::world::World::new(crate::world::Engine::$engine)).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_every_engine;

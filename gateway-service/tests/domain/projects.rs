@@ -1,0 +1,106 @@
+//! The three locks, and calls that name no project.
+
+use std::time::Duration;
+
+use interlock_gateway::{
+    binding::Attach,
+    caller::{Caller, Unscoped},
+    job::{Cancel, GetJob},
+    policy::{Lock, ProjectReach, ProjectScope},
+    session::GetSession,
+};
+use interlock_kit::error::Reason;
+
+use crate::{
+    on_every_engine,
+    world::{CallerExt as _, World, agent, attach, owner, project, token},
+};
+
+on_every_engine!(
+    the_locks_agree_or_nothing_happens,
+    a_token_never_carries_a_session_out,
+    calls_that_name_no_project,
+);
+
+// SQ-18, SQ-19, SQ-20, SQ-22, I13
+async fn the_locks_agree_or_nothing_happens(world: World) {
+    let ann = owner("ann");
+    world.agent(&ann, "a", false).await;
+    let session = world.session(&ann).await;
+    world.attach(&ann, &session, ("a", "p")).await;
+    let job = world.submit(&ann, &session).await.id;
+    let get = || GetSession { session: session.clone() };
+    world.members.remove("ann", "q");
+    for (caller, lock) in [
+        (ann.clone().naming("q"), "named"),
+        (token("ann", "q"), "reach"),
+        (token("ann", "q").naming("p"), "reach"),
+        (token("ann", "p").naming("q"), "named"),
+    ] {
+        world.denied_read(&caller, get(), Reason::ProjectMismatch).await;
+        world.denied_read(&caller, GetJob { job: job.clone() }, Reason::ProjectMismatch).await;
+        world.denied(&caller, world.submission(&session), Reason::ProjectMismatch).await;
+        world.denied(&caller, Cancel { job: job.clone() }, Reason::ProjectMismatch).await;
+        if let Some(audit) = world.audit() {
+            let row = audit.last().unwrap();
+            assert!(row.detail.contains(&format!("\"lock\":\"{lock}\"")), "{}", row.detail);
+            assert_eq!((row.scope.as_str(), row.subject.as_str()), ("p", job.as_str()));
+            assert_eq!(row.origin.credential_id, "crd_ann");
+        }
+    }
+    world.members.remove("ann", "p");
+    world.denied(&ann.clone().naming("p"), world.submission(&session), Reason::ProjectMismatch).await;
+    world.ask(&token("ann", "p").naming("p"), get()).await.unwrap();
+}
+
+async fn a_token_never_carries_a_session_out(world: World) {
+    let ann = owner("ann");
+    world.agent(&ann, "a", false).await;
+    let in_p = token("ann", "p");
+    let session = world.session(&in_p).await;
+    world.denied(&in_p.clone().naming("q"), attach(&session, ("a", "q")), Reason::ProjectMismatch).await;
+    world.ok(&in_p.clone().naming("p"), attach(&session, ("a", "p"))).await;
+    for caller in [in_p.naming("q"), token("ann", "q").naming("q")] {
+        world.denied(&caller, attach(&session, ("a", "q")), Reason::ProjectMismatch).await;
+    }
+    // An owner needs the right to both.
+    world.members.remove("ann", "p");
+    world.denied(&ann.clone().naming("q"), attach(&session, ("a", "q")), Reason::ProjectMismatch).await;
+    world.members.add("ann", "p");
+    world.denied(&ann.clone().naming("p"), attach(&session, ("a", "q")), Reason::ProjectMismatch).await;
+    assert!(world.ok(&ann.naming("q"), attach(&session, ("a", "q"))).await.changed);
+}
+
+// SQ-17, SQ-28, SQ-30
+async fn calls_that_name_no_project(world: World) {
+    let ann = owner("ann");
+    world.agent(&ann, "a", false).await;
+    let session = world.session(&ann).await;
+    let to = Attach { session: session.clone(), agent: agent("a"), project: project("p") };
+    let told = world.shell.run(&ann, to.clone(), &world.members).await.unwrap();
+    assert!(told.unscoped, "it is answered, and marked");
+    let told = world.shell.run(&ann.clone().naming("p"), to.clone(), &world.members).await.unwrap();
+    assert!(!told.unscoped);
+    let deny = Caller { unscoped: Unscoped::Deny, ..ann.clone() };
+    world.denied(&deny, to.clone(), Reason::ProjectRequired).await;
+    world.denied_read(&deny, GetSession { session: session.clone() }, Reason::ProjectRequired).await;
+    let sunset = Some(world.clock.now().after(Duration::from_secs(60)));
+    let warn = Caller { unscoped: Unscoped::Warn { sunset }, ..ann };
+    world.ok(&warn, to.clone()).await;
+    world.advance(Duration::from_secs(60));
+    world.denied(&warn, to, Reason::UnscopedSunset).await;
+}
+
+#[test]
+fn agreement() {
+    let (p, q) = (project("p"), project("q"));
+    let token = ProjectReach::Token(p.clone());
+    assert_eq!(ProjectScope::agree(&token, Some(&p), &p).unwrap().project(), &p);
+    assert!(ProjectScope::agree(&token, None, &p).is_ok());
+    assert_eq!(ProjectScope::agree(&token, Some(&q), &p), Err(Lock::Named));
+    assert_eq!(ProjectScope::agree(&token, Some(&q), &q), Err(Lock::Reach));
+    assert!(ProjectScope::agree(&ProjectReach::Membership(true), None, &q).is_ok());
+    assert_eq!(ProjectScope::agree(&ProjectReach::Membership(false), Some(&q), &q), Err(Lock::Reach));
+    assert_eq!(ProjectScope::agree(&ProjectReach::BuiltIn(true), None, &q), Err(Lock::Reach));
+    assert_eq!(ProjectScope::agree(&ProjectReach::Own(p), None, &q), Err(Lock::Reach));
+}

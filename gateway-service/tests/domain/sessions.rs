@@ -1,0 +1,71 @@
+//! Sessions end, and leave nothing.
+
+use std::time::Duration;
+
+use interlock_gateway::{
+    client::Ack,
+    job::Outcome,
+    session::{CloseSession, GetSession, Phase},
+    store::Signal,
+};
+use interlock_kit::error::Reason;
+
+use crate::{
+    on_every_engine,
+    world::{World, attach, finish, owner},
+};
+
+on_every_engine!(closing_an_idle_session, closing_a_busy_session, a_gone_session_leaves_no_rows);
+
+async fn closing_an_idle_session(world: World) {
+    let ann = owner("ann");
+    let session = world.session(&ann).await;
+    let close = CloseSession { session: session.clone(), force: false };
+    assert!(world.ok(&ann, close.clone()).await.gone);
+    assert!(world.ok(&ann, close.clone()).await.gone, "again is no error, for its owner");
+    world.denied(&owner("bob"), close, Reason::OwnerMismatch).await;
+    world.denied_read(&ann, GetSession { session: session.clone() }, Reason::OwnerMismatch).await;
+    world.denied(&ann, attach(&session, ("a", "p")), Reason::OwnerMismatch).await;
+    world.denied(&ann, Ack { session: session.clone(), sequence: 1 }, Reason::OwnerMismatch).await;
+    assert!(world.heard.signals.lock().contains(&Signal::SessionGone { session }));
+}
+
+async fn closing_a_busy_session(world: World) {
+    let ann = owner("ann");
+    world.agent(&ann, "a", false).await;
+    let session = world.session(&ann).await;
+    world.attach(&ann, &session, ("a", "p")).await;
+    world.submit(&ann, &session).await;
+    let running = world.claim(&ann, "a").await.unwrap().held;
+    world.submit(&ann, &session).await;
+    let close = |force| CloseSession { session: session.clone(), force };
+    world.denied(&ann, close(false), Reason::SessionBusy).await;
+    let closed = world.ok(&ann, close(true)).await;
+    assert_eq!((closed.gone, closed.jobs_in_flight), (false, 1), "the queued one is cancelled");
+    assert_eq!(world.see(&ann, &session).await.session.phase, Phase::Closing);
+    world.denied(&ann, attach(&session, ("a", "p")), Reason::SessionClosing).await;
+    assert_eq!(world.ok(&ann, close(true)).await, closed, "again is no error");
+    world.ok(&ann, finish(&running, Outcome::Cancelled)).await;
+    world.sweep().await;
+    world.denied_read(&ann, GetSession { session: session.clone() }, Reason::OwnerMismatch).await;
+    assert!(world.ok(&ann, close(false)).await.gone);
+}
+
+async fn a_gone_session_leaves_no_rows(world: World) {
+    let ann = owner("ann");
+    world.agent(&ann, "a", false).await;
+    let before = world.rows();
+    let session = world.session(&ann).await;
+    world.attach(&ann, &session, ("a", "p")).await;
+    for _ in 0..3 {
+        world.submit(&ann, &session).await;
+        let held = world.claim(&ann, "a").await.unwrap().held;
+        world.ok(&ann, finish(&held, Outcome::Succeeded)).await;
+    }
+    world.ok(&ann, CloseSession { session, force: false }).await;
+    world.sweep().await;
+    // First answers are kept for a day.
+    world.advance(Duration::from_secs(24 * 3600));
+    world.sweep().await;
+    assert_eq!(world.rows(), before);
+}

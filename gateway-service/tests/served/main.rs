@@ -1,0 +1,10 @@
+//! The gateway as its callers meet it: real sockets, TLS, generated clients; auth is a fake.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod sdk;
+mod services;
+mod sessions;
+mod streams;
+mod workers;

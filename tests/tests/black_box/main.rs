@@ -1,0 +1,11 @@
+//! The real programs, from sign-in to shutdown.
+//!
+//! - `sign_in`: sign-in to job done through the SDK, cookies, who is refused and how;
+//! - `attach`: the cases of the attach guard over the wire;
+//! - `operate`: drain, configuration mistakes, two programs on one store, health, probes, restarts;
+//! - `secrets`: nothing secret in logs and stores.
+
+mod attach;
+mod operate;
+mod secrets;
+mod sign_in;

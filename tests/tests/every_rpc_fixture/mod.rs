@@ -1,0 +1,256 @@
+//! What the calls of `every_rpc` are made on: for each cell a session of alice's, bound, with a job in its
+//! queue, so that no call rests on what another one did.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use interlock_client::{Cookie, OwnerSession, SetAgent};
+use interlock_proto::{
+    auth::v1 as auth,
+    credential::{Credential, Kind},
+    gateway::v1 as gateway,
+    policy::{MethodPolicy, Policies},
+};
+use interlock_tests::{
+    Pair, Setup,
+    wire::{self, Metadata, Outcome},
+};
+use prost::Message as _;
+use tonic::{Streaming, transport::Channel};
+
+use crate::{Proof, Who};
+
+/// With jobs in its queue.
+const AGENT: &str = "alice-agent";
+/// With none, for workers.
+const IDLE_AGENT: &str = "alice-idle";
+const STREAM_EVENTS: &str = "/interlock.gateway.v1.SessionService/StreamEvents";
+
+/// One call of the table.
+pub(crate) struct Cell {
+    pub(crate) service: &'static str,
+    pub(crate) policy: &'static MethodPolicy,
+    pub(crate) who: Who,
+}
+
+/// The pair, and who is signed in.
+pub(crate) struct Stage {
+    pair: Pair,
+    auth: Channel,
+    gateway: Channel,
+    alice: OwnerSession,
+    bob: OwnerSession,
+    root: OwnerSession,
+    project: String,
+    next: AtomicU64,
+}
+
+/// What one cell's call is about.
+struct Props {
+    session: String,
+    cookie: Cookie,
+    job: String,
+    stream_id: String,
+    /// Held open: a stream that has ended cannot be renewed.
+    _stream: Option<Streaming<bytes::Bytes>>,
+}
+
+/// Every method that a service serves, health and reflection of each included.
+pub(crate) fn served() -> Vec<(&'static str, &'static MethodPolicy)> {
+    let of = |service: &'static str| {
+        let theirs = move |path: &str| !path.starts_with("/interlock.") || path.contains(&format!(".{service}.v1."));
+        Policies::all().iter().filter(move |p| theirs(&p.path)).map(move |p| (service, p))
+    };
+    of("auth").chain(of("gateway")).collect()
+}
+
+impl Stage {
+    pub(crate) async fn make() -> Self {
+        let pair = Pair::start_with(Setup::default().gateway("jobs_in_flight_per_owner", "100000")).await;
+        let (alice, bob, root) = (pair.login("alice").await, pair.login("bob").await, pair.login("root").await);
+        let project = pair.project(&alice, "matrix").await;
+        let agents = pair.sdk_gateway(&alice.access_token).agents();
+        for agent in [AGENT, IDLE_AGENT] {
+            agents.set(agent, SetAgent::default()).await.expect("an agent");
+        }
+        let (auth, gateway) = (pair.auth_public(), pair.gateway_public());
+        Self { auth, gateway, alice, bob, root, project, next: AtomicU64::new(0), pair }
+    }
+
+    /// Makes one call of the table.
+    pub(crate) async fn call(&self, cell: &Cell) -> Outcome {
+        let props = self.props(cell.policy).await;
+        let message = self.message(&cell.policy.path, &props);
+        let metadata = self.metadata(cell, &props).await;
+        let channel = if cell.service == "auth" { &self.auth } else { &self.gateway };
+        wire::call(channel, &cell.policy.path, message, &metadata).await.outcome
+    }
+
+    /// Makes a call on an internal listener, on a connection of its own.
+    pub(crate) async fn call_internal(
+        &self,
+        service: &'static str,
+        policy: &'static MethodPolicy,
+        proof: Proof,
+    ) -> Outcome {
+        let channel = match service {
+            "auth" => self.pair.auth_internal(proof.peer),
+            _ => self.pair.gateway_internal(proof.peer),
+        };
+        let mut metadata = match proof.forwarded {
+            true => Metadata::bearer(&self.alice.access_token),
+            false => Metadata::none(),
+        };
+        if let Some(right) = proof.token {
+            let wrong = Credential::new(Kind::Internal, &[7; 32]);
+            let token = if right { self.pair.world.internal_token() } else { wrong.expose() };
+            metadata = metadata.with("x-internal-token", token);
+        }
+        let props = self.props(policy).await;
+        let message = self.message(&policy.path, &props);
+        wire::call(&channel, &policy.path, message, &metadata).await.outcome
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    async fn props(&self, policy: &MethodPolicy) -> Props {
+        let sdk = self.pair.sdk_gateway(&self.alice.access_token);
+        let created = sdk.sessions().create("").await.expect("a session");
+        let session = created.session.session_id;
+        sdk.sessions().attach(&session, AGENT, &self.project).await.expect("attached");
+        let job = sdk.jobs().submit(&session, "work").await.expect("a job").job_id;
+        let cookie = created.cookie.expect("the first answer has the cookie");
+        let mut props = Props { session, cookie, job, stream_id: String::new(), _stream: None };
+        if policy.path.ends_with("/RenewStream") {
+            let request = gateway::StreamEventsRequest { session_id: props.session.clone(), ..Default::default() };
+            let alice = Metadata::bearer(&self.alice.access_token);
+            let opened = wire::open(&self.gateway, STREAM_EVENTS, request.encode_to_vec(), &alice).await;
+            let (_, mut stream) = opened.expect("a stream");
+            let first = stream.message().await.expect("living").expect("a first message");
+            let first = gateway::StreamEventsResponse::decode(first).expect("a message");
+            let Some(gateway::stream_events_response::Message::Opened(opened)) = first.message else {
+                panic!("a stream says first that it is open: {first:?}");
+            };
+            props.stream_id = opened.stream_id;
+            props._stream = Some(stream);
+        }
+        props
+    }
+
+    async fn metadata(&self, cell: &Cell, props: &Props) -> Metadata {
+        // What ends a credential ends one of its own.
+        let fresh = cell.policy.path.ends_with("/Logout");
+        let signed_in = async |owner: &str, lasting: &OwnerSession| match fresh {
+            true => Metadata::bearer(&self.pair.login(owner).await.access_token),
+            false => Metadata::bearer(&lasting.access_token),
+        };
+        match cell.who {
+            Who::None => Metadata::none(),
+            Who::Garbage => Metadata::none().with("authorization", "Bearer let-me-in"),
+            Who::Unknown => Metadata::bearer(&Credential::new(Kind::Owner, &[9; 32])),
+            Who::User => Metadata::bearer(&self.pair.user()),
+            Who::Admin => Metadata::bearer(&self.pair.admin()),
+            Who::Stranger => signed_in("bob", &self.bob).await,
+            Who::Root => signed_in("root", &self.root).await,
+            Who::Cookie => Metadata::none().with("cookie", props.cookie.expose()),
+            Who::Owner if cell.policy.path.ends_with("/Refresh") => {
+                Metadata::bearer(&self.pair.login("w0").await.refresh_token)
+            }
+            Who::Owner => signed_in("alice", &self.alice).await,
+        }
+    }
+
+    /// A good request of the method: it would succeed for who may make it.
+    fn message(&self, path: &str, props: &Props) -> Vec<u8> {
+        let (session_id, job_id) = (props.session.clone(), props.job.clone());
+        let (project_id, request_id) = (self.project.clone(), format!("r{}", self.number()));
+        let (service, method) = path.rsplit_once('/').expect("a path");
+        match (service.rsplit_once('.').expect("a package").1, method) {
+            ("OwnerSessionService", "Login") => {
+                // Each owner has a budget of tries.
+                let username = format!("w{}", 1 + self.number() % 5);
+                let password = self.pair.world.password(&username).to_owned();
+                auth::LoginRequest { username, password }.encode_to_vec()
+            }
+            ("ProjectService", "AddMember") => {
+                auth::AddMemberRequest { project_id, owner_id: "w5".to_owned() }.encode_to_vec()
+            }
+            ("ProjectService", "CreateProject") => {
+                auth::CreateProjectRequest { name: format!("p{}", self.number()), request_id }.encode_to_vec()
+            }
+            ("RoleTokenService", "Rotate") => {
+                auth::RotateRequest { role: "user".to_owned(), grace: None, request_id }.encode_to_vec()
+            }
+            ("TrustService", "Validate") => {
+                auth::ValidateRequest { credential_sha256: self.alice.access_token.hash().to_vec().into() }.encode_to_vec()
+            }
+            ("TrustService", "CheckMembership") => {
+                auth::CheckMembershipRequest { owner_id: "alice".to_owned(), project_id }.encode_to_vec()
+            }
+            ("TrustService", "HoldLease") => hello().encode_to_vec(),
+            ("AgentService", "SetAgent") => {
+                let description = Some("changed".to_owned());
+                gateway::SetAgentRequest { agent_id: IDLE_AGENT.to_owned(), shared: None, description }.encode_to_vec()
+            }
+            ("AgentService", "GetAgent") => {
+                gateway::GetAgentRequest { agent_id: IDLE_AGENT.to_owned() }.encode_to_vec()
+            }
+            ("JobService", "SubmitJob") => {
+                gateway::SubmitJobRequest { session_id, request_id, payload: "more".into() }.encode_to_vec()
+            }
+            ("JobService", "GetJob") => gateway::GetJobRequest { job_id }.encode_to_vec(),
+            ("JobService", "CancelJob") => gateway::CancelJobRequest { job_id }.encode_to_vec(),
+            ("JobService", "WaitJob") => {
+                let wait = Some(prost_types::Duration::default());
+                gateway::WaitJobRequest { job_id, wait }.encode_to_vec()
+            }
+            ("JobService", "ListJobs") => {
+                gateway::ListJobsRequest { session_id, ..Default::default() }.encode_to_vec()
+            }
+            ("SessionService", "CreateSession") => {
+                gateway::CreateSessionRequest { request_id, ..Default::default() }.encode_to_vec()
+            }
+            ("SessionService", "GetSession") => gateway::GetSessionRequest { session_id }.encode_to_vec(),
+            ("SessionService", "ListSessions") => {
+                gateway::ListSessionsRequest { owner_id: "alice".to_owned(), ..Default::default() }.encode_to_vec()
+            }
+            ("SessionService", "AttachSession") => {
+                let agent_id = AGENT.to_owned();
+                gateway::AttachSessionRequest { session_id, agent_id, project_id, ..Default::default() }.encode_to_vec()
+            }
+            ("SessionService", "CloseSession") => {
+                gateway::CloseSessionRequest { session_id, force: true }.encode_to_vec()
+            }
+            ("SessionService", "StreamEvents") => {
+                gateway::StreamEventsRequest { session_id, ..Default::default() }.encode_to_vec()
+            }
+            ("SessionService", "RenewStream") => {
+                gateway::RenewStreamRequest { stream_id: props.stream_id.clone() }.encode_to_vec()
+            }
+            ("SessionService", "Ack") => gateway::AckRequest { session_id, sequence: 1 }.encode_to_vec(),
+            ("WorkerService", "Work") => work().encode_to_vec(),
+            // `list_services`, field 7.
+            ("ServerReflection", "ServerReflectionInfo") => vec![0x3a, 0x00],
+            (
+                "IdentityService" | "OwnerSessionService" | "ProjectService" | "RoleTokenService" | "AgentService"
+                | "Health",
+                _,
+            ) => Vec::new(),
+            _ => panic!("{path}: a good request of it is not known here; add one"),
+        }
+    }
+}
+
+fn hello() -> auth::HoldLeaseRequest {
+    use auth::hold_lease_request::{Hello, Message};
+    let hello = Hello { verifier_id: "every-rpc-0123456789".to_owned(), nonce: 1, ..Default::default() };
+    auth::HoldLeaseRequest { message: Some(Message::Hello(hello)) }
+}
+
+fn work() -> gateway::WorkRequest {
+    use gateway::work_request::{Hello, Message};
+    let agent_ids = vec![IDLE_AGENT.to_owned()];
+    let hello = Hello { worker: "every-rpc".to_owned(), agent_ids, capacity: 1, held: Vec::new() };
+    gateway::WorkRequest { message: Some(Message::Hello(hello)) }
+}
