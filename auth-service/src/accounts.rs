@@ -434,6 +434,31 @@ mod tests {
     }
 
     #[test]
+    fn only_what_differs_from_the_last_time_is_a_change() {
+        // DESIGN 14.16: a restart with the same source changes nothing.
+        let phc = |letter| {
+            let text = format!(
+                "$argon2id$v=19$m=19456,t=2,p=1$AAECAwQFBgcICQoLDA0ODw${}",
+                String::from(letter).repeat(43)
+            );
+            PasswordHash::parse(&text).expect("a hash")
+        };
+        let read = |text: &str| read(text).expect("well-formed").remove(0);
+        let account = read(r#"[{"username":"a","password":"longer than twelve"}]"#);
+        let first = account.changed(None, false, phc('A')).expect("new");
+        assert!(first.password_changed);
+        let before = Some(&first.record);
+        assert!(account.changed(before, true, phc('A')).is_none());
+        assert!(account.changed(before, false, phc('Q')).expect("another password").password_changed);
+        let renamed = read(r#"[{"username":"a","password":"longer than twelve","display_name":"A"}]"#);
+        assert!(!renamed.changed(before, true, phc('A')).expect("another name").password_changed);
+        let hashed = read(&format!(r#"[{{"username":"a","password_hash":"{}"}}]"#, phc('A').expose()));
+        assert!(hashed.changed(before, false, phc('A')).is_none(), "the same hash is the same password");
+        let other = read(&format!(r#"[{{"username":"a","password_hash":"{}"}}]"#, phc('Q').expose()));
+        assert!(other.changed(before, true, phc('Q')).expect("another hash").password_changed);
+    }
+
+    #[test]
     fn weak_passwords_and_the_role_owner_are_pointed_out() {
         let accounts = read(r#"[{"username":"a","password":"short","role":"Owner"}]"#).expect("well-formed");
         let a = OwnerId::made("a");

@@ -3,10 +3,11 @@
 mod support;
 
 use interlock_auth::{
-    ids::OwnerId,
+    ids::{OwnerId, OwnerSessionId},
     limits,
-    owner::{Applied, ReadApplied},
-    owner_session::{Logout, Refreshed, RefuseLogin, SessionStatus, WhoAmI},
+    owner::{Applied, ReadApplied, ReadForLogin},
+    owner_session::{Login, Logout, Refreshed, RefuseLogin, SessionStatus, WhoAmI},
+    password::PasswordHash,
     role_token::Role,
     store::Signal,
     trust::Validation,
@@ -318,4 +319,62 @@ async fn sources_are_applied_by_the_host_only_and_remembered() {
             bench.ask(&host("account.apply"), ReadApplied { of: of(Source::File) }).await.expect("may");
         assert_eq!(read, [None]);
     }
+}
+
+#[tokio::test]
+async fn a_source_that_did_not_change_the_password_leaves_a_later_one() {
+    // DESIGN 14.16
+    for engine in ENGINES {
+        let bench = Bench::open(engine);
+        let ann = bench.owner("ann", &["user"]).await;
+        let mut at_run_time = support::account("ann", &["user"], true, OTHER_HASH, true);
+        at_run_time.account.record.source = interlock_auth::accounts::Source::File;
+        bench.run(&host("account.apply"), at_run_time).await.expect("applied");
+        let session = bench.login(&ann).await.expect("in");
+        bench.apply("ann", &["builder"], true, HASH, false).await.expect("only the roles");
+        let facts =
+            bench.ask(&nobody("x"), ReadForLogin { owner: ann }).await.expect("anyone").expect("exists");
+        assert_eq!((facts.password.expose(), facts.version), (OTHER_HASH, 3));
+        bench.valid(&session.access).await;
+    }
+}
+
+#[tokio::test]
+async fn an_imported_hash_becomes_ours_at_the_first_sign_in() {
+    // UA-24
+    const IMPORTED: &str =
+        "pbkdf2_sha256$310000$AAECAwQFBgcICQoLDA0ODw==$e4rSQ5KQXKoMyeu1tFpEU3HMo6tplYmG7eJ280WPc/o=";
+    for engine in ENGINES {
+        let bench = Bench::open(engine);
+        bench.apply("ann", &["user"], true, IMPORTED, true).await.expect("applied");
+        let ann = OwnerId::made("ann");
+        let verb = |n: u64| Login {
+            owner: ann.clone(),
+            version: 1,
+            session: OwnerSessionId::made(format!("ows_{n}")),
+            access: support::credential(Kind::Owner, n).1,
+            refresh: support::credential(Kind::Refresh, n).1,
+            access_ttl: ACCESS_TTL,
+            session_ttl: support::SESSION_TTL,
+            rehashed: Some(PasswordHash::parse(HASH).expect("a hash")),
+        };
+        // Two at once have both verified version 1: neither is refused.
+        bench.run(&nobody("owner_session.login"), verb(1)).await.expect("signs in");
+        bench.run(&nobody("owner_session.login"), verb(2)).await.expect("signs in");
+        let facts =
+            bench.ask(&nobody("x"), ReadForLogin { owner: ann }).await.expect("anyone").expect("exists");
+        assert_eq!((facts.password.expose(), facts.version), (HASH, 1));
+    }
+}
+
+#[tokio::test]
+async fn sessions_of_one_owner_are_bounded() {
+    let bench = Bench::open(Engine::Memory);
+    let ann = bench.owner("ann", &["user"]).await;
+    for _ in 0..limits::OWNER_SESSIONS_MAX {
+        bench.login(&ann).await.expect("in");
+    }
+    assert_eq!(reason(bench.login(&ann).await), Reason::LimitReached);
+    bench.clock.advance(support::SESSION_TTL);
+    bench.login(&ann).await.expect("the others have ended");
 }

@@ -332,7 +332,8 @@ fn connect(config: &Config) -> Result<Connection, RunError> {
     let AuthLink { endpoints, ca, cert, key, server_name } = &config.auth;
     let (first, others) = endpoints.split_first().expect("the configuration has at least one endpoint");
     let mut builder = others.iter().fold(Connection::to(first), ConnectionBuilder::or);
-    if let Some(ca) = ca {
+    let encrypted = endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+    if let Some(ca) = ca.as_ref().filter(|_| encrypted) {
         let tls = ClientTls::ca_file(ca).identity_files(cert, key);
         builder = builder.tls(match server_name {
             Some(name) => tls.server_name(name),

@@ -23,7 +23,12 @@ on_every_engine!(
 
 /// One row: the binding before, what is busy (agent, project), the binding asked for, and the kind of
 /// refusal.
-type Case = (Option<(&'static str, &'static str)>, Option<(&'static str, &'static str)>, (&'static str, &'static str), Option<&'static str>);
+type Case = (
+    Option<(&'static str, &'static str)>,
+    Option<(&'static str, &'static str)>,
+    (&'static str, &'static str),
+    Option<&'static str>,
+);
 
 // The ten attach cases; the last one is of submits and stands below. SW-26, SW-27, SW-30
 const CASES: [Case; 9] = [
@@ -77,13 +82,17 @@ async fn ten_cases(world: &World, running: bool) {
                 }
                 let seen = world.see(&ann, &session).await;
                 let now = seen.session.binding.map(|binding| (binding.agent, binding.project));
-                let was = before.map(|(agent, project)| (crate::world::agent(agent), crate::world::project(project)));
+                let was = before
+                    .map(|(agent, project)| (crate::world::agent(agent), crate::world::project(project)));
                 assert_eq!(now, was, "case {number}: the binding has not changed");
             }
             None => {
                 let attached = world.ok(&asked, attach(&session, to)).await;
                 assert_eq!(attached.changed, before != Some(to), "case {number}");
-                assert_eq!(attached.seen.session.binding.unwrap().epoch, u64::from(before.is_some() && before != Some(to)) + 1);
+                assert_eq!(
+                    attached.seen.session.binding.unwrap().epoch,
+                    u64::from(before.is_some() && before != Some(to)) + 1
+                );
             }
         }
         // SW-34, I4: once nothing is in flight, the same attach succeeds with no other action.
@@ -138,7 +147,13 @@ async fn built_in_agent_and_project(world: World) {
     for caller in [user(), owner("ann")] {
         let session = world.session(&caller).await;
         for (agent, project) in [("primary", "system"), ("primary", "p"), ("shared", "system")] {
-            world.denied(&caller.clone().naming(project), attach(&session, (agent, project)), Reason::Forbidden).await;
+            world
+                .denied(
+                    &caller.clone().naming(project),
+                    attach(&session, (agent, project)),
+                    Reason::Forbidden,
+                )
+                .await;
         }
         world.ok(&caller.clone().naming("p"), attach(&session, ("shared", "p"))).await;
     }
@@ -173,7 +188,8 @@ async fn a_shared_agent_shows_counts_and_no_ids(world: World) {
     };
     let to_him = world.refused(&bob.clone().naming("q"), attach(&his, ("a", "q")), Reason::SessionBusy).await;
     assert_eq!(shown(&to_him), (false, true));
-    let to_her = world.refused(&ann.clone().naming("q"), attach(&hers, ("a", "q")), Reason::SessionBusy).await;
+    let to_her =
+        world.refused(&ann.clone().naming("q"), attach(&hers, ("a", "q")), Reason::SessionBusy).await;
     assert_eq!(shown(&to_her), (true, true));
     // The place in the queue counts others' jobs, and says nothing else of them.
     world.attach(&bob, &his, ("a", "p")).await;
@@ -187,7 +203,8 @@ async fn agents_of_others_look_unknown(world: World) {
     let session = world.session(&bob).await;
     let mut messages = Vec::new();
     for name in ["hers", "unknown"] {
-        let verb = Attach { session: session.clone(), agent: agent(name), project: crate::world::project("p") };
+        let verb =
+            Attach { session: session.clone(), agent: agent(name), project: crate::world::project("p") };
         messages.push(world.denied(&bob.clone().naming("p"), verb, Reason::Forbidden).await.to_string());
     }
     assert_eq!(messages[0], messages[1]);

@@ -35,7 +35,10 @@ async fn a_job_lives_and_ends_once(world: World) {
     assert_eq!(job.phase, Phase::Queued);
     assert_eq!(world.see(&ann, &session).await.jobs_in_flight, 1);
     let assigned = world.claim(&ann, "a").await.unwrap();
-    assert_eq!((assigned.held.job.clone(), assigned.attempt, assigned.payload), (job.id.clone(), 1, b"in".to_vec()));
+    assert_eq!(
+        (assigned.held.job.clone(), assigned.attempt, assigned.payload),
+        (job.id.clone(), 1, b"in".to_vec())
+    );
     assert!(world.claim(&ann, "a").await.is_none(), "nothing is handed out twice");
     world.ok(&ann, finish(&assigned.held, Outcome::Succeeded)).await;
     let whole = world.ask(&ann, GetJob { job: job.id.clone() }).await.unwrap();
@@ -203,7 +206,8 @@ async fn lists_have_pages(world: World) {
 #[tokio::test]
 async fn an_owner_has_a_quota() {
     for engine in [Engine::File, Engine::Missing, Engine::Model] {
-        let world = World::with(engine, Limits { jobs_in_flight_max: 2, sessions_max: 1, ..Limits::default() });
+        let world =
+            World::with(engine, Limits { jobs_in_flight_max: 2, sessions_max: 1, ..Limits::default() });
         let ann = owner("ann");
         world.agent(&ann, "a", false).await;
         let session = world.session(&ann).await;

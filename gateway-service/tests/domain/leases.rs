@@ -47,7 +47,9 @@ async fn a_stale_attempt_changes_nothing(world: World) {
     // Over at its instant, swept or not.
     world.denied(&ann, progress(&old, 2), Reason::LeaseLost).await;
     assert!(world.sweep().await > 0);
-    assert!(world.heard.signals.lock().contains(&Signal::LeaseTaken { job: job.clone(), fencing: old.fencing }));
+    assert!(
+        world.heard.signals.lock().contains(&Signal::LeaseTaken { job: job.clone(), fencing: old.fencing })
+    );
     world.denied(&ann, progress(&old, 2), Reason::LeaseLost).await;
     let new = world.claim(&ann, "a").await.unwrap();
     assert_eq!((new.held.job.clone(), new.attempt), (job.clone(), 2));
@@ -169,10 +171,24 @@ async fn who_may_serve_an_agent(world: World) {
     world.agent(&ann, "a", false).await;
     world.agent(&admin(), "shared", true).await;
     let serve = |name: &str| Serve { agents: vec![agent(name)] };
-    for (caller, name) in [(&ann, "a"), (&admin(), "a"), (&admin(), "shared"), (&admin(), "primary"), (&root("rosa", false), "primary"), (&token("ann", "p"), "a")] {
+    for (caller, name) in [
+        (&ann, "a"),
+        (&admin(), "a"),
+        (&admin(), "shared"),
+        (&admin(), "primary"),
+        (&root("rosa", false), "primary"),
+        (&token("ann", "p"), "a"),
+    ] {
         world.ask(caller, serve(name)).await.unwrap();
     }
-    for (caller, name) in [(&bob, "a"), (&ann, "shared"), (&ann, "primary"), (&bob, "unknown"), (&root("rosa", false), "a"), (&token("bob", "p"), "a")] {
+    for (caller, name) in [
+        (&bob, "a"),
+        (&ann, "shared"),
+        (&ann, "primary"),
+        (&bob, "unknown"),
+        (&root("rosa", false), "a"),
+        (&token("bob", "p"), "a"),
+    ] {
         world.denied_read(caller, serve(name), Reason::Forbidden).await;
         world.denied(caller, claim(name, 1), Reason::Forbidden).await;
     }

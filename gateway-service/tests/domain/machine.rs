@@ -21,7 +21,9 @@ use interlock_gateway::{
 };
 use interlock_kit::error::{Error, Reason};
 
-use crate::world::{CallerExt as _, Engine, World, admin, attach, claim, cookie, hash, owner, request, token};
+use crate::world::{
+    CallerExt as _, Engine, World, admin, attach, claim, cookie, hash, owner, request, token,
+};
 
 const SEEDS: u64 = 24;
 const STEPS: usize = 150;
@@ -213,7 +215,8 @@ impl Machine {
         let session = self.session();
         let caller = self.caller_of(&session);
         let answer = self.all(&caller, attach(&session, to)).await;
-        let decided = matches!(&answer, Ok(_)) || matches!(&answer, Err(error) if error.reason() == Reason::SessionBusy);
+        let decided =
+            answer.is_ok() || matches!(&answer, Err(error) if error.reason() == Reason::SessionBusy);
         self.told.attaches += u32::from(decided);
         self.told.attached += u32::from(answer.is_ok_and(|attached| attached.changed));
     }
@@ -285,7 +288,8 @@ impl Machine {
 
     async fn finish(&mut self) {
         let (held, caller) = self.holding();
-        let outcome = *self.dice.one(&[Outcome::Succeeded, Outcome::Succeeded, Outcome::Failed, Outcome::Cancelled]);
+        let outcome =
+            *self.dice.one(&[Outcome::Succeeded, Outcome::Succeeded, Outcome::Failed, Outcome::Cancelled]);
         let verb = Finish { held, outcome, result: vec![3], cause: String::new() };
         match self.all(&caller, verb).await {
             Ok(_) => self.told.finished += 1,
@@ -323,9 +327,12 @@ impl Machine {
         let (caller, session, job) = (self.caller(), self.session(), self.job());
         drop(self.see(&caller, GetSession { session: session.clone() }).await);
         drop(self.see(&caller, JobState { job }).await);
-        let list = ListJobs { session: session.clone(), in_flight: true, page_size: 3, page_token: String::new() };
+        let list =
+            ListJobs { session: session.clone(), in_flight: true, page_size: 3, page_token: String::new() };
         drop(self.see(&caller, list).await);
-        drop(self.see(&caller, ReadEvents { session: session.clone(), from: From::After(3), limit: 5 }).await);
+        drop(
+            self.see(&caller, ReadEvents { session: session.clone(), from: From::After(3), limit: 5 }).await,
+        );
         drop(self.all(&caller, Ack { session, sequence: 2 }).await);
     }
 
@@ -372,7 +379,8 @@ impl Machine {
     }
 
     fn check<T>(&mut self, caller: &Caller, answer: &Result<T, Error>, audit: usize, what: &str) {
-        let faults: Vec<String> = self.worlds.iter().flat_map(|world| world.heard.faults.lock().clone()).collect();
+        let faults: Vec<String> =
+            self.worlds.iter().flat_map(|world| world.heard.faults.lock().clone()).collect();
         assert_eq!(faults, Vec::<String>::new(), "after {what}");
         let before = std::mem::replace(&mut self.model, self.worlds[2].model());
         let after = &self.model;
@@ -399,7 +407,8 @@ impl Machine {
             self.sweep().await;
         }
         assert!(self.model.jobs.values().all(|job| !job.is_in_flight()), "nothing is busy for ever");
-        let open: Vec<_> = self.model.sessions.values().filter(|s| s.phase == session::Phase::Open).cloned().collect();
+        let open: Vec<_> =
+            self.model.sessions.values().filter(|s| s.phase == session::Phase::Open).cloned().collect();
         for session in open {
             let caller = owner(session.owner.as_str());
             self.all(&caller, attach(&session.id, ("s", "q"))).await.expect("I4: idle, so it attaches");
@@ -409,7 +418,8 @@ impl Machine {
         let said = |world: &World| format!("{:#?}", world.audit().unwrap());
         assert_eq!(said(&self.worlds[1]), said(&self.worlds[2]), "I18: the same audit");
         let key = interlock_kit::store::audit::ChainKey::new(crate::world::KEY);
-        let damage = interlock_kit::store::sqlite::verify(&self.worlds[1].connection().unwrap(), &key).unwrap();
+        let damage =
+            interlock_kit::store::sqlite::verify(&self.worlds[1].connection().unwrap(), &key).unwrap();
         assert_eq!(damage, []);
     }
 }
@@ -424,7 +434,8 @@ fn text<T: Debug>(answer: &Result<T, Error>) -> String {
 /// What audit rows must tell of.
 fn states(model: &Model) -> Vec<String> {
     let sessions = model.sessions.values().filter(|session| session.phase != session::Phase::Gone);
-    let mut states: Vec<String> = sessions.map(|s| format!("{} {:?} {:?}", s.id, s.phase, s.binding)).collect();
+    let mut states: Vec<String> =
+        sessions.map(|s| format!("{} {:?} {:?}", s.id, s.phase, s.binding)).collect();
     let jobs = model.jobs.values().filter(|job| job.is_in_flight());
     states.extend(jobs.map(|j| format!("{} {} {:?}", j.id, j.fencing, j.cancel_requested_at)));
     states
@@ -442,7 +453,9 @@ fn one_project_per_agent(model: &Model) {
 // I2
 fn bindings_hold(before: &Model, after: &Model) {
     for (id, session) in &before.sessions {
-        let (Some(was), Some(is)) = (&session.binding, after.sessions.get(id).map(|s| &s.binding)) else { continue };
+        let (Some(was), Some(is)) = (&session.binding, after.sessions.get(id).map(|s| &s.binding)) else {
+            continue;
+        };
         if is.as_ref() != Some(was) {
             let busy = before.jobs.values().any(|job| job.is_in_flight() && job.binding.agent == was.agent);
             assert!(!busy, "I2: {id} left a busy agent");

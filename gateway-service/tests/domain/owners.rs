@@ -28,7 +28,13 @@ on_every_engine!(
 );
 
 /// Every verb and query that takes a session or a job, refused with this reason.
-async fn all_denied(world: &World, caller: &Caller, session: &SessionId, job: &JobId, reason: Reason) -> Vec<String> {
+async fn all_denied(
+    world: &World,
+    caller: &Caller,
+    session: &SessionId,
+    job: &JobId,
+    reason: Reason,
+) -> Vec<String> {
     let id = || session.clone();
     let attach = Attach { session: id(), agent: agent("a"), project: project("p") };
     let list = ListJobs { session: id(), in_flight: false, page_size: 0, page_token: String::new() };
@@ -58,8 +64,10 @@ async fn a_stranger_and_the_unknown_get_one_answer(world: World) {
     let nowhere = crate::world::session_id(999_999);
     let nothing = JobId::parse("job_999999").unwrap();
     for caller in [owner("bob"), user(), root("rosa", false), token("bob", "p")] {
-        let foreign = all_denied(&world, &caller.clone().naming("p"), &session, &job, Reason::OwnerMismatch).await;
-        let unknown = all_denied(&world, &caller.naming("p"), &nowhere, &nothing, Reason::OwnerMismatch).await;
+        let foreign =
+            all_denied(&world, &caller.clone().naming("p"), &session, &job, Reason::OwnerMismatch).await;
+        let unknown =
+            all_denied(&world, &caller.naming("p"), &nowhere, &nothing, Reason::OwnerMismatch).await;
         assert_eq!(foreign, unknown, "no oracle");
     }
     // Owner is decided before project (DESIGN 14.5).
@@ -115,7 +123,9 @@ async fn a_cookie_beside_a_bearer_leads_to_the_same_owner(world: World) {
     world.see(&both(&ann), &session).await;
     assert_eq!(world.ok(&both(&ann), Ack { session: session.clone(), sequence: 1 }).await, 1);
     for caller in [&bob, &admin()] {
-        world.denied_read(&both(caller), GetSession { session: session.clone() }, Reason::ProviderAuthFailed).await;
+        world
+            .denied_read(&both(caller), GetSession { session: session.clone() }, Reason::ProviderAuthFailed)
+            .await;
     }
 }
 

@@ -116,7 +116,9 @@ impl World {
                 let folder = tempfile::tempdir().unwrap();
                 let place = match engine {
                     Engine::Memory | Engine::Inline => Place::Memory,
-                    Engine::File | Engine::Missing | Engine::Model => Place::File(folder.path().join("gateway.db")),
+                    Engine::File | Engine::Missing | Engine::Model => {
+                        Place::File(folder.path().join("gateway.db"))
+                    }
                 };
                 let options = Options {
                     place,
@@ -131,9 +133,16 @@ impl World {
             }
         };
         let members = Members::default();
-        for (owner, project) in
-            [("ann", "p"), ("ann", "q"), ("bob", "p"), ("bob", "q"), ("user", "p"), ("admin", "p"), ("admin", "q"), ("rosa", "p")]
-        {
+        for (owner, project) in [
+            ("ann", "p"),
+            ("ann", "q"),
+            ("bob", "p"),
+            ("bob", "q"),
+            ("user", "p"),
+            ("admin", "p"),
+            ("admin", "q"),
+            ("rosa", "p"),
+        ] {
             members.add(owner, project);
         }
         Self { shell, clock, members, heard, plain, folder, next: AtomicU64::new(1) }
@@ -238,7 +247,7 @@ impl World {
     pub(crate) async fn denied<V: Verb>(&self, caller: &Caller, verb: V, reason: Reason) -> Error {
         let (rows, audit) = (self.rows(), self.audit());
         let error = self.refused(caller, verb, reason).await;
-        self.only_one_row_more(rows, audit, reason);
+        self.only_one_row_more(rows.as_deref(), audit.as_deref(), reason);
         error
     }
 
@@ -247,12 +256,12 @@ impl World {
         let (rows, audit) = (self.rows(), self.audit());
         let error = self.ask(caller, query).await.err().expect("it should have been refused");
         assert_eq!(error.reason(), reason, "{error}");
-        self.only_one_row_more(rows, audit, reason);
+        self.only_one_row_more(rows.as_deref(), audit.as_deref(), reason);
         error
     }
 
-    fn only_one_row_more(&self, rows: Option<String>, audit: Option<Vec<Row>>, reason: Reason) {
-        assert_eq!(self.rows(), rows, "a refused call has changed something (I12)");
+    fn only_one_row_more(&self, rows: Option<&str>, audit: Option<&[Row]>, reason: Reason) {
+        assert_eq!(self.rows().as_deref(), rows, "a refused call has changed something (I12)");
         if let (Some(before), Some(after)) = (audit, self.audit()) {
             assert_eq!(after.len(), before.len() + 1, "one audit row for each denial (I11)");
             let row = after.last().unwrap();
@@ -296,7 +305,12 @@ impl World {
     pub(crate) fn submission(&self, session: &SessionId) -> Submit {
         let number = self.number();
         let id = JobId::parse(format!("job_{number:06}")).unwrap();
-        Submit { id, session: session.clone(), request: request(&format!("submit {number}")), payload: b"in".to_vec() }
+        Submit {
+            id,
+            session: session.clone(),
+            request: request(&format!("submit {number}")),
+            payload: b"in".to_vec(),
+        }
     }
 
     pub(crate) async fn claim(&self, caller: &Caller, agent_name: &str) -> Option<Assignment> {
@@ -348,7 +362,8 @@ pub(crate) fn hash(number: u64) -> [u8; 32] {
 }
 
 fn caller(principal: Principal, name: &str) -> Caller {
-    let origin = Origin { principal: name.to_owned(), credential_id: format!("crd_{name}"), ..Origin::default() };
+    let origin =
+        Origin { principal: name.to_owned(), credential_id: format!("crd_{name}"), ..Origin::default() };
     Caller {
         principal,
         cookie: None,

@@ -171,8 +171,11 @@ async fn run(folder: &Path, trust: SocketAddr, settings: &Vec<(String, String)>)
     let bound: std::collections::HashMap<_, _> = listeners.addresses().expect("bound").into_iter().collect();
     let addresses = Addresses { public: bound["public"], internal: bound["internal"] };
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(interlock_gateway::run(config, listeners, shutdown.clone()));
-    eventually("the ready file is there", || ready.exists()).await;
+    let mut task = tokio::spawn(interlock_gateway::run(config, listeners, shutdown.clone()));
+    tokio::select! {
+        ended = &mut task => panic!("the gateway did not start: {ended:?}"),
+        () = eventually("the ready file is there", || ready.exists()) => {}
+    }
     (addresses, shutdown, task)
 }
 

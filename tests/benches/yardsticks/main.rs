@@ -71,13 +71,13 @@ async fn run(plan: &Plan) -> Report {
     let owners = submit::owners(&pair, &accounts).await;
     let mut report = Report::new(plan);
     if plan.wants("validate") {
-        report.duels.push(validate::duel(plan, &pair, &owners).await);
+        report.add(validate::duel(plan, &pair, &owners).await);
     }
     if plan.wants("submit") {
-        report.duels.push(submit::duel(plan, &pair, &owners).await);
+        report.add(submit::duel(plan, &pair, &owners).await);
     }
     if plan.wants("verify") {
-        report.verify = verify::compare(plan, &pair, &owners).await;
+        verify::compare(plan, &pair, &owners).await.into_iter().for_each(|each| report.compare(each));
     }
     report
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-const USAGE: &str = "usage: yardsticks [validate] [submit] [verify] [--pairs N] [--seconds S]";
+const USAGE: &str = "usage: yardsticks [validate] [submit] [verify] [--pairs N, at least 6] [--seconds S]";
 /// Fewer say nothing about spread.
 const PAIRS_MIN: usize = 6;
 

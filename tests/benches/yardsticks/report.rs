@@ -14,41 +14,40 @@ use crate::{duel::Duel, load::Slice, machine::Circumstances, plan::Plan, verify:
 pub(crate) struct Report {
     circumstances: Circumstances,
     plan: Plan,
-    /// Yardsticks over the wire.
-    pub(crate) duels: Vec<Duel>,
-    /// The verifier, in this process.
-    pub(crate) verify: Vec<Comparison>,
+    yardsticks: Vec<Yardstick>,
+    /// Every slice of the yardsticks over the wire.
+    duels: Vec<Duel>,
+    /// Every measurement of the verifier.
+    comparisons: Vec<Comparison>,
+}
+
+/// What one yardstick came to.
+#[derive(Clone, Debug, Serialize)]
+struct Yardstick {
+    name: String,
+    note: String,
+    figures: Vec<Figure>,
+}
+
+/// One kind of figure, of both sides.
+#[derive(Clone, Debug, Serialize)]
+struct Figure {
+    what: &'static str,
+    /// Digits after the point that are worth showing.
+    #[serde(skip)]
+    digits: usize,
+    ours: Spread,
+    bare: Spread,
+    /// Pair by pair; none where a quotient says nothing.
+    ratio: Option<Spread>,
 }
 
 /// A median and what it lies between.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Spread {
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Spread {
     median: f64,
     least: f64,
     most: f64,
-}
-
-impl Spread {
-    /// Of these; zeros where there are none.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
-        let mut sorted: Vec<f64> = values.into_iter().collect();
-        sorted.sort_unstable_by(f64::total_cmp);
-        let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else {
-            return Self { median: 0.0, least: 0.0, most: 0.0 };
-        };
-        let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-        Self { median: f64::midpoint(low, high), least: *least, most: *most }
-    }
-
-    /// Of the quotients, pair by pair.
-    pub(crate) fn of_ratios(ours: &[f64], bare: &[f64]) -> Self {
-        Self::of(ours.iter().zip(bare).map(|(ours, bare)| ours / bare))
-    }
-
-    fn show(self, digits: usize) -> String {
-        let Self { median, least, most } = self;
-        format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")
-    }
 }
 
 impl Report {
@@ -57,9 +56,48 @@ impl Report {
         Self {
             circumstances: Circumstances::now(),
             plan: plan.clone(),
+            yardsticks: Vec::new(),
             duels: Vec::new(),
-            verify: Vec::new(),
+            comparisons: Vec::new(),
         }
+    }
+
+    /// Takes in a yardstick over the wire.
+    pub(crate) fn add(&mut self, duel: Duel) {
+        let calls: usize = duel.ours.iter().chain(&duel.bare).map(|slice| slice.calls).sum();
+        let figure = |what, digits, of: fn(&Slice) -> f64| {
+            let (ours, bare): (Vec<_>, Vec<_>) =
+                (duel.ours.iter().map(of).collect(), duel.bare.iter().map(of).collect());
+            Figure::new(what, digits, &ours, &bare)
+        };
+        let others = figure("CPU of others, %", 1, |slice| 100.0 * slice.others_share);
+        let figures = vec![
+            figure("calls a second", 0, |slice| slice.per_second),
+            figure("server CPU a call, us", 1, |slice| slice.server_cpu_us),
+            figure("p50, us", 0, |slice| f64::from(slice.p50_us)),
+            figure("p99, us", 0, |slice| f64::from(slice.p99_us)),
+            Figure { ratio: None, ..others },
+        ];
+        let note = format!("{calls} calls{}", duel.note);
+        self.yardsticks.push(Yardstick { name: duel.name.to_owned(), note, figures });
+        self.duels.push(duel);
+    }
+
+    /// Takes in a measurement of the verifier.
+    pub(crate) fn compare(&mut self, comparison: Comparison) {
+        let (ours, bare) = (&comparison.ours_ns, &comparison.bare_ns);
+        let mut figures = vec![Figure::new("ns a call and thread", 0, ours, bare)];
+        if comparison.threads > 1 {
+            let scaling = |ns: &[f64], alone: &[f64]| -> Vec<f64> {
+                ns.iter().zip(alone).map(|(ns, alone)| comparison.threads as f64 * alone / ns).collect()
+            };
+            let ours = scaling(ours, &comparison.ours_alone_ns);
+            let bare = scaling(bare, &comparison.bare_alone_ns);
+            figures.push(Figure { ratio: None, ..Figure::new("rate, of one thread's", 2, &ours, &bare) });
+        }
+        let name = format!("verify, {}", comparison.name);
+        self.yardsticks.push(Yardstick { name, note: String::new(), figures });
+        self.comparisons.push(comparison);
     }
 
     /// Writes it as JSON into the target folder; says where.
@@ -77,56 +115,54 @@ impl Report {
     }
 }
 
+impl Figure {
+    fn new(what: &'static str, digits: usize, ours: &[f64], bare: &[f64]) -> Self {
+        let ratio = Some(Spread::of(ours.iter().zip(bare).map(|(ours, bare)| ours / bare)));
+        let of = |values: &[f64]| Spread::of(values.iter().copied());
+        Self { what, digits, ours: of(ours), bare: of(bare), ratio }
+    }
+}
+
+impl Spread {
+    /// Of these; zeros where there are none.
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut sorted: Vec<f64> = values.collect();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else { return Self::default() };
+        let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+        Self { median: f64::midpoint(low, high), least: *least, most: *most }
+    }
+
+    fn show(self, digits: usize) -> String {
+        let Self { median, least, most } = self;
+        format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let c = &self.circumstances;
+        let (c, plan) = (&self.circumstances, &self.plan);
         writeln!(f, "\n{}, commit {}, {}", c.date, c.commit, c.build)?;
         writeln!(f, "{} x {}, Linux {}", c.processors, c.processor, c.kernel)?;
-        let plan = &self.plan;
-        writeln!(
-            f,
-            "{} pairs of {} s each side, {} callers on {} connections; median (least to most)",
-            plan.pairs, plan.seconds, plan.callers, plan.connections
-        )?;
-        self.duels.iter().try_for_each(|duel| show_duel(f, duel))?;
-        self.verify.iter().try_for_each(|comparison| show_comparison(f, comparison))
+        let Plan { pairs, seconds, callers, connections, .. } = plan;
+        writeln!(f, "{pairs} pairs of {seconds} s a side, {callers} callers on {connections} connections")?;
+        writeln!(f, "median (least to most)")?;
+        self.yardsticks.iter().try_for_each(|yardstick| yardstick.fmt(f))
     }
 }
 
-fn show_duel(f: &mut fmt::Formatter<'_>, duel: &Duel) -> fmt::Result {
-    let calls = duel.ours.iter().chain(&duel.bare).map(|slice| slice.calls).sum::<usize>();
-    writeln!(f, "\n{}  ({calls} calls in all{})", duel.name, duel.note)?;
-    let head = ["", "ours", "bare", "ours / bare"];
-    writeln!(f, "  {:<22} {:<28} {:<28} {}", head[0], head[1], head[2], head[3])?;
-    let mut row = |name: &str, digits: usize, of: fn(&Slice) -> f64| {
-        let (ours, bare): (Vec<f64>, Vec<f64>) =
-            (duel.ours.iter().map(of).collect(), duel.bare.iter().map(of).collect());
-        let ratio = Spread::of_ratios(&ours, &bare).show(3);
-        let (ours, bare) = (Spread::of(ours).show(digits), Spread::of(bare).show(digits));
-        writeln!(f, "  {name:<22} {ours:<28} {bare:<28} {ratio}")
-    };
-    row("calls per second", 0, |slice| slice.per_second)?;
-    row("server CPU a call, us", 1, |slice| slice.server_cpu_us)?;
-    row("p50, us", 0, |slice| f64::from(slice.p50_us))?;
-    row("p99, us", 0, |slice| f64::from(slice.p99_us))?;
-    let others = |slices: &[Slice]| Spread::of(slices.iter().map(|slice| 100.0 * slice.others_share)).show(1);
-    writeln!(f, "  {:<22} {:<28} {}", "CPU of others, %", others(&duel.ours), others(&duel.bare))
-}
-
-fn show_comparison(f: &mut fmt::Formatter<'_>, comparison: &Comparison) -> fmt::Result {
-    let (ours, bare) = (&comparison.ours_ns, &comparison.bare_ns);
-    writeln!(f, "\nverify, {}", comparison.name)?;
-    let ratio = Spread::of_ratios(ours, bare).show(3);
-    let show = |values: &[f64]| Spread::of(values.iter().copied()).show(0);
-    writeln!(f, "  {:<22} {:<28} {:<28} {ratio}", "ns a call and thread", show(ours), show(bare))?;
-    let scaling = |ns: &[f64], alone: &[f64]| {
-        let threads = comparison.threads as f64;
-        Spread::of(ns.iter().zip(alone).map(|(ns, alone)| threads * alone / ns)).show(2)
-    };
-    if comparison.threads > 1 {
-        let (ours, bare) =
-            (scaling(ours, &comparison.ours_alone_ns), scaling(bare, &comparison.bare_alone_ns));
-        writeln!(f, "  {:<22} {ours:<28} {bare}", "rate / one thread's")?;
+impl fmt::Display for Yardstick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n{}", self.name)?;
+        if !self.note.is_empty() {
+            writeln!(f, "  {}", self.note)?;
+        }
+        writeln!(f, "  {:<22} {:<28} {:<28} ours / bare", "", "ours", "bare")?;
+        for figure in &self.figures {
+            let (ours, bare) = (figure.ours.show(figure.digits), figure.bare.show(figure.digits));
+            let ratio = figure.ratio.map(|ratio| ratio.show(3)).unwrap_or_default();
+            writeln!(f, "  {}", format!("{:<22} {ours:<28} {bare:<28} {ratio}", figure.what).trim_end())?;
+        }
+        Ok(())
     }
-    Ok(())
 }
