@@ -223,10 +223,10 @@ impl World {
                 }
             }
             Op::Reveal { caller } => {
-                drop(self.all(&self.call(*caller, "role_token.status").await, Reveal).await)
+                drop(self.all(&self.call(*caller, "role_token.status").await, Reveal).await);
             }
             Op::Status { caller } => {
-                drop(self.ask(&self.call(*caller, "role_token.status").await, Status).await)
+                drop(self.ask(&self.call(*caller, "role_token.status").await, Status).await);
             }
             Op::Edit { owner, active, root, other } => {
                 let (roles, hash) =

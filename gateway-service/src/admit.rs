@@ -5,20 +5,13 @@
 //! of whom it acts for; naming nobody is `IDENTITY_REQUIRED`, and naming somebody without a credential is
 //! refused: no service is listed to speak for an owner by name.
 
-use std::{
-    collections::HashSet,
-    fmt,
-    net::SocketAddr,
-    num::NonZeroU32,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashSet, fmt, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use interlock_client::verifier::{CredentialKind, Verdict, Verifier, VerifyError};
 use interlock_kit::{
     authn::{Admit, Bearer, Call, Presented, Refused, login_required},
-    clock::{Clock, Timestamp},
-    denials::{Counted, Denials, GarbageLimit, Noted},
+    clock::Clock,
+    denials::{Denials, GarbageLimit, Noted},
     error::{Error, Reason},
     store::audit::{Entry, Origin, Outcome},
 };
@@ -30,10 +23,14 @@ use interlock_proto::{
 use parking_lot::Mutex;
 
 use crate::{
-    caller::{Caller, Cookie, OwnerSession, Principal, ProjectToken, Reach, Unscoped},
-    ids::{OwnerId, ProjectId, SessionId},
+    caller::{Caller, Cookie, Principal, Reach, Unscoped},
+    ids::{ProjectId, SessionId},
     store::Shell,
 };
+
+mod identity;
+
+use identity::{client_principal, cookies, counted_row, nobody, origin, principal};
 
 /// Unknown credentials of one source that may be asked about: a second, and at once.
 const UNKNOWN_PER_S: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
@@ -289,81 +286,4 @@ fn unverified(error: VerifyError) -> Error {
 pub(crate) fn auth_unavailable() -> Error {
     Error::new(Reason::AuthUnavailable, "auth cannot be asked now; try again")
         .retry_after(Duration::from_secs(1))
-}
-
-fn cookies(presented: Vec<interlock_kit::authn::Cookie>) -> Result<Vec<Cookie>, Error> {
-    let read = presented.into_iter().map(|cookie| {
-        let credential = cookie.credential.filter(|credential| credential.kind() == Kind::Client);
-        let session = SessionId::parse(cookie.session_id).map_err(|_| login_required())?;
-        Ok(Cookie { session, hash: credential.ok_or_else(login_required)?.hash() })
-    });
-    read.collect()
-}
-
-fn principal(verdict: &Verdict) -> Result<Principal, Error> {
-    // Auth's ids are not ours to trust blindly: one of another shape is nobody.
-    let owner = || OwnerId::parse(verdict.owner_id.clone()).map_err(|_| login_required());
-    Ok(match verdict.kind {
-        CredentialKind::RoleToken if verdict.administrator() => Principal::Admin,
-        CredentialKind::RoleToken => Principal::User,
-        CredentialKind::OwnerSession => Principal::Owner(OwnerSession {
-            owner: owner()?,
-            session_root: verdict.session_root,
-            elevated_until: verdict.elevated_until.map(timestamp),
-        }),
-        CredentialKind::ProjectToken => {
-            let project = verdict.project_id.clone().ok_or_else(login_required)?;
-            Principal::Project(ProjectToken {
-                issuer: owner()?,
-                project: ProjectId::parse(project).map_err(|_| login_required())?,
-                scopes: verdict.scopes.clone(),
-            })
-        }
-    })
-}
-
-fn timestamp(at: SystemTime) -> Timestamp {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
-}
-
-fn nobody(call: &Call) -> Origin {
-    Origin {
-        principal: call.service.as_ref().map(ToString::to_string).unwrap_or_default(),
-        peer: call.peer.to_string(),
-        request_id: call.request_id.clone(),
-        rpc: call.policy.path.clone(),
-        ..Origin::default()
-    }
-}
-
-fn origin(call: &Call, verdict: Option<&Verdict>, cookie: Option<&Cookie>) -> Origin {
-    let known = nobody(call);
-    match (verdict, cookie) {
-        (Some(verdict), _) => Origin {
-            principal: verdict.owner_id.clone(),
-            role: verdict.role.clone(),
-            credential_id: verdict.credential_id.clone(),
-            ..known
-        },
-        (None, Some(cookie)) => {
-            Origin { principal: client_principal(cookie), role: "client".to_owned(), ..known }
-        }
-        (None, None) => known,
-    }
-}
-
-/// A cookie's caller before it is looked up: whoever holds the cookie of that session.
-fn client_principal(cookie: &Cookie) -> String {
-    let [a, b, c, d, ..] = cookie.hash;
-    format!("client of {} ({a:02x}{b:02x}{c:02x}{d:02x})", cookie.session)
-}
-
-fn counted_row(counted: Counted) -> Entry {
-    let origin = Arc::new(Origin { principal: counted.key, ..Origin::default() });
-    let span = serde_json::json!({ "first": counted.first.to_string(), "last": counted.last.to_string() });
-    let mut entry =
-        Entry::new(origin, "gate.refused", Outcome::Refused(counted.reason)).detailed(span.to_string());
-    entry.count = counted.count;
-    entry
 }

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use interlock_kit::error::{Error, Reason};
 
 use crate::{
+    caller::Principal,
     event::EventKind,
-    ids::{AgentId, JobId, OwnerId, ProjectId, SessionId},
+    ids::{AgentId, JobId, ProjectId, SessionId},
     job::{Job, Phase},
     policy::Act,
     session::{Session, SessionSeen},
-    store::{Load, Stop, Tx, Verb},
+    store::{Found, Load, Stop, Tx, Verb},
 };
 
 /// What a session is bound to.
@@ -98,9 +99,9 @@ impl Verb for Attach {
             if present.agent == self.agent && present.project == self.project {
                 return Ok(Attached { seen: tx.seen(found.session, 0)?, changed: false });
             }
-            refuse_while_busy(tx, &found.acting, &present.agent)?;
+            refuse_while_busy(tx, &found, &present.agent)?;
         }
-        refuse_other_project(tx, &found.acting, &self.agent, &self.project)?;
+        refuse_other_project(tx, &found, &self.agent, &self.project)?;
         let session = tx.rebind(&found.permit, &entrance, &found.session)?;
         let binding = session.binding.clone().expect("it was just bound");
         let detail = serde_json::json!({ "agent": self.agent.as_str(), "epoch": binding.epoch }).to_string();
@@ -111,9 +112,9 @@ impl Verb for Attach {
 }
 
 /// Rule 2 of the guard: a session leaves its present agent only while nothing of that agent is in flight.
-fn refuse_while_busy(tx: &mut Tx<'_>, acting: &OwnerId, agent: &AgentId) -> Result<(), Stop> {
+fn refuse_while_busy(tx: &mut Tx<'_>, found: &Found, agent: &AgentId) -> Result<(), Stop> {
     match tx.busy_in(agent)? {
-        Some(_) => Err(busy_agent(tx, acting, agent, BusyKind::Rebind)?),
+        Some(_) => Err(busy_agent(tx, found, agent, BusyKind::Rebind)?),
         None => Ok(()),
     }
 }
@@ -121,20 +122,20 @@ fn refuse_while_busy(tx: &mut Tx<'_>, acting: &OwnerId, agent: &AgentId) -> Resu
 /// Rule 3, and that of submits: an agent works in one project at a time.
 pub(crate) fn refuse_other_project(
     tx: &mut Tx<'_>,
-    acting: &OwnerId,
+    found: &Found,
     agent: &AgentId,
     project: &ProjectId,
 ) -> Result<(), Stop> {
     match tx.busy_in(agent)? {
-        Some(other) if other != *project => Err(busy_agent(tx, acting, agent, BusyKind::Project)?),
+        Some(other) if other != *project => Err(busy_agent(tx, found, agent, BusyKind::Project)?),
         Some(_) | None => Ok(()),
     }
 }
 
 /// `SESSION_BUSY` with its evidence: counts of all, ids of the acting owner's own.
-fn busy_agent(tx: &mut Tx<'_>, acting: &OwnerId, agent: &AgentId, kind: BusyKind) -> Result<Stop, Stop> {
-    let (load, jobs) = tx.evidence(agent, acting)?;
-    let visible = jobs.iter().filter(|(job, _)| may_see(tx, acting, job));
+fn busy_agent(tx: &mut Tx<'_>, found: &Found, agent: &AgentId, kind: BusyKind) -> Result<Stop, Stop> {
+    let (load, jobs) = tx.evidence(agent, &found.acting)?;
+    let visible = jobs.iter().filter(|(job, _)| may_see(tx, found, job));
     let jobs = visible.map(|(job, position)| busy_job(tx, job, *position)).collect();
     Ok(refusal(tx, Busy { kind, agent: agent.clone(), queued: load.queued, running: load.running, jobs }))
 }
@@ -157,18 +158,17 @@ pub(crate) fn busy_session(tx: &mut Tx<'_>, session: &Session, jobs: &[Job]) -> 
     refusal(tx, Busy { kind: BusyKind::Rebind, agent: binding.agent.clone(), queued, running, jobs: named })
 }
 
-/// The acting owner's own jobs, in projects that this call is known to reach.
-fn may_see(tx: &Tx<'_>, acting: &OwnerId, job: &Job) -> bool {
-    match &tx.caller().principal {
-        crate::caller::Principal::Project(token) => token.project == job.binding.project,
-        crate::caller::Principal::Admin
-        | crate::caller::Principal::User
-        | crate::caller::Principal::Owner(_)
-        | crate::caller::Principal::Client
-        | crate::caller::Principal::Gateway => {
-            job.owner == *acting && tx.caller().reach.knows(acting, &job.binding.project) != Some(false)
+/// Jobs of the acting owner's own sessions, in projects that this call has shown it may enter.
+fn may_see(tx: &Tx<'_>, found: &Found, job: &Job) -> bool {
+    let project = &job.binding.project;
+    let entered = found.scope.as_ref().is_some_and(|scope| scope.project() == project);
+    let may = match &tx.caller().principal {
+        Principal::Project(token) => token.project == *project,
+        Principal::Admin | Principal::User | Principal::Owner(_) | Principal::Client | Principal::Gateway => {
+            entered || tx.caller().reach.knows(&found.acting, project) == Some(true)
         }
-    }
+    };
+    may && job.owner == found.acting
 }
 
 fn busy_job(tx: &Tx<'_>, job: &Job, queue_position: u32) -> BusyJob {

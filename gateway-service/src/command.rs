@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{self, Config},
-    server::{self, Listeners, RunError},
+    listeners::Listeners,
+    server::{self, RunError},
 };
 
 /// What a session is bound to and what is running.

@@ -17,6 +17,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use interlock_kit::store::{Fault, Observer};
@@ -132,22 +133,22 @@ impl Hub {
         }
     }
 
-    fn logged(&self, session: SessionId, event: Arc<Event>) {
-        if let Some(line) = self.0.lines.lock().get_mut(&Topic::Session(session)) {
+    /// Keeps an event for the listeners of its session.
+    fn keep(&self, session: &SessionId, event: &Arc<Event>) {
+        if let Some(line) = self.0.lines.lock().get_mut(&Topic::Session(session.clone())) {
             if line.ring.len() == RING_MAX {
                 line.ring.pop_front();
             }
-            line.ring.push_back(event);
-            line.bells.values().for_each(|bell| bell.notify.notify_one());
+            line.ring.push_back(Arc::clone(event));
         }
     }
 
-    fn gone(&self, session: SessionId) {
-        if let Some(line) = self.0.lines.lock().get(&Topic::Session(session)) {
+    /// Hands the listeners of a session what was kept.
+    fn gone(&self, session: &SessionId) {
+        if let Some(line) = self.0.lines.lock().get(&Topic::Session(session.clone())) {
             for bell in line.bells.values() {
                 // A session goes once; a second signal finds it said.
                 let _ = bell.gone.set(line.ring.iter().cloned().collect());
-                bell.notify.notify_one();
             }
         }
     }
@@ -166,10 +167,23 @@ impl Hub {
 impl Observer<Gateway> for Hub {
     fn committed(&self, signals: Vec<Signal>) {
         self.mark_working();
+        // Whoever is woken finds said what cannot be read any more: so first the rings, then what has gone, and
+        // only then the bells.
+        for signal in &signals {
+            if let Signal::Logged { session, event } = signal {
+                self.keep(session, event);
+            }
+        }
+        for signal in &signals {
+            if let Signal::SessionGone { session } = signal {
+                self.gone(session);
+            }
+        }
         for signal in signals {
             match signal {
-                Signal::Logged { session, event } => self.logged(session, event),
-                Signal::SessionGone { session } => self.gone(session),
+                Signal::Logged { session, .. } | Signal::SessionGone { session } => {
+                    self.ring(&Topic::Session(session), None);
+                }
                 Signal::AgentQueued { agent } => self.ring(&Topic::Agent(agent), Some(&Note::Queued)),
                 Signal::JobChanged { job, .. } => self.ring(&Topic::Job(job), None),
                 Signal::CancelRequested { job, fencing } => {
@@ -230,6 +244,16 @@ impl Bell {
     #[must_use]
     pub fn notes(&self) -> Vec<Note> {
         std::mem::take(&mut *self.clapper.notes.lock())
+    }
+
+    /// Whether a session of its topics is gone, or is heard to be so in a moment: the store may show it first.
+    pub async fn goes_within(&self, moment: Duration) -> bool {
+        let heard = async {
+            while self.gone().is_none() {
+                self.rung().await;
+            }
+        };
+        tokio::time::timeout(moment, heard).await.is_ok()
     }
 
     /// Where a session of its topics has gone: the newest events before that, at most 64.

@@ -255,7 +255,7 @@ impl Submit {
             );
         };
         tx.may_use(found, &binding.agent)?;
-        refuse_other_project(tx, &found.acting, &binding.agent, &binding.project)?;
+        refuse_other_project(tx, found, &binding.agent, &binding.project)?;
         Ok(binding)
     }
 

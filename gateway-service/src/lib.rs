@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`config`], [`limits`] | what it is told at its start; every number, with its bounds |
-//! | `server` | [`run`]: store, auth's lease, listeners, drain |
+//! | `server`, `listeners` | [`run`]: store, auth's lease, sockets, drain |
 //! | `command` | [`main_with`]: the command line |
 //! | `admit` | gate 1: bearer → verdict, cookie → client |
 //! | [`policy`] | who may do what to which resource; pure |
@@ -39,6 +39,7 @@ pub mod worker;
 mod admit;
 mod command;
 mod grpc;
+mod listeners;
 mod outlet;
 mod page;
 mod readiness;
@@ -51,4 +52,5 @@ mod work;
 
 pub use command::main_with;
 pub use config::Config;
-pub use server::{Listeners, RunError, run};
+pub use listeners::Listeners;
+pub use server::{RunError, run};

@@ -147,3 +147,50 @@ pub(crate) fn ground_gone(reason: Reason) -> Error {
     };
     Error::new(reason, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+    use interlock_client::{
+        Connection,
+        verifier::{Verifier, VerifierOptions},
+    };
+
+    use super::*;
+
+    fn on_a_cookie() -> Arc<Standing> {
+        let nowhere = Connection::to("http://127.0.0.1:1").open().expect("lazy");
+        Arc::new(Standing::on(&Verifier::start(nowhere, VerifierOptions::named("test")), None))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_sent_leaves_before_the_reason_of_the_end() {
+        let (outlet, mut answers) = open(4, on_a_cookie(), WhenLapsed::Hold, "req-1");
+        outlet.send(1).await.expect("room");
+        outlet.send(2).await.expect("room");
+        outlet.close(Error::new(Reason::SessionEnded, "ended"));
+        outlet.close(Error::new(Reason::Internal, "too late"));
+        drop(outlet);
+        assert_eq!(answers.next().await.expect("one").expect("a message"), 1);
+        assert_eq!(answers.next().await.expect("two").expect("a message"), 2);
+        let status = answers.next().await.expect("an end").expect_err("a reason");
+        assert_eq!((status.code(), status.message()), (tonic::Code::FailedPrecondition, "ended"));
+        assert!(answers.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_is_let_go_and_one_that_left_is_noticed() {
+        let (outlet, mut answers) = open(1, on_a_cookie(), WhenLapsed::Hold, "req-1");
+        outlet.send(1).await.expect("room");
+        assert_eq!(outlet.send(2).await, Err(Gone), "after the stall");
+        drop(outlet);
+        assert_eq!(answers.next().await.expect("one").expect("a message"), 1);
+        let status = answers.next().await.expect("an end").expect_err("a reason");
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+
+        let (outlet, answers) = open(1, on_a_cookie(), WhenLapsed::Hold, "req-1");
+        drop(answers);
+        outlet.gone().await;
+        assert_eq!(outlet.send(1).await, Err(Gone));
+    }
+}

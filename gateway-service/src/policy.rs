@@ -80,7 +80,7 @@ impl Act {
 pub enum Ask<'a> {
     /// Something of a session. `client` is the calling client, where a cookie came along.
     Session { act: Act, id: &'a SessionId, session: Option<&'a Session>, client: Option<&'a Client> },
-    /// To cancel this job of a session that is already permitted.
+    /// To cancel this job of a session.
     CancelJob { session: &'a Session, client: Option<&'a Client>, job: &'a Job },
     /// A new session for this owner.
     Create { id: &'a SessionId, owner: &'a OwnerId },
@@ -193,7 +193,7 @@ fn forbidden(message: &'static str) -> Refusal {
 pub fn decide(caller: &Caller, now: Timestamp, ask: &Ask<'_>) -> Result<Permit, Refusal> {
     match *ask {
         Ask::Session { act, id, session, client } => decide_session(caller, now, act, id, session, client),
-        Ask::CancelJob { session, client, job } => decide_cancel(caller, session, client, job),
+        Ask::CancelJob { session, client, job } => decide_cancel(caller, now, session, client, job),
         Ask::Create { id, owner } => decide_create(caller, id, owner),
         Ask::List { owner } => decide_list(caller, now, owner),
         Ask::SeeAgent { id, agent } => decide_see(caller, now, id, agent),
@@ -256,18 +256,20 @@ fn decide_session(
 /// Operators cancel what they submitted; hosts and the owner cancel everything.
 fn decide_cancel(
     caller: &Caller,
+    now: Timestamp,
     session: &Session,
     client: Option<&Client>,
     job: &Job,
 ) -> Result<Permit, Refusal> {
     assert!(job.session == session.id, "the job is of another session");
     let alone = caller.principal == Principal::Client;
+    let permit = decide_session(caller, now, Act::Cancel, &session.id, Some(session), client)?;
     let operator = client.filter(|client| alone && client.role < ClientRole::Host);
     match operator {
         Some(client) if job.client.as_ref() != Some(&client.id) => {
             Err(forbidden("an operator cancels only jobs of its own"))
         }
-        Some(_) | None => Ok(Permit(Subject::Session(session.id.clone()))),
+        Some(_) | None => Ok(permit),
     }
 }
 

@@ -35,7 +35,7 @@ const SLOW_POLL: Duration = Duration::from_secs(15);
 /// The pause after an answer that says to try again.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long after the store the hub may hear that a session is gone.
-const GONE_WITHIN: Duration = Duration::from_secs(1);
+pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Opens a stream: refused here, with a status, or not at all.
 ///
@@ -57,7 +57,9 @@ pub(crate) async fn open(
     let standing = Arc::new(Standing::on(&front.verifier, admitted.verdict.as_ref()));
     let limit = front.shell.limits().event_batch_max;
     let first = front.ask(call, &caller, ReadEvents { session: session.clone(), from, limit }).await?;
-    if let Ok(told) = front.ask(call, &caller, GetSession { session: session.clone() }).await {
+    if admitted.verdict.is_some()
+        && let Ok(told) = front.ask(call, &caller, GetSession { session: session.clone() }).await
+    {
         standing.enter(told.out.session.binding.as_ref().map(|binding| binding.project.as_str()));
     }
     let opened = front.streams.open(place, admitted.principal(), &standing);
@@ -171,13 +173,7 @@ impl Reader {
 
     /// Says why reading on was refused: a session that is gone is to its store as if it had never been.
     async fn refused(&self, error: Error) {
-        let heard = async {
-            while self.bell.gone().is_none() {
-                self.bell.rung().await;
-            }
-        };
-        let unknown = error.reason() == Reason::OwnerMismatch || error.reason() == Reason::ProviderAuthFailed;
-        if unknown && tokio::time::timeout(GONE_WITHIN, heard).await.is_ok() {
+        if is_unknown(&error) && self.bell.goes_within(GONE_WITHIN).await {
             return;
         }
         let evicted =
@@ -218,7 +214,7 @@ impl Reader {
             }
             next = event.sequence;
         }
-        self.outlet.close(Error::new(Reason::SessionEnded, "the session has ended"));
+        self.outlet.close(session_ended());
         Ok(())
     }
 
@@ -233,6 +229,16 @@ impl Reader {
     async fn send(&self, message: Message) -> Result<(), Gone> {
         self.outlet.send(StreamEventsResponse { message: Some(message) }).await
     }
+}
+
+/// The end of whatever stood on a session.
+pub(crate) fn session_ended() -> Error {
+    Error::new(Reason::SessionEnded, "the session has ended")
+}
+
+/// Whether a refusal is that of a session that is not there (any more).
+pub(crate) fn is_unknown(error: &Error) -> bool {
+    matches!(error.reason(), Reason::OwnerMismatch | Reason::ProviderAuthFailed)
 }
 
 /// Whether a stream outlives an answer like this.

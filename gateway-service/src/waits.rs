@@ -14,7 +14,7 @@ use crate::{
     outlet::ground_gone,
     standing::Standing,
     store::Told,
-    stream::payer,
+    stream::{GONE_WITHIN, is_unknown, payer, session_ended},
 };
 
 /// How long after its time a call may find that nothing may be delivered.
@@ -23,8 +23,8 @@ const PAUSED_MAX: Duration = Duration::from_secs(1);
 /// The job when it has ended, or as it is after `wait`.
 ///
 /// # Errors
-/// What reading the job is refused with; `LIMIT_REACHED`; `REVOKED`, `TOKEN_EXPIRED`, `DRAINING` or
-/// `AUTH_UNAVAILABLE` where the call cannot be answered any more.
+/// What reading the job is refused with; `LIMIT_REACHED`; `SESSION_ENDED`, `REVOKED`, `TOKEN_EXPIRED`, `DRAINING`
+/// or `AUTH_UNAVAILABLE` where the call cannot be answered any more.
 pub(crate) async fn until_ended(
     front: &Arc<Front>,
     call: &Call,
@@ -33,16 +33,24 @@ pub(crate) async fn until_ended(
     wait: Duration,
 ) -> Result<Told<JobWhole>, Error> {
     let deadline = Instant::now() + wait;
-    let bell = front.hub.bell([Topic::Job(job.clone())]);
+    let mut bell = front.hub.bell([Topic::Job(job.clone())]);
     let standing = Standing::on(&front.verifier, admitted.verdict.as_ref());
     let mut place = None;
     loop {
-        let told = front.ask(call, &admitted.caller, JobState { job: job.clone() }).await?;
+        let asked = front.ask(call, &admitted.caller, JobState { job: job.clone() }).await;
+        let told = match asked {
+            // It was there when this began: its session has gone meanwhile.
+            Err(error) if place.is_some() && is_unknown(&error) && bell.goes_within(GONE_WITHIN).await => {
+                return Err(session_ended());
+            }
+            asked => asked?,
+        };
         if matches!(told.out.phase, Phase::Ended(_)) || Instant::now() >= deadline {
             break;
         }
         if place.is_none() {
             place = Some(front.streams.place(&payer(&admitted.caller, &told.out.session))?);
+            bell.add(Topic::Session(told.out.session.clone()));
             standing.enter(Some(told.out.binding.project.as_str()));
         }
         tokio::select! {
@@ -51,6 +59,9 @@ pub(crate) async fn until_ended(
             () = front.draining.cancelled() => return Err(draining()),
             () = bell.rung() => {}
             () = tokio::time::sleep_until(deadline) => {}
+        }
+        if bell.gone().is_some() {
+            return Err(session_ended());
         }
         call.recheck_service(front.clock.now())?;
     }

@@ -22,12 +22,16 @@ use interlock_proto::gateway::v1::{
 use tokio::time::{Instant, timeout};
 use tonic::Streaming;
 
+mod hello;
+
+use hello::Hello;
+
 use crate::{
     admit::Admitted,
     caller::Caller,
     grpc::{Front, draining, refuse, wire},
     hub::{Bell, Note, Topic},
-    ids::{AgentId, JobId, WorkerName},
+    ids::JobId,
     lease::{Finish, Held, Kept, Progress, Release, Renew, Resume},
     outlet::{self, Answers, Gone, Outlet, WhenLapsed},
     standing::Standing,
@@ -94,13 +98,6 @@ struct Attempt {
     cancel_told: bool,
 }
 
-/// Who the worker is, from its hello.
-struct Hello {
-    worker: WorkerName,
-    agents: Vec<AgentId>,
-    capacity: u32,
-}
-
 /// Why a stream ends.
 enum End {
     /// The worker has gone, or has said goodbye.
@@ -146,7 +143,7 @@ impl Desk {
         let Ok(Ok(Some(WorkRequest { message: Some(Asked::Hello(asked)) }))) = first else {
             return Err(Error::missing_field("hello").into());
         };
-        let (hello, held) = self.read_hello(asked)?;
+        let (hello, held) = hello::read(asked, self.front.shell.limits())?;
         let agents = hello.agents.clone();
         self.front.ask(&self.call, &self.caller, Serve { agents }).await?;
         let resumed = self.front.run(&self.call, &self.caller, Resume { held }).await?.out;
@@ -163,24 +160,6 @@ impl Desk {
         self.send(Told::Welcome(welcome)).await?;
         self.tell_cancels(&resumed).await?;
         Ok(hello)
-    }
-
-    fn read_hello(&self, asked: work_request::Hello) -> Result<(Hello, Vec<Held>), Error> {
-        let limits = self.front.shell.limits();
-        if asked.agent_ids.is_empty() || asked.agent_ids.len() > limits.served_agents_max {
-            let accepted = format!("1 to {} agents", limits.served_agents_max);
-            return Err(Error::invalid_field("agent_ids", accepted));
-        }
-        if asked.capacity == 0 || asked.capacity > limits.capacity_max {
-            return Err(Error::invalid_field("capacity", format!("1 to {}", limits.capacity_max)));
-        }
-        let held = wire::all_held(asked.held, limits.capacity_max)?;
-        let mut agents: Vec<AgentId> =
-            asked.agent_ids.into_iter().map(AgentId::parse).collect::<Result<_, _>>()?;
-        agents.sort();
-        agents.dedup();
-        let worker = WorkerName::parse(asked.worker)?;
-        Ok((Hello { worker, agents, capacity: asked.capacity }, held))
     }
 
     async fn work(&mut self, hello: &Hello, requests: &mut Streaming<WorkRequest>) -> Step {

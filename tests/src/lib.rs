@@ -7,6 +7,7 @@
 //! | [`pair`] | both of them, and every way in |
 //! | [`wire`] | calls by path and bytes, and what came back |
 //! | [`story`] | a session's log, read whole and checked |
+//! | [`up`] | `interlock up`, and commands beside it |
 //! | [`audit`] | the audit chain of a store at rest |
 //! | [`patience`] | waiting for conditions, with one overall bound |
 //!
@@ -19,12 +20,14 @@ pub mod pair;
 pub mod patience;
 pub mod service;
 pub mod story;
+pub mod up;
 pub mod wire;
 pub mod world;
 
 pub use crate::{
     pair::Pair,
-    patience::{PATIENCE, eventually, within},
+    patience::{PATIENCE, eventually, eventually_sync, within},
     service::Service,
+    up::Up,
     world::{Setup, World},
 };

@@ -34,3 +34,15 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
         Err(_) => panic!("{what} did not come within {} s", PATIENCE.as_secs()),
     }
 }
+
+/// As [`eventually`], for tests without a runtime: until the condition holds.
+///
+/// # Panics
+/// After [`PATIENCE`], saying what did not come.
+pub fn eventually_sync(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "{what} did not come within {} s", PATIENCE.as_secs());
+        std::thread::sleep(LOOK);
+    }
+}

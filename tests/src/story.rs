@@ -62,7 +62,8 @@ pub async fn read_log(channel: &Channel, metadata: &Metadata, session: &str) -> 
         let (_, mut messages) = opened.expect("the log of this session may be read");
         let mut events = Vec::new();
         loop {
-            let message = messages.message().await.expect("a living stream").expect("no end before it has caught up");
+            let message =
+                messages.message().await.expect("a living stream").expect("no end before it has caught up");
             match StreamEventsResponse::decode(message).expect("a message").message.expect("one of them") {
                 Message::Opened(_) => {}
                 Message::Event(event) => events.push(event),
@@ -149,7 +150,8 @@ pub fn check_together(stories: &[Story]) {
     let end = |job: &JobStory| job.ended.map_or(i64::MAX, |(at, _)| at);
     for (place, a) in jobs.iter().enumerate() {
         for b in &jobs[place + 1..] {
-            let shares = a.binding.agent_id == b.binding.agent_id && a.binding.project_id != b.binding.project_id;
+            let shares =
+                a.binding.agent_id == b.binding.agent_id && a.binding.project_id != b.binding.project_id;
             let overlaps = a.queued_at < end(b) && b.queued_at < end(a);
             assert!(!(shares && overlaps), "I1: one agent in two projects at once:\n{a:?}\n{b:?}");
         }

@@ -219,7 +219,8 @@ pub async fn open(
 ) -> Result<(MetadataMap, Streaming<Bytes>), Status> {
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let path = http::uri::PathAndQuery::try_from(path).map_err(|error| Status::internal(error.to_string()))?;
+    let path =
+        http::uri::PathAndQuery::try_from(path).map_err(|error| Status::internal(error.to_string()))?;
     let request = metadata.on(tokio_stream::once(message.into()));
     let (metadata, messages, _) = client.streaming(request, path, Raw).await?.into_parts();
     Ok((metadata, messages))

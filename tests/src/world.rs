@@ -135,7 +135,8 @@ impl World {
     /// Where auth has not written it.
     #[must_use]
     pub fn role_token(&self, role: &str) -> Credential {
-        let text = fs::read_to_string(self.path("auth/auth_tokens.json")).expect("the copy of the role tokens");
+        let text =
+            fs::read_to_string(self.path("auth/auth_tokens.json")).expect("the copy of the role tokens");
         let copy: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let token = copy["tokens"][role].as_str().expect("both roles have a token");
         Credential::parse(token).expect("a credential")
@@ -156,7 +157,9 @@ impl World {
     /// Where it cannot be written.
     pub fn configure_auth(&self, known: &BTreeMap<String, SocketAddr>) {
         let mut all = self.shared("auth", &["gateway", "tester"], known);
-        all.extend([("accounts_json_file", "accounts.json"), ("argon2.m_kib", "8"), ("argon2.t", "1")].map(owned));
+        all.extend(
+            [("accounts_json_file", "accounts.json"), ("argon2.m_kib", "8"), ("argon2.t", "1")].map(owned),
+        );
         all.extend(self.setup.auth.clone());
         self.write_config("auth", all);
     }
@@ -235,6 +238,7 @@ fn random_text(kind: Kind) -> String {
 /// A file for us alone.
 fn write_private(path: &Path, text: &str) {
     use std::io::Write as _;
-    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).expect("a file");
+    let mut file =
+        fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).expect("a file");
     file.write_all(text.as_bytes()).expect("written");
 }

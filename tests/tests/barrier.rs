@@ -43,7 +43,8 @@ async fn a_logout_holds_at_the_gateway_when_it_has_returned() {
     let crowd = Crowd::gather(&pair, &alice.access_token, CALLERS).await;
 
     let began = Instant::now();
-    let reached = pair.sdk_auth().logout(&alice.access_token).await.expect("signed out").expect("it was alive");
+    let reached =
+        pair.sdk_auth().logout(&alice.access_token).await.expect("signed out").expect("it was alive");
     let returned = Instant::now();
     let calls = crowd.end_after(returned).await;
 
@@ -115,7 +116,11 @@ async fn cut_off_from_auth_the_gateway_waits_and_signs_nobody_out() {
     eventually("the lease back", async || (get(&bearer).await == Outcome::ok()).then_some(())).await;
     assert_eq!(streams.ended(), 0, "and go on");
     pair.sdk_auth_as(&alice.access_token).whoami().await.expect("nobody was signed out");
-    println!("auth frozen: AUTH_UNAVAILABLE after {:.2} s, on a lease of {} s", after.as_secs_f64(), LEASE.as_secs());
+    println!(
+        "auth frozen: AUTH_UNAVAILABLE after {:.2} s, on a lease of {} s",
+        after.as_secs_f64(),
+        LEASE.as_secs()
+    );
 }
 
 /// A gateway that hears nothing is waited out, and admits nothing when it wakes.
@@ -134,7 +139,8 @@ async fn a_frozen_gateway_is_fenced_and_admits_nothing_when_it_wakes() {
 
     pair.gateway.freeze();
     let began = Instant::now();
-    let reached = pair.sdk_auth().logout(&alice.access_token).await.expect("signed out").expect("it was alive");
+    let reached =
+        pair.sdk_auth().logout(&alice.access_token).await.expect("signed out").expect("it was alive");
     let took = began.elapsed();
     assert_eq!((reached.acknowledged, reached.fenced), (0, 1), "{reached:?}");
     assert!(took <= LEASE + Duration::from_secs(1), "{took:?} for a lease of {LEASE:?}");
@@ -157,7 +163,11 @@ async fn a_frozen_gateway_is_fenced_and_admits_nothing_when_it_wakes() {
     })
     .await;
     streams.all_end_with("REVOKED").await;
-    println!("gateway frozen: logout returned after {:.2} s, fenced 1; {} calls lay waiting, 0 admitted", took.as_secs_f64(), outcomes.len());
+    println!(
+        "gateway frozen: logout returned after {:.2} s, fenced 1; {} calls lay waiting, 0 admitted",
+        took.as_secs_f64(),
+        outcomes.len()
+    );
 }
 
 /// A restarted auth knows of no lease; it waits as long as one could be.

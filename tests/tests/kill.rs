@@ -48,7 +48,8 @@ async fn the_gateway_loses_nothing_it_has_acknowledged() {
     let checked = load.check(&pair).await;
     let retried = load.retry_everything(&pair).await;
     assert!(pair.gateway.drain().await.success(), "it drains");
-    let (damage, rows) = audit::damage(&pair.world.path("gateway/gateway.db"), &pair.world.path("gateway/gateway.chain-key"));
+    let (damage, rows) =
+        audit::damage(&pair.world.path("gateway/gateway.db"), &pair.world.path("gateway/gateway.chain-key"));
     assert!(damage.is_empty(), "the audit chain is damaged: {damage:?}");
     println!(
         "gateway: {KILLS} kills; acknowledged {} ({checked}), lost 0; {retried} request ids retried, each with its first \

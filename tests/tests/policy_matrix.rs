@@ -47,7 +47,8 @@ fn the_page_is_what_the_protos_say() {
 fn nobody_registers_by_an_rpc() {
     let methods = descriptors().services().flat_map(|s| s.methods().collect::<Vec<_>>());
     let names = methods.map(|m| m.full_name().to_lowercase());
-    let suspects: Vec<_> = names.filter(|n| ["register", "signup", "enroll"].iter().any(|w| n.contains(w))).collect();
+    let suspects: Vec<_> =
+        names.filter(|n| ["register", "signup", "enroll"].iter().any(|w| n.contains(w))).collect();
     assert_eq!(suspects, Vec::<String>::new());
 }
 
@@ -100,7 +101,15 @@ fn columns(method: &str, policy: &MethodPolicy) -> [String; 7] {
         (policy.reads, 'R'),
     ];
     let flags: String = flags.iter().map(|(set, letter)| if *set { *letter } else { '-' }).collect();
-    [method.to_owned(), on.collect(), who.join(" "), least.to_owned(), root.to_owned(), scope.to_owned(), flags]
+    [
+        method.to_owned(),
+        on.collect(),
+        who.join(" "),
+        least.to_owned(),
+        root.to_owned(),
+        scope.to_owned(),
+        flags,
+    ]
 }
 
 fn who(caller: Caller) -> &'static str {

@@ -46,6 +46,9 @@ const SUBMITS_MAX: usize = 2_000;
 /// How far one outcome of an attach may be ahead of twice the other.
 const AHEAD: usize = 8;
 const QUIET: Duration = Duration::from_millis(200);
+/// After so many submits the other session gets most of them: the one that is left alone can move, and
+/// meets the agent of the busy one.
+const HOT_SUBMITS: usize = 25;
 
 #[derive(Default)]
 struct Tally {
@@ -88,6 +91,11 @@ struct Track {
 impl Track {
     fn over(&self) -> bool {
         self.tally.attaches() >= self.attaches
+    }
+
+    /// The session that gets most submits now.
+    fn hot(&self) -> &str {
+        &self.sessions[self.tally.submitted.load(Ordering::Relaxed) / HOT_SUBMITS % 2]
     }
 }
 
@@ -173,7 +181,8 @@ async fn submit(gateway: Gateway, mut rng: StdRng, session: String, track: Arc<T
         if track.over() {
             return;
         }
-        match jobs.submit(&session, "race").await {
+        let to = if rng.random_bool(0.9) { track.hot() } else { &session };
+        match jobs.submit(to, "race").await {
             Ok(job) => {
                 tally.submitted.fetch_add(1, Ordering::Relaxed);
                 track.queued.send_modify(|n| *n += 1);
@@ -182,7 +191,9 @@ async fn submit(gateway: Gateway, mut rng: StdRng, session: String, track: Arc<T
                 }
             }
             Err(refused) => {
-                let busy = refused.busy().unwrap_or_else(|| panic!("a submit is refused for nothing else: {refused}"));
+                let busy = refused
+                    .busy()
+                    .unwrap_or_else(|| panic!("a submit is refused for nothing else: {refused}"));
                 assert_eq!(busy.kind, BusyKind::Project, "{refused}");
                 tally.submit_busy.fetch_add(1, Ordering::Relaxed);
                 track.evidence.lock().expect("no racer panics").push(busy.clone());
@@ -260,7 +271,8 @@ async fn work(
                         asks.send(ask(Ask::Progress(progress))).expect("open");
                     }
                     let state = if rng.random_bool(0.9) { JobState::Succeeded } else { JobState::Failed };
-                    let finish = Finish { held, state: state.into(), result: "done".into(), cause: String::new() };
+                    let finish =
+                        Finish { held, state: state.into(), result: "done".into(), cause: String::new() };
                     // After a goodbye the stream is closing: those jobs go back.
                     let _ = asks.send(ask(Ask::Finish(finish)));
                 }
@@ -306,7 +318,13 @@ async fn come_to_rest(gateway: &Gateway, track: &Track) {
     }
 }
 
-async fn judge(pair: &Pair, alice: &interlock_client::OwnerSession, track: &Track, seed: u64, took: Duration) {
+async fn judge(
+    pair: &Pair,
+    alice: &interlock_client::OwnerSession,
+    track: &Track,
+    seed: u64,
+    took: Duration,
+) {
     let (channel, metadata) = (pair.gateway_public(), Metadata::bearer(&alice.access_token));
     let mut stories = Vec::new();
     for session in &track.sessions {
@@ -321,7 +339,11 @@ async fn judge(pair: &Pair, alice: &interlock_client::OwnerSession, track: &Trac
     let evidence = track.evidence.lock().expect("no racer panics");
     for busy in evidence.iter() {
         let projects: BTreeSet<_> = busy.jobs.iter().map(|job| project_of[job.job_id.as_str()]).collect();
-        assert!(projects.len() == 1, "I1: at one instant {} had jobs in {projects:?}: {busy:?}", busy.agent_id);
+        assert!(
+            projects.len() == 1,
+            "I1: at one instant {} had jobs in {projects:?}: {busy:?}",
+            busy.agent_id
+        );
     }
     let tally = &track.tally;
     let count = |n: &AtomicUsize| n.load(Ordering::Relaxed);
@@ -343,5 +365,6 @@ async fn judge(pair: &Pair, alice: &interlock_client::OwnerSession, track: &Trac
         evidence.len(),
     );
     assert!(5 * changed >= attaches, "unbalanced: too few attaches succeeded; the run finds nothing");
+    assert!(count(&tally.rebind) > 0 && count(&tally.project) > 0, "unbalanced: one kind of refusal only");
     assert!(5 * busy >= attaches, "unbalanced: too few attaches were busy; the run finds nothing");
 }

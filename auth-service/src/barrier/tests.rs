@@ -164,6 +164,48 @@ fn places_are_bounded_and_freed_with_the_lease() {
     core.hello(&hello("x", 0), t0 + s(4.0)).expect("its lease has ended");
 }
 
+fn revocation(sequence: u64) -> Revocation {
+    let subject = crate::revocation::Subject::Role(crate::role_token::Role::User);
+    Revocation { sequence, subject, issued_before: 1, at: interlock_kit::clock::Timestamp::default() }
+}
+
+// I17: a verifier that does not read costs a bounded queue, and then a lease.
+#[tokio::test]
+async fn a_verifier_that_reads_too_slowly_is_dropped_and_fenced() {
+    let terms = Terms { lease: Duration::from_millis(200), verifiers_max: 2, outgoing_max: 3 };
+    let barrier = Barrier::new(terms, 0, Duration::ZERO);
+    let Seated { seat, missed, mut messages } = barrier.seat(&hello("a", 0)).expect("room");
+    assert_eq!(missed, None);
+    barrier.published((1..=9).map(revocation));
+    let mut read = 0;
+    while messages.recv().await.is_some() {
+        read += 1;
+    }
+    assert_eq!(read, 3, "its queue is bounded, and closed when it is full");
+    assert_eq!(seat.applied(2, 0), Err(Violation::Closed));
+    let reached = barrier.wait_for(9).await;
+    assert_eq!(reached, Reached { acknowledged: 0, fenced: 1, streams_closed: 0 });
+    assert_eq!(barrier.holders(), 0);
+}
+
+// The wait ends with the word of the last one, not with a lease.
+#[tokio::test]
+async fn waits_wake_up_for_acknowledgements() {
+    let terms = Terms { lease: Duration::from_secs(3_600), verifiers_max: 2, outgoing_max: 3 };
+    let barrier = Barrier::new(terms, 0, Duration::ZERO);
+    let Seated { seat, messages: _kept, .. } = barrier.seat(&hello("a", 0)).expect("room");
+    barrier.published([revocation(1)]);
+    let waiting = tokio::spawn({
+        let barrier = barrier.clone();
+        async move { barrier.wait_for(1).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    seat.applied(1, 2).expect("published");
+    let reached = waiting.await.expect("no panic");
+    assert_eq!(reached, Reached { acknowledged: 1, fenced: 0, streams_closed: 2 });
+}
+
 /// One step of a random story with three verifiers.
 #[derive(Clone, Debug)]
 enum Act {

@@ -175,7 +175,8 @@ impl Line {
         }
         let query = RevocationsAfter { after, limit: limits::REVOCATION_PAGE_MAX };
         let page = self.parts.shell.ask(&self.call, query).await?;
-        if page.reset {
+        // The log has no gaps: who has the last one has all.
+        if page.reset || page.rows.last().is_none_or(|row| row.sequence < upto) {
             return Ok(false);
         }
         // Later ones are in the queue.

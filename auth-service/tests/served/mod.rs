@@ -49,6 +49,8 @@ pub(crate) struct Served {
     pub(crate) public: SocketAddr,
     pub(crate) internal: SocketAddr,
     pub(crate) shutdown: CancellationToken,
+    /// Of each bound listener, by name.
+    pub(crate) addresses: Vec<(&'static str, SocketAddr)>,
     running: JoinHandle<Result<(), StartError>>,
 }
 
@@ -106,7 +108,7 @@ impl Host {
         let shutdown = CancellationToken::new();
         let (public, internal) = (at("public"), at("internal"));
         let running = tokio::spawn(interlock_auth::run(config, listeners, shutdown.clone()));
-        let served = Served { public, internal, shutdown, running };
+        let served = Served { public, internal, shutdown, addresses, running };
         let mut sessions = OwnerSessionServiceClient::new(self.public(&served));
         if let Err(status) = within(sessions.get_status(plain(Default::default()))).await {
             panic!("auth does not answer: {status:?}; {:?}", served.running.await);

@@ -129,6 +129,8 @@ impl Probe {
             .await
             .map_err(|_| (RPC_FAILURE, format!("error: no answer within {:?}", self.rpc_timeout)))?
             .map_err(|status| match status.code() {
+                // Nothing came back: what was reached does not speak this protocol, or is gone.
+                _ if std::error::Error::source(&status).is_some() => unreached(chain(&status)),
                 Code::Unimplemented => {
                     (RPC_FAILURE, "error: this server does not implement grpc.health.v1.Health".to_owned())
                 }

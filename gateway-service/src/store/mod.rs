@@ -17,7 +17,7 @@ use interlock_kit::{
     error::{Error, Reason},
     store::{
         Domain, Halt, Observer, Ran, Store,
-        audit::{Entry, Outcome},
+        audit::Entry,
         model::Plain,
         sqlite::{OpenError, Options},
     },
@@ -25,7 +25,7 @@ use interlock_kit::{
 use parking_lot::Mutex;
 
 use crate::{
-    caller::{Caller, Principal},
+    caller::Caller,
     event::Event,
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId},
     limits::Limits,
@@ -308,10 +308,4 @@ fn run_query<Q: Query>(
     let result = query.run(&mut view);
     let (unscoped, audit) = view.into_parts(result.as_ref().err());
     Ran { result: result.map(|out| Told { out, unscoped }), changes: Vec::new(), audit }
-}
-
-/// The audit row of a refusal; none where nobody is known: those are counted by the gate.
-fn refusal(caller: &Caller, action: &'static str, error: &Error) -> Option<Entry> {
-    let nobody = caller.principal == Principal::Client && error.reason() == Reason::ProviderAuthFailed;
-    (!nobody).then(|| Entry::new(Arc::clone(&caller.origin), action, Outcome::Refused(error.reason())))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use interlock_kit::{
     clock::Timestamp,
     error::{Error, Reason},
-    store::audit::Entry,
+    store::audit::{Entry, Origin, Outcome},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     request::{Request, RequestKey},
     session::{Session, SessionSeen},
     store::{
-        Question, Stop, refusal,
+        Question, Stop,
         rows::{EventSize, JobsOf, Load, Log, Rows},
     },
     sweep::Duty,
@@ -31,6 +31,8 @@ pub struct View<'t> {
     rows: &'t (dyn Rows + 't),
     now: Timestamp,
     caller: &'t Caller,
+    /// For audit rows: with the client's id once a cookie is known to be good.
+    origin: Arc<Origin>,
     limits: &'t Limits,
     action: &'static str,
     audit: Vec<Entry>,
@@ -78,7 +80,8 @@ impl<'t> View<'t> {
         action: &'static str,
     ) -> Self {
         let (audit, concerns) = (Vec::new(), Concerns::default());
-        Self { rows, now, caller, limits, action, audit, concerns, unscoped: false }
+        let origin = Arc::clone(&caller.origin);
+        Self { rows, now, caller, origin, limits, action, audit, concerns, unscoped: false }
     }
 
     /// The instant of this transaction: nothing is judged by another clock.
@@ -105,10 +108,15 @@ impl<'t> View<'t> {
         let mut audit = self.audit;
         if let Some(Stop::Refused(error)) = stop {
             // What a refused verb did is undone; a refusal that it recorded on the way is not.
-            audit.retain(|entry| entry.outcome != interlock_kit::store::audit::Outcome::Done);
+            audit.retain(|entry| entry.outcome != Outcome::Done);
             let Concerns { subject, scope, detail } = self.concerns;
-            let row = refusal(self.caller, self.action, error);
-            audit.extend(row.map(|row| row.on(subject).within(scope).detailed(detail)));
+            // Refusals of nobody are counted by the gate, not written one by one.
+            let nobody =
+                self.caller.principal == Principal::Client && error.reason() == Reason::ProviderAuthFailed;
+            if !nobody {
+                let row = Entry::new(self.origin, self.action, Outcome::Refused(error.reason()));
+                audit.push(row.on(subject).within(scope).detailed(detail));
+            }
         }
         (self.unscoped, audit)
     }
@@ -366,6 +374,12 @@ impl<'t> View<'t> {
         if self.caller.owner().is_some_and(|owner| owner != session.owner) {
             return Err(not_good().into());
         }
+        if self.caller.principal == Principal::Client {
+            let (principal, role) = (client.id.to_string(), "client".to_owned());
+            let origin =
+                Origin { credential_id: principal.clone(), principal, role, ..(*self.origin).clone() };
+            self.origin = Arc::new(origin);
+        }
         Ok(Some(client))
     }
 
@@ -481,8 +495,8 @@ impl<'t> View<'t> {
         self.audit.push(entry);
     }
 
-    pub(super) fn entry(&self, outcome: interlock_kit::store::audit::Outcome) -> Entry {
-        Entry::new(Arc::clone(&self.caller.origin), self.action, outcome)
+    pub(super) fn entry(&self, outcome: Outcome) -> Entry {
+        Entry::new(Arc::clone(&self.origin), self.action, outcome)
     }
 
     pub(super) fn has_rows(&self) -> bool {

@@ -13,7 +13,7 @@ use interlock_gateway::{
     client::Ack,
     event::{Entry, EventKind, From, ReadEvents},
     ids::{ClientId, JobId, OwnerId, ProjectId, SessionId},
-    job::{Cancel, Job, JobState, ListJobs, Outcome, Phase, Submit},
+    job::{Cancel, EndedBy, Job, JobState, ListJobs, Outcome, Phase, Submit},
     lease::{Finish, Held, Progress, Release, Renew, Resume},
     session::{self, CloseSession, CreateSession, GetSession},
     store::{Model, Query, Verb},
@@ -290,9 +290,13 @@ impl Machine {
         let (held, caller) = self.holding();
         let outcome =
             *self.dice.one(&[Outcome::Succeeded, Outcome::Succeeded, Outcome::Failed, Outcome::Cancelled]);
-        let verb = Finish { held, outcome, result: vec![3], cause: String::new() };
+        let before = self.model.clone();
+        let verb = Finish { held: held.clone(), outcome, result: vec![3], cause: String::new() };
         match self.all(&caller, verb).await {
-            Ok(_) => self.told.finished += 1,
+            Ok(_) => {
+                self.told.finished += 1;
+                self.admitted(&before, &caller, &held);
+            }
             Err(error) => self.told.lost += u32::from(error.reason() == Reason::LeaseLost),
         }
     }
@@ -300,17 +304,43 @@ impl Machine {
     async fn progress(&mut self) {
         let (held, caller) = self.holding();
         let number = u64::try_from(1 + self.dice.below(3)).unwrap();
-        let answer = self.all(&caller, Progress { held, number, data: vec![9; 3] }).await;
+        let before = self.model.clone();
+        let answer = self.all(&caller, Progress { held: held.clone(), number, data: vec![9; 3] }).await;
+        if answer.is_ok() {
+            self.admitted(&before, &caller, &held);
+        }
         self.told.lost += u32::from(answer.is_err_and(|error| error.reason() == Reason::LeaseLost));
     }
 
     async fn leases(&mut self) {
-        let (held, caller) = self.holding();
-        let held = vec![held, self.holding().0];
-        match self.dice.below(3) {
-            0 => drop(self.all(&caller, Renew { held }).await),
-            1 => drop(self.all(&caller, Resume { held }).await),
-            _ => drop(self.all(&caller, Release { held }).await),
+        let (first, caller) = self.holding();
+        let held = vec![first, self.holding().0];
+        let before = self.model.clone();
+        let kept = match self.dice.below(3) {
+            0 => self.all(&caller, Renew { held }).await.map(|answer| answer.kept),
+            1 => self.all(&caller, Resume { held }).await.map(|answer| answer.kept),
+            _ => return drop(self.all(&caller, Release { held }).await),
+        };
+        for renewed in kept.into_iter().flatten() {
+            self.admitted(&before, &caller, &renewed.held);
+        }
+    }
+
+    // I5: what a worker was let do, it was let do on the newest lease, its own, while that lived; or it
+    // has ended the job with it before.
+    fn admitted(&self, before: &Model, caller: &Caller, held: &Held) {
+        let job = &before.jobs[&held.job];
+        assert_eq!(
+            (job.fencing, job.holder.clone()),
+            (held.fencing, caller.owner()),
+            "I5: a stale token got through"
+        );
+        match &job.phase {
+            Phase::Queued => panic!("I5: a job that nobody holds was written to"),
+            Phase::Running(lease) => {
+                assert!(lease.until > self.worlds[2].clock.now(), "I5: the lease was over")
+            }
+            Phase::Ended(end) => assert_eq!(end.by, EndedBy::Worker, "I5: a taken lease got through"),
         }
     }
 

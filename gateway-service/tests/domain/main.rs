@@ -11,6 +11,7 @@ mod events;
 mod jobs;
 mod leases;
 mod machine;
+mod matrix;
 mod owners;
 mod projects;
 mod sessions;

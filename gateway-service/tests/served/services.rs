@@ -3,7 +3,7 @@
 use interlock_proto::gateway::v1::ListSessionsRequest;
 use tonic::{Code, Status};
 
-use crate::support::{Calls, INTERNAL_TOKEN, Served, reason, worker::Worker};
+use crate::support::{Calls, Served, internal_token, reason, worker::Worker};
 
 async fn list(calls: &Calls) -> Result<(), Status> {
     calls.sessions().list_sessions(ListSessionsRequest::default()).await.map(drop)
@@ -27,14 +27,14 @@ async fn a_service_needs_certificate_and_token_and_someone_to_act_for() {
     let refused = Worker::open(&wrong, Vec::new()).await.err().expect("a stream, too");
     assert_eq!(reason(&refused), "INTERNAL_TOKEN_REQUIRED");
 
-    let api = api.with("x-internal-token", INTERNAL_TOKEN);
+    let api = api.with("x-internal-token", &internal_token());
     let refused = list(&api).await.expect_err("for nobody");
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::InvalidArgument, "IDENTITY_REQUIRED"));
     list(&api.clone().with("authorization", &bearer)).await.expect("for its caller");
     let by_name = api.clone().with("x-on-behalf-of", "alice");
     assert_eq!(reason(&list(&by_name).await.expect_err("not listed")), "FORBIDDEN");
 
-    let stranger = served.service("stranger").await.with("x-internal-token", INTERNAL_TOKEN);
+    let stranger = served.service("stranger").await.with("x-internal-token", &internal_token());
     let refused = list(&stranger.with("authorization", &bearer)).await.expect_err("not on the allow list");
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "FORBIDDEN"));
 }

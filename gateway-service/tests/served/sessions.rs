@@ -160,6 +160,24 @@ async fn a_wait_ends_with_the_job_and_the_session_is_free_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_parked_wait_is_told_that_its_session_has_ended() {
+    let served = Served::start().await;
+    let (_, alice) = served.owner("alice").await;
+    alice.set_agent().await;
+    let (session, _) = alice.bound_session().await;
+    let job_id = alice.submit(&session, "one").await.expect("queued").job_id;
+    let waiter = alice.clone();
+    let waiting =
+        tokio::spawn(async move { waiter.jobs().wait_job(WaitJobRequest { job_id, wait: None }).await });
+    alice.sessions().get_session(get(&session)).await.expect("read");
+    let close = CloseSessionRequest { session_id: session, force: true };
+    assert!(alice.sessions().close_session(close).await.expect("closed").into_inner().gone);
+    let refused = waiting.await.expect("no panic").expect_err("gone");
+    // Whether it was parked by then is not ours to say.
+    assert!(["SESSION_ENDED", "OWNER_MISMATCH"].contains(&reason(&refused).as_str()), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_parked_wait_ends_with_its_credential_and_with_the_gateway() {
     let mut served = Served::start().await;
     let (_, alice) = served.owner("alice").await;
@@ -245,4 +263,28 @@ async fn refusals_have_rows_and_floods_of_them_are_counted() {
     assert_eq!(count("carol", "session.ack", "FORBIDDEN"), 1);
     assert_eq!(count("", "session.get", "PROVIDER_AUTH_FAILED"), 8, "the first of a window");
     assert_eq!(count("127.0.0.1", "gate.refused", "PROVIDER_AUTH_FAILED"), 22, "one row for the rest");
+}
+
+// SW-04, SW-05, SW-07, SW-08
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_token_reaches_all_and_binds_the_built_in_agent() {
+    let served = Served::start().await;
+    let (_, alice) = served.owner("alice").await;
+    let session = alice.create("first").await.into_inner().session.expect("made").session_id;
+    let admin = served.calls(&served.trust.admin()).await;
+    let read = admin.sessions().get_session(get(&session)).await.expect("another owner's").into_inner();
+    assert_eq!(read.session.expect("the session").owner_id, "alice");
+
+    let built_in = |session_id: String| interlock_proto::gateway::v1::AttachSessionRequest {
+        session_id,
+        agent_id: "primary".to_owned(),
+        project_id: "system".to_owned(),
+        ..Default::default()
+    };
+    let own = admin.create("first").await.into_inner().session.expect("made").session_id;
+    let system = admin.with("x-interlock-project", "system");
+    system.sessions().attach_session(built_in(own)).await.expect("the admin token may");
+    let alice = alice.with("x-interlock-project", "system");
+    let refused = alice.sessions().attach_session(built_in(session)).await.expect_err("nobody else");
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "FORBIDDEN"));
 }

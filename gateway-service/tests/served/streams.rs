@@ -227,3 +227,35 @@ async fn one_owners_streams_are_bounded_and_cost_others_nothing() {
     };
     tokio::time::timeout(crate::support::PATIENCE, again).await.expect("the places are given back");
 }
+
+// NC-26, I15
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_has_taken_is_a_gap_before_anything_else() {
+    let served = Served::start_with(&[("retention.events", "256")]).await;
+    let (_, alice) = served.owner("alice").await;
+    alice.set_agent().await;
+    let (session, _) = alice.bound_session().await;
+    alice.submit(&session, "one").await.expect("queued");
+    let mut worker = Worker::open(&alice, Vec::new()).await.expect("welcome");
+    let held = worker.assignment().await.held.expect("held");
+    for number in 1..=300 {
+        worker.progress(&held, number, "line").await;
+        worker.next().await.expect("stored");
+    }
+    let trimmed = async {
+        loop {
+            let (mut stream, _) = opened(&alice, &session, 0).await;
+            match message(&mut stream).await {
+                Ok(Some(Message::Gap(gap))) => return (stream, gap),
+                other => assert!(matches!(other, Ok(Some(Message::Event(_)))), "{other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let (mut stream, gap) =
+        tokio::time::timeout(crate::support::PATIENCE, trimmed).await.expect("swept in time");
+    assert_eq!(gap.from, 1);
+    let rest = catch_up(&mut stream).await;
+    assert_eq!(rest, (gap.to + 1..=304).collect::<Vec<_>>());
+    assert!(rest.len() <= 256 && gap.to >= 48, "{gap:?}");
+}

@@ -52,7 +52,7 @@ async fn a_worker_that_comes_back_keeps_its_job_and_a_goodbye_gives_it_back() {
     let held = worker.assignment().await.held.expect("held");
     drop(worker);
     let mut back = Worker::open(&alice, vec![held.clone()]).await.expect("welcome");
-    assert_eq!(back.welcome.kept, [held.clone()]);
+    assert_eq!(back.welcome.kept, std::slice::from_ref(&held));
     back.progress(&held, 1, "still here").await;
     assert!(matches!(back.next().await, Ok(Some(Told::ProgressStored(_)))));
     back.goodbye().await;

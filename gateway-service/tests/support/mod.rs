@@ -13,6 +13,7 @@ use interlock_kit::{
         sqlite::{self, Place},
     },
 };
+use interlock_proto::credential::{Credential, Kind};
 use interlock_proto::gateway::v1::{
     AttachSessionRequest, CreateSessionRequest, CreateSessionResponse, Job, SetAgentRequest,
     StreamEventsRequest, StreamEventsResponse, SubmitJobRequest, agent_service_client::AgentServiceClient,
@@ -29,35 +30,39 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-pub mod trust;
-pub mod worker;
+pub(crate) mod trust;
+pub(crate) mod worker;
 
 use trust::{FakeTrust, Known};
 
 /// No step of a test takes longer.
-pub const PATIENCE: Duration = Duration::from_secs(20);
-pub const PROJECT: &str = "demo";
-pub const AGENT: &str = "builder";
-pub const INTERNAL_TOKEN: &str = "an-internal-token-of-at-least-32-characters";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PROJECT: &str = "demo";
+pub(crate) const AGENT: &str = "builder";
+
+/// The internal token of these services.
+pub(crate) fn internal_token() -> String {
+    Credential::new(Kind::Internal, &[5; 32]).expose().to_owned()
+}
 
 /// A running gateway.
-pub struct Served {
-    pub trust: FakeTrust,
+pub(crate) struct Served {
+    pub(crate) trust: FakeTrust,
     trust_address: SocketAddr,
     addresses: Addresses,
     ca: String,
     folder: tempfile::TempDir,
     settings: Vec<(String, String)>,
-    pub shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
     task: JoinHandle<Result<(), interlock_gateway::RunError>>,
 }
 
 impl Served {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Self {
         let (trust, trust_address) = FakeTrust::start().await;
         let folder = tempfile::tempdir().expect("a folder");
         let now = Clock::system().now();
@@ -66,23 +71,23 @@ impl Served {
         for name in ["gateway", "api", "stranger"] {
             pki.issue(&Leaf::new(name, now)).expect("a certificate");
         }
-        secret_file::write(&folder.path().join("internal.token"), INTERNAL_TOKEN.as_bytes())
+        secret_file::write(&folder.path().join("internal.token"), internal_token().as_bytes())
             .expect("written");
         let ca = std::fs::read_to_string(pki.ca()).expect("readable");
-        let settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let settings: Vec<_> = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let (addresses, shutdown, task) = run(folder.path(), trust_address, &settings).await;
         Self { trust, trust_address, addresses, ca, folder, settings, shutdown, task }
     }
 
     /// Drains it and waits for its end.
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.shutdown.cancel();
         let ended = tokio::time::timeout(PATIENCE, &mut self.task).await.expect("in time");
         ended.expect("no panic").expect("a clean end");
     }
 
     /// Drains it and starts it again on the same store.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.stop().await;
         let running = run(self.folder.path(), self.trust_address, &self.settings).await;
         (self.addresses, self.shutdown, self.task) = running;
@@ -93,12 +98,12 @@ impl Served {
     }
 
     /// Calls of nobody.
-    pub async fn nobody(&self) -> Calls {
+    pub(crate) async fn nobody(&self) -> Calls {
         Calls::to(self.addresses.public, self.tls()).await
     }
 
     /// Calls of a service on the internal listener, with the certificate of that name and no token yet.
-    pub async fn service(&self, name: &str) -> Calls {
+    pub(crate) async fn service(&self, name: &str) -> Calls {
         let pem =
             |end: &str| std::fs::read(self.folder.path().join(format!("pki/{name}.{end}"))).expect("issued");
         let identity = Identity::from_pem(pem("pem"), pem("key"));
@@ -106,14 +111,14 @@ impl Served {
     }
 
     /// The SDK's connection to the public listener.
-    pub fn connection(&self) -> interlock_client::Connection {
+    pub(crate) fn connection(&self) -> interlock_client::Connection {
         let tls = interlock_client::Tls::ca_file(self.folder.path().join("pki/ca.pem"));
         let endpoint = format!("https://{}", self.addresses.public);
         interlock_client::Connection::to(endpoint).tls(tls).open().expect("a connection")
     }
 
     /// The audit rows of a stopped gateway.
-    pub fn audit(&self) -> Vec<Row> {
+    pub(crate) fn audit(&self) -> Vec<Row> {
         let place = Place::File(self.folder.path().join("data/gateway.db"));
         let connection = sqlite::connect(&place).expect("the store");
         sqlite::rows(&connection, &sqlite::Filter { limit: 10_000, ..sqlite::Filter::default() })
@@ -121,20 +126,20 @@ impl Served {
     }
 
     /// Calls of the bearer of a credential, in [`PROJECT`].
-    pub async fn calls(&self, known: &Known) -> Calls {
+    pub(crate) async fn calls(&self, known: &Known) -> Calls {
         let bearer = format!("Bearer {}", known.credential.expose());
         self.nobody().await.with("authorization", &bearer).with("x-interlock-project", PROJECT)
     }
 
     /// An owner who may enter [`PROJECT`].
-    pub async fn owner(&self, name: &str) -> (Known, Calls) {
+    pub(crate) async fn owner(&self, name: &str) -> (Known, Calls) {
         let known = self.trust.owner(name);
         self.trust.enter(name, PROJECT);
         let calls = self.calls(&known).await;
         (known, calls)
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 }
@@ -148,7 +153,7 @@ struct Addresses {
 
 type Running = (Addresses, CancellationToken, JoinHandle<Result<(), interlock_gateway::RunError>>);
 
-async fn run(folder: &Path, trust: SocketAddr, settings: &Vec<(String, String)>) -> Running {
+async fn run(folder: &Path, trust: SocketAddr, settings: &[(String, String)]) -> Running {
     let ready = folder.join("ready.json");
     let path = |name: &str| folder.join(name).display().to_string();
     let mut flags = vec![
@@ -180,7 +185,7 @@ async fn run(folder: &Path, trust: SocketAddr, settings: &Vec<(String, String)>)
 }
 
 /// Polls until a condition holds.
-pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let holds = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -191,7 +196,7 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
 
 /// Puts the same metadata on each call.
 #[derive(Clone)]
-pub struct Carry(MetadataMap);
+pub(crate) struct Carry(MetadataMap);
 
 impl Interceptor for Carry {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -204,11 +209,11 @@ impl Interceptor for Carry {
     }
 }
 
-pub type Line = InterceptedService<Channel, Carry>;
+pub(crate) type Line = InterceptedService<Channel, Carry>;
 
 /// Calls with the same metadata.
 #[derive(Clone)]
-pub struct Calls {
+pub(crate) struct Calls {
     channel: Channel,
     metadata: MetadataMap,
 }
@@ -220,12 +225,12 @@ impl Calls {
         Self { channel, metadata: MetadataMap::new() }
     }
 
-    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
         self.metadata.insert(name, AsciiMetadataValue::try_from(value).expect("ascii"));
         self
     }
 
-    pub fn without(mut self, name: &'static str) -> Self {
+    pub(crate) fn without(mut self, name: &'static str) -> Self {
         self.metadata.remove(name);
         self
     }
@@ -234,36 +239,36 @@ impl Calls {
         InterceptedService::new(self.channel.clone(), Carry(self.metadata.clone()))
     }
 
-    pub fn sessions(&self) -> SessionServiceClient<Line> {
+    pub(crate) fn sessions(&self) -> SessionServiceClient<Line> {
         SessionServiceClient::new(self.line())
     }
 
-    pub fn jobs(&self) -> JobServiceClient<Line> {
+    pub(crate) fn jobs(&self) -> JobServiceClient<Line> {
         JobServiceClient::new(self.line())
     }
 
-    pub fn agents(&self) -> AgentServiceClient<Line> {
+    pub(crate) fn agents(&self) -> AgentServiceClient<Line> {
         AgentServiceClient::new(self.line())
     }
 
-    pub fn workers(&self) -> WorkerServiceClient<Line> {
+    pub(crate) fn workers(&self) -> WorkerServiceClient<Line> {
         WorkerServiceClient::new(self.line())
     }
 
     /// Registers [`AGENT`].
-    pub async fn set_agent(&self) {
+    pub(crate) async fn set_agent(&self) {
         let agent = SetAgentRequest { agent_id: AGENT.to_owned(), ..SetAgentRequest::default() };
         self.agents().set_agent(agent).await.expect("registered");
     }
 
-    pub async fn create(&self, request_id: &str) -> Response<CreateSessionResponse> {
+    pub(crate) async fn create(&self, request_id: &str) -> Response<CreateSessionResponse> {
         let create =
             CreateSessionRequest { request_id: request_id.to_owned(), ..CreateSessionRequest::default() };
         self.sessions().create_session(create).await.expect("created")
     }
 
     /// A new session on [`AGENT`] in [`PROJECT`], and its cookie.
-    pub async fn bound_session(&self) -> (String, String) {
+    pub(crate) async fn bound_session(&self) -> (String, String) {
         let created = self.create("first").await;
         let cookie = cookie_of(&created);
         let session = created.into_inner().session.expect("made").session_id;
@@ -271,7 +276,7 @@ impl Calls {
         (session, cookie)
     }
 
-    pub async fn attach(&self, session: &str) -> Result<bool, Status> {
+    pub(crate) async fn attach(&self, session: &str) -> Result<bool, Status> {
         let attach = AttachSessionRequest {
             session_id: session.to_owned(),
             agent_id: AGENT.to_owned(),
@@ -281,7 +286,7 @@ impl Calls {
         Ok(self.sessions().attach_session(attach).await?.into_inner().changed)
     }
 
-    pub async fn submit(&self, session: &str, request_id: &str) -> Result<Job, Status> {
+    pub(crate) async fn submit(&self, session: &str, request_id: &str) -> Result<Job, Status> {
         let submit = SubmitJobRequest {
             session_id: session.to_owned(),
             request_id: request_id.to_owned(),
@@ -290,21 +295,25 @@ impl Calls {
         Ok(self.jobs().submit_job(submit).await?.into_inner().job.expect("queued"))
     }
 
-    pub async fn stream(&self, session: &str, after: u64) -> Result<Streaming<StreamEventsResponse>, Status> {
+    pub(crate) async fn stream(
+        &self,
+        session: &str,
+        after: u64,
+    ) -> Result<Streaming<StreamEventsResponse>, Status> {
         let from = StreamEventsRequest { session_id: session.to_owned(), after, from_cursor: false };
         Ok(self.sessions().stream_events(from).await?.into_inner())
     }
 }
 
 /// `name=value` of the cookie in an answer.
-pub fn cookie_of<T>(response: &Response<T>) -> String {
+pub(crate) fn cookie_of<T>(response: &Response<T>) -> String {
     let text = response.metadata().get("set-cookie").expect("a cookie").to_str().expect("ascii").to_owned();
     assert!(text.ends_with("; Path=/; HttpOnly; Secure; SameSite=Strict"), "{text}");
     text.split(';').next().expect("a pair").to_owned()
 }
 
 /// The reason in a status.
-pub fn reason(status: &Status) -> String {
+pub(crate) fn reason(status: &Status) -> String {
     status
         .get_details_error_info()
         .map(|info| info.reason)
@@ -312,6 +321,6 @@ pub fn reason(status: &Status) -> String {
 }
 
 /// The next message of a stream, in time.
-pub async fn next<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Status> {
+pub(crate) async fn next<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Status> {
     tokio::time::timeout(PATIENCE, stream.message()).await.expect("in time")
 }

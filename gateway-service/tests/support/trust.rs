@@ -27,7 +27,7 @@ const EPOCH: &str = "epoch-of-the-fake";
 
 /// The fake and its handle. Cheap to clone.
 #[derive(Clone)]
-pub struct FakeTrust {
+pub(crate) struct FakeTrust {
     state: Arc<Mutex<State>>,
 }
 
@@ -46,16 +46,16 @@ struct State {
 
 /// A credential that the fake knows.
 #[derive(Clone)]
-pub struct Known {
+pub(crate) struct Known {
     /// To present.
-    pub credential: Credential,
+    pub(crate) credential: Credential,
     /// As the fake answers it.
-    pub principal: Principal,
+    pub(crate) principal: Principal,
 }
 
 impl FakeTrust {
     /// Serves on a free loopback port.
-    pub async fn start() -> (Self, SocketAddr) {
+    pub(crate) async fn start() -> (Self, SocketAddr) {
         let fake = Self { state: Arc::default() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -67,7 +67,7 @@ impl FakeTrust {
     }
 
     /// An owner signed in.
-    pub fn owner(&self, owner_id: &str) -> Known {
+    pub(crate) fn owner(&self, owner_id: &str) -> Known {
         self.know(
             Kind::Owner,
             Principal {
@@ -81,7 +81,7 @@ impl FakeTrust {
     }
 
     /// As [`Self::owner`], until a time.
-    pub fn owner_until(&self, owner_id: &str, expires_at: prost_types::Timestamp) -> Known {
+    pub(crate) fn owner_until(&self, owner_id: &str, expires_at: prost_types::Timestamp) -> Known {
         self.know(
             Kind::Owner,
             Principal {
@@ -96,7 +96,7 @@ impl FakeTrust {
     }
 
     /// The admin role token.
-    pub fn admin(&self) -> Known {
+    pub(crate) fn admin(&self) -> Known {
         self.know(
             Kind::Admin,
             Principal {
@@ -124,13 +124,13 @@ impl FakeTrust {
     }
 
     /// Lets an owner into a project.
-    pub fn enter(&self, owner_id: &str, project_id: &str) {
+    pub(crate) fn enter(&self, owner_id: &str, project_id: &str) {
         self.state.lock().members.insert((owner_id.to_owned(), project_id.to_owned()));
     }
 
     /// Revokes one credential: from now on unknown, and told to every holder. Answers how many streams and
     /// parked calls the verifier closed for it.
-    pub async fn revoke(&self, known: &Known) -> u64 {
+    pub(crate) async fn revoke(&self, known: &Known) -> u64 {
         let (row, holders) = {
             let mut state = self.state.lock();
             state.dead.insert(known.credential.hash());
@@ -153,7 +153,7 @@ impl FakeTrust {
     }
 
     /// Answers no renewal and no question until told otherwise.
-    pub fn set_silent(&self, silent: bool) {
+    pub(crate) fn set_silent(&self, silent: bool) {
         self.state.lock().silent = silent;
     }
 

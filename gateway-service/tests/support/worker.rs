@@ -12,14 +12,14 @@ use tonic::{Status, Streaming};
 use super::{AGENT, Calls, next};
 
 /// An open Work stream.
-pub struct Worker {
+pub(crate) struct Worker {
     requests: mpsc::Sender<WorkRequest>,
     answers: Streaming<WorkResponse>,
-    pub welcome: Welcome,
+    pub(crate) welcome: Welcome,
 }
 
 impl Worker {
-    pub async fn open(calls: &Calls, held: Vec<Held>) -> Result<Self, Status> {
+    pub(crate) async fn open(calls: &Calls, held: Vec<Held>) -> Result<Self, Status> {
         let (requests, stream) = mpsc::channel(16);
         let hello = work_request::Hello {
             worker: "test worker".to_owned(),
@@ -34,11 +34,11 @@ impl Worker {
         Ok(Self { requests, answers, welcome })
     }
 
-    pub async fn next(&mut self) -> Result<Option<Told>, Status> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Told>, Status> {
         Ok(next(&mut self.answers).await?.and_then(|answer| answer.message))
     }
 
-    pub async fn assignment(&mut self) -> Assignment {
+    pub(crate) async fn assignment(&mut self) -> Assignment {
         match self.next().await {
             Ok(Some(Told::Assignment(assignment))) => assignment,
             other => panic!("no assignment: {other:?}"),
@@ -49,16 +49,16 @@ impl Worker {
         self.requests.send(WorkRequest { message: Some(message) }).await.expect("open");
     }
 
-    pub async fn heartbeat(&self, held: &Held) {
+    pub(crate) async fn heartbeat(&self, held: &Held) {
         self.ask(Ask::Heartbeat(work_request::Heartbeat { held: vec![held.clone()] })).await;
     }
 
-    pub async fn progress(&self, held: &Held, number: u64, text: &str) {
+    pub(crate) async fn progress(&self, held: &Held, number: u64, text: &str) {
         let data = text.to_owned().into();
         self.ask(Ask::Progress(work_request::Progress { held: Some(held.clone()), number, data })).await;
     }
 
-    pub async fn finish(&self, held: &Held, state: JobState) {
+    pub(crate) async fn finish(&self, held: &Held, state: JobState) {
         let finish = work_request::Finish {
             held: Some(held.clone()),
             state: state.into(),
@@ -68,7 +68,7 @@ impl Worker {
         self.ask(Ask::Finish(finish)).await;
     }
 
-    pub async fn goodbye(&self) {
+    pub(crate) async fn goodbye(&self) {
         self.ask(Ask::Goodbye(work_request::Goodbye {})).await;
     }
 }

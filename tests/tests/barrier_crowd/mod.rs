@@ -64,7 +64,10 @@ impl Crowd {
                 calls
             });
         }
-        eventually("a crowd that is admitted", async || (admitted.load(Ordering::Relaxed) == size).then_some(())).await;
+        eventually("a crowd that is admitted", async || {
+            (admitted.load(Ordering::Relaxed) == size).then_some(())
+        })
+        .await;
         Self { callers, ending }
     }
 
@@ -76,7 +79,10 @@ impl Crowd {
         let (after, before): (Vec<_>, Vec<_>) = all.partition(|(began, _)| *began > returned);
         for (began, outcome) in &after {
             let late = began.duration_since(returned);
-            assert_eq!(outcome.reason, "PROVIDER_AUTH_FAILED", "I8: a call that began {late:?} after the answer: {outcome}");
+            assert_eq!(
+                outcome.reason, "PROVIDER_AUTH_FAILED",
+                "I8: a call that began {late:?} after the answer: {outcome}"
+            );
         }
         for (_, outcome) in &before {
             assert!(matches!(outcome.short(), "OK" | "PROVIDER_AUTH_FAILED"), "{outcome}");

@@ -43,13 +43,32 @@ async fn the_ten_cases() {
     busy(&sessions.attach(&fresh, "a", &q).await.expect_err("busy in p"), BusyKind::Project, "a", &job);
     assert!(sessions.attach(&fresh, "a", &p).await.expect("a second session may watch").changed);
     assert!(!sessions.attach(&busy_one, "a", &p).await.expect("reconnect").changed);
-    busy(&sessions.attach(&busy_one, "b", &p).await.expect_err("to another agent"), BusyKind::Rebind, "a", &job);
-    busy(&sessions.attach(&busy_one, "a", &q).await.expect_err("to another project"), BusyKind::Rebind, "a", &job);
-    busy(&sessions.attach(&watcher, "a", &q).await.expect_err("from an idle one"), BusyKind::Project, "a", &job);
+    busy(
+        &sessions.attach(&busy_one, "b", &p).await.expect_err("to another agent"),
+        BusyKind::Rebind,
+        "a",
+        &job,
+    );
+    busy(
+        &sessions.attach(&busy_one, "a", &q).await.expect_err("to another project"),
+        BusyKind::Rebind,
+        "a",
+        &job,
+    );
+    busy(
+        &sessions.attach(&watcher, "a", &q).await.expect_err("from an idle one"),
+        BusyKind::Project,
+        "a",
+        &job,
+    );
     assert!(sessions.attach(&watcher, "a", &p).await.expect("from an idle one, the same project").changed);
     busy(&jobs.submit(&elsewhere, "work").await.expect_err("busy in p"), BusyKind::Project, "a", &job);
     let bound = sessions.get(&busy_one).await.expect("hers").binding.expect("bound");
-    assert_eq!((bound.agent_id.as_str(), &bound.project_id, bound.epoch), ("a", &p, 1), "nothing has changed");
+    assert_eq!(
+        (bound.agent_id.as_str(), &bound.project_id, bound.epoch),
+        ("a", &p, 1),
+        "nothing has changed"
+    );
 
     // SW-34, I4: terminal, and the next attach succeeds with no other action.
     jobs.cancel(&job).await.expect("a queued one is cancelled at once");

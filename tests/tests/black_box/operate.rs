@@ -27,7 +27,14 @@ const SERVING: &[u8] = &[0x08, 0x01];
 async fn a_shutdown_drains() {
     let mut pair = Pair::start().await;
     let alice = pair.login("alice").await;
-    let id = pair.sdk_gateway(&alice.access_token).sessions().create("").await.expect("a session").session.session_id;
+    let id = pair
+        .sdk_gateway(&alice.access_token)
+        .sessions()
+        .create("")
+        .await
+        .expect("a session")
+        .session
+        .session_id;
     let mut stream = open_stream(&pair, &alice.access_token, &id).await;
     let channel = pair.gateway_public();
     pair.gateway.terminate();
@@ -72,7 +79,9 @@ async fn open_stream(pair: &Pair, credential: &Credential, id: &str) -> tonic::S
 #[test]
 fn mistakes_in_the_configuration_are_told_together() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (name, more) in [("interlock-auth", "lease = \"90s\""), ("interlock-gateway", "lease_ttl = \"900ms\"")] {
+    for (name, more) in
+        [("interlock-auth", "lease = \"90s\""), ("interlock-gateway", "lease_ttl = \"900ms\"")]
+    {
         let config = folder.path().join(format!("{name}.toml"));
         let text = format!(
             "public.address = \"0.0.0.0:0\"\nprofile = \"lokal\"\nno_such_key = \"canary-value\"\n{more}\nready_file = \"ready\"\n"
@@ -163,7 +172,9 @@ async fn health_is_open_and_probes_tell() {
 // SW-17, FN-02, UA-05
 #[test]
 fn what_is_broken_refuses_to_start_and_is_left_as_it_is() {
-    for (file, contents) in [("auth/auth_tokens.json", "{\"format\": 1, \"tok"), ("accounts.json", "[{\"username\":")] {
+    for (file, contents) in
+        [("auth/auth_tokens.json", "{\"format\": 1, \"tok"), ("accounts.json", "[{\"username\":")]
+    {
         let world = World::new(Setup::default());
         world.configure_auth(&BTreeMap::new());
         fs::write(world.path(file), contents).expect("written");

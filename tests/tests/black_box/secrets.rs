@@ -34,7 +34,8 @@ async fn no_secret_in_any_log_or_store() {
     pair.sdk_auth().login("alice", wrong).await.expect_err("wrong");
     pair.sdk_auth().login(wrong, wrong).await.expect_err("unknown");
     let unknown = Credential::new(Kind::Owner, &[5; 32]);
-    for value in [format!("Bearer {}", unknown.expose()), format!("Bearer {wrong}"), format!("Basic {wrong}")] {
+    for value in [format!("Bearer {}", unknown.expose()), format!("Bearer {wrong}"), format!("Basic {wrong}")]
+    {
         let metadata = Metadata::none().with("authorization", &value).with("x-internal-token", wrong);
         let outcome = wire::call(&pair.gateway_public(), LIST_SESSIONS, Vec::new(), &metadata).await.outcome;
         assert_eq!(outcome.code, "UNAUTHENTICATED");
@@ -74,7 +75,10 @@ async fn no_secret_in_any_log_or_store() {
     for folder in ["auth", "gateway"] {
         searched += search(&pair.world.path(folder), &secrets);
     }
-    println!("{} secrets, none in the logs at level debug, none in {searched} bytes of stores", secrets.len());
+    println!(
+        "{} secrets, none in the logs at level debug, none in {searched} bytes of stores",
+        secrets.len()
+    );
 }
 
 /// Looks through every file but the recoverable copy of the role tokens, which is there to hold them.

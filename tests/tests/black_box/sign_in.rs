@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use interlock_client::{
-    Code, Credentials, EventKind, JobState, Outcome as JobOutcome, Reason, SetAgent, StreamFrom, StreamItem, Worker,
+    Code, Credentials, EventKind, JobState, Outcome as JobOutcome, Reason, SetAgent, StreamFrom, StreamItem,
+    Worker,
 };
 use interlock_proto::gateway::v1 as gateway;
 use interlock_tests::{
@@ -105,7 +106,8 @@ async fn who_is_refused_and_how() {
     assert_eq!(stream, refused, "the same, before the first message");
 
     // UA-10: what is another's and what is not there cannot be told apart.
-    let hers = pair.sdk_gateway(&alice.access_token).sessions().create("hers").await.expect("a session").session;
+    let hers =
+        pair.sdk_gateway(&alice.access_token).sessions().create("hers").await.expect("a session").session;
     let as_bob = Metadata::bearer(&bob.access_token);
     let unknown = format!("{}0", &hers.session_id[..hers.session_id.len() - 1]);
     let get = async |id: &str| {
@@ -120,7 +122,8 @@ async fn who_is_refused_and_how() {
 
     // UA-18: nobody makes sessions for others.
     let owner_id = "alice".to_owned();
-    let for_alice = gateway::CreateSessionRequest { request_id: "r2".to_owned(), owner_id, ..Default::default() };
+    let for_alice =
+        gateway::CreateSessionRequest { request_id: "r2".to_owned(), owner_id, ..Default::default() };
     let refused = wire::ask(&channel, CREATE_SESSION, &for_alice, &as_bob).await.outcome;
     assert_eq!((refused.code.as_str(), refused.reason.as_str()), ("PERMISSION_DENIED", "FORBIDDEN"));
 
@@ -201,7 +204,8 @@ async fn role_tokens_are_shown_and_rotated_by_who_may() {
     }
     let auth = pair.sdk_auth_as(&admin);
     for (role, reason) in [("", Reason::MissingField), ("superuser", Reason::InvalidField)] {
-        let refused = auth.rotate_role_token(role, std::time::Duration::ZERO).await.expect_err("no such role");
+        let refused =
+            auth.rotate_role_token(role, std::time::Duration::ZERO).await.expect_err("no such role");
         assert_eq!(refused.reason(), Some(reason), "{refused}");
     }
     let refused = pair.sdk_auth_as(&user).rotate_role_token("user", std::time::Duration::ZERO).await;

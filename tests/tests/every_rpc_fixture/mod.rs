@@ -57,7 +57,8 @@ struct Props {
 /// Every method that a service serves, health and reflection of each included.
 pub(crate) fn served() -> Vec<(&'static str, &'static MethodPolicy)> {
     let of = |service: &'static str| {
-        let theirs = move |path: &str| !path.starts_with("/interlock.") || path.contains(&format!(".{service}.v1."));
+        let theirs =
+            move |path: &str| !path.starts_with("/interlock.") || path.contains(&format!(".{service}.v1."));
         Policies::all().iter().filter(move |p| theirs(&p.path)).map(move |p| (service, p))
     };
     of("auth").chain(of("gateway")).collect()
@@ -66,7 +67,8 @@ pub(crate) fn served() -> Vec<(&'static str, &'static MethodPolicy)> {
 impl Stage {
     pub(crate) async fn make() -> Self {
         let pair = Pair::start_with(Setup::default().gateway("jobs_in_flight_per_owner", "100000")).await;
-        let (alice, bob, root) = (pair.login("alice").await, pair.login("bob").await, pair.login("root").await);
+        let (alice, bob, root) =
+            (pair.login("alice").await, pair.login("bob").await, pair.login("root").await);
         let project = pair.project(&alice, "matrix").await;
         let agents = pair.sdk_gateway(&alice.access_token).agents();
         for agent in [AGENT, IDLE_AGENT] {
@@ -123,7 +125,8 @@ impl Stage {
         let cookie = created.cookie.expect("the first answer has the cookie");
         let mut props = Props { session, cookie, job, stream_id: String::new(), _stream: None };
         if policy.path.ends_with("/RenewStream") {
-            let request = gateway::StreamEventsRequest { session_id: props.session.clone(), ..Default::default() };
+            let request =
+                gateway::StreamEventsRequest { session_id: props.session.clone(), ..Default::default() };
             let alice = Metadata::bearer(&self.alice.access_token);
             let opened = wire::open(&self.gateway, STREAM_EVENTS, request.encode_to_vec(), &alice).await;
             let (_, mut stream) = opened.expect("a stream");
@@ -183,7 +186,8 @@ impl Stage {
                 auth::RotateRequest { role: "user".to_owned(), grace: None, request_id }.encode_to_vec()
             }
             ("TrustService", "Validate") => {
-                auth::ValidateRequest { credential_sha256: self.alice.access_token.hash().to_vec().into() }.encode_to_vec()
+                auth::ValidateRequest { credential_sha256: self.alice.access_token.hash().to_vec().into() }
+                    .encode_to_vec()
             }
             ("TrustService", "CheckMembership") => {
                 auth::CheckMembershipRequest { owner_id: "alice".to_owned(), project_id }.encode_to_vec()
@@ -191,7 +195,8 @@ impl Stage {
             ("TrustService", "HoldLease") => hello().encode_to_vec(),
             ("AgentService", "SetAgent") => {
                 let description = Some("changed".to_owned());
-                gateway::SetAgentRequest { agent_id: IDLE_AGENT.to_owned(), shared: None, description }.encode_to_vec()
+                gateway::SetAgentRequest { agent_id: IDLE_AGENT.to_owned(), shared: None, description }
+                    .encode_to_vec()
             }
             ("AgentService", "GetAgent") => {
                 gateway::GetAgentRequest { agent_id: IDLE_AGENT.to_owned() }.encode_to_vec()
@@ -213,11 +218,13 @@ impl Stage {
             }
             ("SessionService", "GetSession") => gateway::GetSessionRequest { session_id }.encode_to_vec(),
             ("SessionService", "ListSessions") => {
-                gateway::ListSessionsRequest { owner_id: "alice".to_owned(), ..Default::default() }.encode_to_vec()
+                gateway::ListSessionsRequest { owner_id: "alice".to_owned(), ..Default::default() }
+                    .encode_to_vec()
             }
             ("SessionService", "AttachSession") => {
                 let agent_id = AGENT.to_owned();
-                gateway::AttachSessionRequest { session_id, agent_id, project_id, ..Default::default() }.encode_to_vec()
+                gateway::AttachSessionRequest { session_id, agent_id, project_id, ..Default::default() }
+                    .encode_to_vec()
             }
             ("SessionService", "CloseSession") => {
                 gateway::CloseSessionRequest { session_id, force: true }.encode_to_vec()
@@ -233,7 +240,11 @@ impl Stage {
             // `list_services`, field 7.
             ("ServerReflection", "ServerReflectionInfo") => vec![0x3a, 0x00],
             (
-                "IdentityService" | "OwnerSessionService" | "ProjectService" | "RoleTokenService" | "AgentService"
+                "IdentityService"
+                | "OwnerSessionService"
+                | "ProjectService"
+                | "RoleTokenService"
+                | "AgentService"
                 | "Health",
                 _,
             ) => Vec::new(),

@@ -85,7 +85,9 @@ impl SignIns {
         };
         for session in &living {
             let known = pair.sdk_auth_as(&session.access_token).whoami().await;
-            let known = known.unwrap_or_else(|e| panic!("lost: {} of {}: {e}", session.owner_session_id, session.username));
+            let known = known.unwrap_or_else(|e| {
+                panic!("lost: {} of {}: {e}", session.owner_session_id, session.username)
+            });
             assert_eq!(known.owner_session_id.as_ref(), Some(&session.owner_session_id));
         }
         for session in &ended {
@@ -99,7 +101,12 @@ impl SignIns {
                 assert!(there.iter().any(|p| p.project_id == *project), "lost: project {project} of {owner}");
             }
         }
-        format!("{} sign-ins that live, {} that ended, {} projects", living.len(), ended.len(), projects.len())
+        format!(
+            "{} sign-ins that live, {} that ended, {} projects",
+            living.len(),
+            ended.len(),
+            projects.len()
+        )
     }
 
     /// The gateway admits who is signed in, and nobody who was signed out.
@@ -112,7 +119,8 @@ impl SignIns {
             pair.sdk_gateway(&session.access_token).sessions().list().await.expect("admitted");
         }
         for session in &ended {
-            let refused = pair.sdk_gateway(&session.access_token).sessions().list().await.expect_err("signed out");
+            let refused =
+                pair.sdk_gateway(&session.access_token).sessions().list().await.expect_err("signed out");
             assert_eq!(refused.reason(), Some(Reason::ProviderAuthFailed), "{refused}");
         }
     }
@@ -179,7 +187,9 @@ async fn project(shared: &Shared, session: &OwnerSession, owner: &str, number: u
     let auth = shared.auth.clone().with_credentials(Credentials::bearer(session.access_token.clone()));
     let name = format!("{owner}-{number}");
     match answered(shared, || auth.create_project(&name)).await {
-        Ok(project) => shared.keep(|record| record.projects.push((owner.to_owned(), project.project_id.clone()))),
+        Ok(project) => {
+            shared.keep(|record| record.projects.push((owner.to_owned(), project.project_id.clone())))
+        }
         // Made by a call whose answer was lost, under a request id that is not repeated here.
         Err(error) if error.reason() == Some(Reason::NameTaken) => {}
         Err(error) => panic!("a project is refused for nothing: {error}"),

@@ -124,7 +124,11 @@ impl Submits {
             let story = tell(session, &read_log(&channel, &metadata, session).await);
             for (_, epoch, agent) in &attached {
                 let binding = story.bindings.iter().find(|b| b.binding.epoch == *epoch);
-                assert_eq!(binding.map(|b| b.binding.agent_id.as_str()), Some(agent.as_str()), "lost: epoch {epoch}");
+                assert_eq!(
+                    binding.map(|b| b.binding.agent_id.as_str()),
+                    Some(agent.as_str()),
+                    "lost: epoch {epoch}"
+                );
             }
         }
         format!("{} jobs, {} attaches, {} sessions", queued.len(), attached.len(), created.len())

@@ -1,0 +1,231 @@
+//! The command line as scripts see it: exit codes, standard error, files, worker programs, the probe.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    process::{Output, Stdio},
+};
+
+use interlock_tests::{Up, eventually_sync};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+
+fn ok(up: &Up, line: &str) -> Value {
+    let output = up.shell(&format!("interlock -o json {line}"));
+    assert!(output.status.success(), "{line}\n{}", stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The exit code, the reason on standard error, and whether it says what to do next.
+fn refused(up: &Up, line: &str) -> (i32, String) {
+    let output = up.shell(&format!("interlock -o json {line}"));
+    let said = stderr(&output);
+    let error: Value = serde_json::from_str(said.lines().last().unwrap_or_default()).unwrap_or(Value::Null);
+    let reason = error["error"]["reason"].as_str().unwrap_or_default().to_owned();
+    (output.status.code().unwrap_or(-1), reason)
+}
+
+fn sign_in(up: &Up) {
+    ok(up, "login dev --password-file \"$INTERLOCK_UP/dev.password\"");
+}
+
+#[test]
+fn exit_codes_and_reasons_are_for_scripts() {
+    let up = Up::start(&[]);
+    assert_eq!(refused(&up, "session list").0, 4, "not signed in");
+    assert_eq!(refused(&up, "login dev --password-file /dev/null").0, 2, "an empty password is no password");
+    fs::write(up.home().join("wrong"), "not the password at all").expect("written");
+    assert_eq!(
+        refused(&up, "login dev --password-file \"$HOME/wrong\""),
+        (4, "INVALID_CREDENTIALS".to_owned())
+    );
+    assert_eq!(refused(&up, "session create --no-such-flag").0, 2);
+    sign_in(&up);
+    // UA-10: an unknown session is another's, as far as one can tell.
+    let unknown = "session get ses_00000000000000000000000000000000";
+    assert_eq!(refused(&up, unknown), (5, "OWNER_MISMATCH".to_owned()));
+    // SW-25
+    assert_eq!(refused(&up, "auth rotate admin"), (5, "FORBIDDEN".to_owned()));
+    ok(&up, "session create one --agent builder");
+    ok(&up, "agent set other");
+    ok(&up, "job submit one work");
+    // SW-26
+    assert_eq!(refused(&up, "session attach one --agent other"), (6, "SESSION_BUSY".to_owned()));
+    let told = stderr(&up.shell("interlock session attach one --agent other"));
+    assert!(told.contains("interlock job wait job_"), "what to do next: {told}");
+    let jobs = ok(&up, "job list one --in-flight");
+    let job = jobs[0]["job_id"].as_str().expect("one job").to_owned();
+    // SW-33: inspecting works while busy.
+    assert_eq!(ok(&up, "session attach one --agent builder")["changed"], false);
+    ok(&up, &format!("job cancel {job}"));
+    assert_eq!(up.shell(&format!("interlock job wait {job}")).status.code(), Some(1), "it did not succeed");
+    // SW-34
+    assert_eq!(ok(&up, "session attach one --agent other")["changed"], true);
+    ok(&up, "logout");
+    // FN-04
+    assert_eq!(refused(&up, "session list").0, 4);
+}
+
+#[test]
+fn a_service_that_is_gone_is_unavailable_and_signs_nobody_out() {
+    let mut up = Up::start(&[]);
+    sign_in(&up);
+    kill(up.pid(), Signal::TERM);
+    assert!(up.wait().success(), "up drains and ends well");
+    assert_eq!(refused(&up, "session list").0, 7);
+    let kept = up.home().join("config/interlock/context.session");
+    assert!(kept.exists(), "the sign-in is still there");
+    let mode = fs::metadata(kept).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn up_that_is_killed_leaves_no_service_behind() {
+    let mut up = Up::start(&[]);
+    let ready = up.ready();
+    kill(up.pid(), Signal::KILL);
+    up.wait();
+    for service in ["auth_pid", "gateway_pid"] {
+        let pid = pid(u32::try_from(ready[service].as_u64().expect("a pid")).expect("a pid"));
+        eventually_sync(service, || test_kill_process(pid).is_err());
+    }
+}
+
+#[test]
+fn a_worker_program_gets_its_job_and_its_lines_are_progress() {
+    let up = Up::start(&[]);
+    sign_in(&up);
+    ok(&up, "session create one --agent builder");
+    let program = r#"cat; echo; echo "$INTERLOCK_AGENT_ID $INTERLOCK_ATTEMPT $INTERLOCK_FENCING_TOKEN"; env | grep -c TOKEN_FILE; exit 0"#;
+    let mut worker = up
+        .command(&["worker", "run", "--agent", "builder", "--name", "w", "--", "sh", "-c", program])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a worker");
+    let done = ok(&up, "job submit one 'the payload' --wait");
+    assert_eq!(done["state"], "succeeded");
+    assert_eq!(done["result"], "the payload\nbuilder 1 1\n0\n");
+    kill(worker.id(), Signal::TERM);
+    assert!(worker.wait().expect("a child").success(), "a worker that is asked to end says goodbye");
+    // SW-32: the log tells the whole story.
+    let log = up.shell("interlock -o json session stream one --no-follow");
+    let kinds: Vec<Value> = String::from_utf8_lossy(&log.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let lines: Vec<&str> = kinds.iter().filter_map(|e| e["job_progress"]["data"].as_str()).collect();
+    assert_eq!(lines, ["the payload", "builder 1 1", "0"]);
+    assert_eq!(kinds.last().expect("events")["job_ended"]["state"], "succeeded");
+}
+
+#[test]
+fn a_program_that_fails_fails_its_job_and_a_missing_one_too() {
+    let up = Up::start(&[]);
+    sign_in(&up);
+    ok(&up, "session create one --agent builder");
+    for (program, cause) in [(&["sh", "-c", "exit 3"][..], "3"), (&["no-such-program"][..], "127")] {
+        let arguments = [&["worker", "run", "--agent", "builder", "--"], program].concat();
+        let mut worker =
+            up.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a worker");
+        let output = up.shell("interlock -o json job submit one x --wait");
+        kill(worker.id(), Signal::TERM);
+        worker.wait().expect("a child");
+        assert_eq!(output.status.code(), Some(1));
+        let job: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(job["state"], "failed");
+        assert!(job["cause"].as_str().expect("a cause").contains(cause), "{job}");
+    }
+}
+
+#[test]
+fn a_cancelled_job_ends_its_whole_process_group() {
+    let up = Up::start(&[]);
+    sign_in(&up);
+    ok(&up, "session create one --agent builder");
+    let file = up.home().join("grandchild");
+    let program = format!("sleep 600 & echo $! > {}; echo started; wait", file.display());
+    let mut worker = up
+        .command(&["worker", "run", "--agent", "builder", "--", "sh", "-c", &program])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a worker");
+    let job = ok(&up, "job submit one x");
+    let job = job["job_id"].as_str().expect("an id").to_owned();
+    eventually_sync("the program runs", || fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n')));
+    let grandchild: u32 = fs::read_to_string(&file).expect("there").trim().parse().expect("a pid");
+    ok(&up, &format!("job cancel {job}"));
+    let ended = up.shell(&format!("interlock -o json job wait {job}"));
+    let ended: Value = serde_json::from_slice(&ended.stdout).expect("JSON");
+    assert_eq!(ended["state"], "cancelled");
+    eventually_sync("the grandchild is gone", || is_gone(grandchild));
+    kill(worker.id(), Signal::TERM);
+    worker.wait().expect("a child");
+}
+
+#[test]
+fn the_probe_speaks_as_grpc_health_probe_does() {
+    let up = Up::start(&[]);
+    let ready = up.ready();
+    let ca = ready["ca_file"].as_str().expect("a path");
+    let code = |line: &str| up.shell(&format!("interlock probe {line}")).status.code();
+    for service in ["auth", "gateway"] {
+        let address = ready[service].as_str().expect("a URL").trim_start_matches("https://");
+        // UA-15, UA-28, UA-30: health needs no credential.
+        assert_eq!(
+            code(&format!("-addr {address} -tls -tls-ca-cert {ca} -tls-server-name localhost")),
+            Some(0)
+        );
+        assert_eq!(
+            code(&format!("-addr={address} -tls -tls-ca-cert={ca} -service no.such.Service")),
+            Some(3)
+        );
+        assert_eq!(
+            code(&format!("-addr {address} -connect-timeout 2s")),
+            Some(2),
+            "plain text to a TLS port"
+        );
+    }
+    assert_eq!(code("-addr 127.0.0.1:1"), Some(2));
+    assert_eq!(code("-no-such-flag"), Some(1));
+    assert_eq!(code("-addr 127.0.0.1:1 -tls-ca-cert x"), Some(1), "a CA without TLS");
+}
+
+#[test]
+fn secrets_are_in_private_files_and_not_on_command_lines() {
+    let up = Up::start(&[]);
+    sign_in(&up);
+    ok(&up, "session create one");
+    let private =
+        ["world/dev.password", "world/accounts.json", "world/internal.token", "world/auth/auth_tokens.json"];
+    for file in private {
+        let mode = fs::metadata(up.home().join(file)).expect(file).permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{file}");
+    }
+    let cookies = fs::read_dir(up.home().join("config/interlock/cookies")).expect("a jar");
+    for cookie in cookies {
+        let mode = cookie.expect("an entry").metadata().expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    let ready = up.ready();
+    for service in ["auth_pid", "gateway_pid"] {
+        let line = fs::read_to_string(format!("/proc/{}/cmdline", ready[service])).expect("alive");
+        assert!(!line.contains("ilk_"), "{line}");
+    }
+}
+
+fn pid(id: u32) -> Pid {
+    i32::try_from(id).ok().and_then(Pid::from_raw).expect("a process id")
+}
+
+fn kill(id: u32, signal: Signal) {
+    kill_process(pid(id), signal).expect("a process of ours");
+}
+
+/// Gone, or dead and not yet reaped by whoever inherited it.
+fn is_gone(id: u32) -> bool {
+    fs::read_to_string(format!("/proc/{id}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
