@@ -20,6 +20,7 @@ use interlock_kit::{
     pki::{Leaf, Pki},
     random,
     spiffe::TrustDomain,
+    store::StoreLock,
 };
 use interlock_proto::credential::{Credential, Kind};
 use serde_json::json;
@@ -66,6 +67,17 @@ impl World {
             world.make(accounts)?;
         }
         Ok(world)
+    }
+
+    /// Keeps a second program out of this folder.
+    ///
+    /// # Errors
+    /// Where one is there already.
+    pub(crate) fn alone(&self) -> Result<StoreLock, Failure> {
+        StoreLock::take(&self.folder).map_err(|error| {
+            let taken = format!("`interlock up` runs in {} already: {error}", self.folder.display());
+            Failure::local(taken).next("use that one, or --dir ANOTHER")
+        })
     }
 
     /// Where it is.

@@ -84,6 +84,15 @@ fn a_service_that_is_gone_is_unavailable_and_signs_nobody_out() {
 }
 
 #[test]
+fn a_second_up_in_the_same_folder_is_refused_and_harms_nobody() {
+    let up = Up::start(&[]);
+    let second = up.shell("interlock up --dir \"$INTERLOCK_UP\"");
+    assert_eq!(second.status.code(), Some(1));
+    assert!(stderr(&second).contains("--dir ANOTHER"), "{}", stderr(&second));
+    sign_in(&up);
+}
+
+#[test]
 fn up_that_is_killed_leaves_no_service_behind() {
     let mut up = Up::start(&[]);
     let ready = up.ready();

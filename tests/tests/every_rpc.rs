@@ -4,7 +4,7 @@
 //! row fails, and so does a row without an RPC.
 //!
 //! UA-01, UA-02, UA-03, UA-09, UA-14, UA-15, UA-31, UA-32, UA-49, UA-51 to UA-54, SW-02, SW-03, SW-06, SW-11,
-//! SW-12, SW-24, SW-25: `on_the_public_listeners`. UA-04, UA-11, UA-12, UA-17, UA-21, UA-22, UA-44, UA-45:
+//! SW-12, SW-24, SW-25, SQ-02, SQ-18, SQ-19: `on_the_public_listeners`. UA-04, UA-11, UA-12, UA-17, UA-21, UA-22, UA-44, UA-45:
 //! `on_the_internal_listeners`.
 
 mod every_rpc_fixture;
@@ -36,9 +36,11 @@ pub(crate) enum Who {
     Cookie,
     /// The owner of session, job and agent, signed in.
     Owner,
+    /// The owner, who names another project of hers in the call.
+    Named,
 }
 
-const WHO: [Who; 9] = [
+const WHO: [Who; 10] = [
     Who::None,
     Who::Garbage,
     Who::Unknown,
@@ -48,9 +50,10 @@ const WHO: [Who; 9] = [
     Who::Admin,
     Who::Cookie,
     Who::Owner,
+    Who::Named,
 ];
 
-type Row = (&'static str, [&'static str; 9]);
+type Row = (&'static str, [&'static str; 10]);
 
 const OK: &str = "OK";
 /// UNAUTHENTICATED `PROVIDER_AUTH_FAILED`, `login required`: missing, malformed, unknown.
@@ -63,6 +66,8 @@ const KIND: &str = "LOGIN_REQUIRED";
 const FORB: &str = "FORBIDDEN";
 /// PERMISSION_DENIED: another owner's, or none.
 const OWNER: &str = "OWNER_MISMATCH";
+/// PERMISSION_DENIED: the project that the call names is not the resource's.
+const LOCK: &str = "PROJECT_MISMATCH";
 /// PERMISSION_DENIED: root is not unlocked.
 const ROOT: &str = "ROOT_REQUIRED";
 /// UNIMPLEMENTED: not on this listener.
@@ -71,47 +76,47 @@ const NOT: &str = "UNIMPLEMENTED";
 /// The public listeners. Health and reflection are served by both; there `auth` or `gateway` stands before.
 #[rustfmt::skip]
 const PUBLIC: &[Row] = &[
-    //                                                                     none   garb.  unkn.  user   strang root   admin  cookie owner
-    ("/interlock.auth.v1.IdentityService/WhoAmI",                         [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    LOGIN, OK]),
-    ("/interlock.auth.v1.OwnerSessionService/GetStatus",                  [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
-    ("/interlock.auth.v1.OwnerSessionService/Login",                      [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
-    ("/interlock.auth.v1.OwnerSessionService/Logout",                     [LOGIN, LOGIN, OK,    KIND,  OK,    OK,    KIND,  LOGIN, OK]),
-    ("/interlock.auth.v1.OwnerSessionService/Refresh",                    [WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, OK]),
-    ("/interlock.auth.v1.ProjectService/AddMember",                       [LOGIN, LOGIN, LOGIN, FORB,  FORB,  OK,    OK,    LOGIN, OK]),
-    ("/interlock.auth.v1.ProjectService/CreateProject",                   [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    LOGIN, OK]),
-    ("/interlock.auth.v1.ProjectService/ListProjects",                    [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    LOGIN, OK]),
-    ("/interlock.auth.v1.RoleTokenService/GetStatus",                     [LOGIN, LOGIN, LOGIN, FORB,  FORB,  OK,    OK,    LOGIN, FORB]),
-    ("/interlock.auth.v1.RoleTokenService/Rotate",                        [LOGIN, LOGIN, LOGIN, FORB,  FORB,  ROOT,  OK,    LOGIN, FORB]),
-    ("/interlock.auth.v1.TrustService/CheckMembership",                   [NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT]),
-    ("/interlock.auth.v1.TrustService/HoldLease",                         [NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT]),
-    ("/interlock.auth.v1.TrustService/Validate",                          [NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT]),
-    ("/interlock.gateway.v1.AgentService/GetAgent",                       [LOGIN, LOGIN, LOGIN, FORB,  FORB,  FORB,  OK,    FORB,  OK]),
-    ("/interlock.gateway.v1.AgentService/ListAgents",                     [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    FORB,  OK]),
-    ("/interlock.gateway.v1.AgentService/SetAgent",                       [LOGIN, LOGIN, LOGIN, FORB,  FORB,  FORB,  OK,    FORB,  OK]),
-    ("/interlock.gateway.v1.JobService/CancelJob",                        [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK]),
-    ("/interlock.gateway.v1.JobService/GetJob",                           [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK]),
-    ("/interlock.gateway.v1.JobService/ListJobs",                         [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK]),
-    ("/interlock.gateway.v1.JobService/SubmitJob",                        [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK]),
-    ("/interlock.gateway.v1.JobService/WaitJob",                          [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK]),
-    ("/interlock.gateway.v1.SessionService/Ack",                          [LOGIN, LOGIN, LOGIN, FORB,  FORB,  FORB,  FORB,  OK,    FORB]),
-    ("/interlock.gateway.v1.SessionService/AttachSession",                [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK]),
-    ("/interlock.gateway.v1.SessionService/CloseSession",                 [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK]),
-    ("/interlock.gateway.v1.SessionService/CreateSession",                [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    FORB,  OK]),
-    ("/interlock.gateway.v1.SessionService/GetSession",                   [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK]),
-    ("/interlock.gateway.v1.SessionService/ListSessions",                 [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    FORB,  OK]),
-    ("/interlock.gateway.v1.SessionService/RenewStream",                  [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OWNER, OWNER, OK]),
-    ("/interlock.gateway.v1.SessionService/StreamEvents",                 [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK]),
-    ("/interlock.gateway.v1.WorkerService/Work",                          [LOGIN, LOGIN, LOGIN, FORB,  FORB,  FORB,  OK,    FORB,  OK]),
-    ("auth/grpc.health.v1.Health/Check",                                  [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
-    ("auth/grpc.health.v1.Health/List",                                   [BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE]),
-    ("auth/grpc.health.v1.Health/Watch",                                  [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
-    ("auth/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",     [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    LOGIN, OK]),
-    ("auth/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", [LOGIN, LOGIN, LOGIN, OK,   OK,    OK,    OK,    LOGIN, OK]),
-    ("gateway/grpc.health.v1.Health/Check",                               [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
-    ("gateway/grpc.health.v1.Health/List",                                [BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE]),
-    ("gateway/grpc.health.v1.Health/Watch",                               [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
-    ("gateway/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",  [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    FORB,  OK]),
-    ("gateway/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", [LOGIN, LOGIN, LOGIN, OK, OK,   OK,    OK,    FORB,  OK]),
+    //                                                                     none   garb.  unkn.  user   strang root   admin  cookie owner  named
+    ("/interlock.auth.v1.IdentityService/WhoAmI",                         [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    LOGIN, OK,    OK]),
+    ("/interlock.auth.v1.OwnerSessionService/GetStatus",                  [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
+    ("/interlock.auth.v1.OwnerSessionService/Login",                      [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
+    ("/interlock.auth.v1.OwnerSessionService/Logout",                     [LOGIN, LOGIN, OK,    KIND,  OK,    OK,    KIND,  LOGIN, OK,    OK]),
+    ("/interlock.auth.v1.OwnerSessionService/Refresh",                    [WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, OK,    OK]),
+    ("/interlock.auth.v1.ProjectService/AddMember",                       [LOGIN, LOGIN, LOGIN, FORB,  FORB,  OK,    OK,    LOGIN, OK,    OK]),
+    ("/interlock.auth.v1.ProjectService/CreateProject",                   [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    LOGIN, OK,    OK]),
+    ("/interlock.auth.v1.ProjectService/ListProjects",                    [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    LOGIN, OK,    OK]),
+    ("/interlock.auth.v1.RoleTokenService/GetStatus",                     [LOGIN, LOGIN, LOGIN, FORB,  FORB,  OK,    OK,    LOGIN, FORB,  FORB]),
+    ("/interlock.auth.v1.RoleTokenService/Rotate",                        [LOGIN, LOGIN, LOGIN, FORB,  FORB,  ROOT,  OK,    LOGIN, FORB,  FORB]),
+    ("/interlock.auth.v1.TrustService/CheckMembership",                   [NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT]),
+    ("/interlock.auth.v1.TrustService/HoldLease",                         [NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT]),
+    ("/interlock.auth.v1.TrustService/Validate",                          [NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT]),
+    ("/interlock.gateway.v1.AgentService/GetAgent",                       [LOGIN, LOGIN, LOGIN, FORB,  FORB,  FORB,  OK,    FORB,  OK,    OK]),
+    ("/interlock.gateway.v1.AgentService/ListAgents",                     [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    FORB,  OK,    OK]),
+    ("/interlock.gateway.v1.AgentService/SetAgent",                       [LOGIN, LOGIN, LOGIN, FORB,  FORB,  FORB,  OK,    FORB,  OK,    OK]),
+    ("/interlock.gateway.v1.JobService/CancelJob",                        [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK,    LOCK]),
+    ("/interlock.gateway.v1.JobService/GetJob",                           [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK,    LOCK]),
+    ("/interlock.gateway.v1.JobService/ListJobs",                         [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK,    LOCK]),
+    ("/interlock.gateway.v1.JobService/SubmitJob",                        [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK,    LOCK]),
+    ("/interlock.gateway.v1.JobService/WaitJob",                          [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK,    LOCK]),
+    ("/interlock.gateway.v1.SessionService/Ack",                          [LOGIN, LOGIN, LOGIN, FORB,  FORB,  FORB,  FORB,  OK,    FORB,  FORB]),
+    ("/interlock.gateway.v1.SessionService/AttachSession",                [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK,    LOCK]),
+    ("/interlock.gateway.v1.SessionService/CloseSession",                 [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK,    LOCK]),
+    ("/interlock.gateway.v1.SessionService/CreateSession",                [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    FORB,  OK,    OK]),
+    ("/interlock.gateway.v1.SessionService/GetSession",                   [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK,    LOCK]),
+    ("/interlock.gateway.v1.SessionService/ListSessions",                 [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    FORB,  OK,    OK]),
+    ("/interlock.gateway.v1.SessionService/RenewStream",                  [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OWNER, OWNER, OK,    OK]),
+    ("/interlock.gateway.v1.SessionService/StreamEvents",                 [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK,    LOCK]),
+    ("/interlock.gateway.v1.WorkerService/Work",                          [LOGIN, LOGIN, LOGIN, FORB,  FORB,  FORB,  OK,    FORB,  OK,    OK]),
+    ("auth/grpc.health.v1.Health/Check",                                  [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
+    ("auth/grpc.health.v1.Health/List",                                   [BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE]),
+    ("auth/grpc.health.v1.Health/Watch",                                  [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
+    ("auth/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",     [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    LOGIN, OK,    OK]),
+    ("auth/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    LOGIN, OK,    OK]),
+    ("gateway/grpc.health.v1.Health/Check",                               [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
+    ("gateway/grpc.health.v1.Health/List",                                [BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE]),
+    ("gateway/grpc.health.v1.Health/Watch",                               [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
+    ("gateway/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",  [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    FORB,  OK,    OK]),
+    ("gateway/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    FORB,  OK,    OK]),
 ];
 /// A method that the library has in its descriptor and does not serve.
 const BARE: &str = "UNIMPLEMENTED";
@@ -120,7 +125,7 @@ const BARE: &str = "UNIMPLEMENTED";
 fn code_of(short: &str) -> &str {
     match short {
         LOGIN | WRONG | KIND | TOKEN => "UNAUTHENTICATED",
-        FORB | OWNER | ROOT => "PERMISSION_DENIED",
+        FORB | OWNER | LOCK | ROOT => "PERMISSION_DENIED",
         WHOM => "INVALID_ARGUMENT",
         bare => bare,
     }
@@ -166,8 +171,10 @@ async fn on_the_public_listeners() {
             .map(|(name, _)| format!("{name}: no such RPC")),
     );
     assert!(wrong.is_empty(), "{} answers are not those of the table:\n{}", wrong.len(), wrong.join("\n"));
+    // I11: all of it is in whole audit chains.
+    let rows = stage.end().await;
     println!(
-        "{} methods x {} callers = {} answers as in the table",
+        "{} methods x {} callers = {} answers as in the table; {rows} audit rows in whole chains",
         seen.len(),
         WHO.len(),
         seen.len() * WHO.len()
@@ -249,7 +256,8 @@ fn fits(outcome: &Outcome, expected: &str) -> bool {
     match expected {
         // TLS said no: no server of ours has answered.
         "no connection" => {
-            outcome.reason.is_empty() && matches!(outcome.code.as_str(), "UNAVAILABLE" | "UNKNOWN")
+            let broken = matches!(outcome.code.as_str(), "UNAVAILABLE" | "UNKNOWN" | "CANCELLED");
+            outcome.reason.is_empty() && broken
         }
         "anything but a refusal to let it in" => {
             !matches!(outcome.short(), TOKEN | FORB | LOGIN | NOT) && outcome.code != "UNAVAILABLE"

@@ -90,6 +90,38 @@ async fn auth_loses_nothing_it_has_acknowledged() {
     );
 }
 
+// SW-15, SW-22
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_cut_short_leaves_store_and_copy_agreed() {
+    let mut rng = seeded();
+    let mut pair = Pair::start_with(Setup::default().auth("lease", "1s")).await;
+    let (mut cut, mut took_effect) = (0, 0);
+    for _ in 0..KILLS {
+        let before = pair.user();
+        let rotate = pair.sdk_auth_as(&pair.admin());
+        let moment = Duration::from_micros(rng.random_range(0..30_000));
+        let answered = tokio::time::timeout(moment, rotate.rotate_role_token("user", Duration::ZERO)).await;
+        pair.auth.kill();
+        pair.start_auth().await;
+        cut += usize::from(answered.is_err());
+        let after = pair.user();
+        took_effect += usize::from(after != before);
+        if let Ok(rotated) = answered {
+            assert_eq!(rotated.expect("rotated").token, after, "I6: what was answered is kept");
+        }
+        // Both tokens of the copy are good, and of the other generation none is.
+        let status = pair.sdk_auth_as(&pair.admin()).role_tokens(true).await.expect("admin's is good");
+        assert!(status.recoverable, "store and copy agree");
+        pair.sdk_auth_as(&after).whoami().await.expect("user's is good");
+        if after != before {
+            pair.sdk_auth_as(&before).whoami().await.expect_err("the replaced one is not");
+        }
+    }
+    println!(
+        "rotation: {KILLS} kills, {cut} before the answer; {took_effect} rotations took effect; store and copy agree after each"
+    );
+}
+
 fn spans(all: &[Duration]) -> String {
     let mut ms: Vec<_> = all.iter().map(Duration::as_millis).collect();
     ms.sort_unstable();

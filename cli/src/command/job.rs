@@ -138,7 +138,8 @@ fn read_payload(payload: Option<&str>, file: Option<&Path>) -> Result<Vec<u8>, F
 }
 
 fn print(job: &Found, format: Format) -> io::Result<()> {
-    let mut lines = vec![format!("{} {} (attempt {})", job.job_id, job.state, job.attempt)];
+    let attempt = if job.attempt == 0 { String::new() } else { format!(" (attempt {})", job.attempt) };
+    let mut lines = vec![format!("{} {}{attempt}", job.job_id, job.state)];
     if !job.cause.is_empty() {
         lines.push(format!("cause: {}", job.cause));
     }

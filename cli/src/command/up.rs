@@ -53,6 +53,7 @@ pub(crate) async fn run(up: Up, common: &Common) -> Result<ExitCode, Failure> {
             .join("up"),
     };
     let world = World::open(&folder, &[DEV])?;
+    let _alone = world.alone()?;
     let settings = up.lease.map(|lease| format!("lease_ttl={}ms", lease.as_millis())).into_iter().collect();
     let mut auth = world.program("auth", Vec::new()).start().await?;
     let mut gateway = world.program("gateway", settings).start().await?;

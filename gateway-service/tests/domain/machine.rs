@@ -338,7 +338,7 @@ impl Machine {
         match &job.phase {
             Phase::Queued => panic!("I5: a job that nobody holds was written to"),
             Phase::Running(lease) => {
-                assert!(lease.until > self.worlds[2].clock.now(), "I5: the lease was over")
+                assert!(lease.until > self.worlds[2].clock.now(), "I5: the lease was over");
             }
             Phase::Ended(end) => assert_eq!(end.by, EndedBy::Worker, "I5: a taken lease got through"),
         }

@@ -288,3 +288,29 @@ async fn the_admin_token_reaches_all_and_binds_the_built_in_agent() {
     let refused = alice.sessions().attach_session(built_in(session)).await.expect_err("nobody else");
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "FORBIDDEN"));
 }
+
+// DESIGN 14.15
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_only_look_valid_are_limited_before_they_cost_a_question() {
+    let served = Served::start().await;
+    let (_, alice) = served.owner("alice").await;
+    let session = alice.create("first").await.into_inner().session.expect("made").session_id;
+    let nobody = served.nobody().await;
+    let mut limited = None;
+    for n in 0..2_000_u64 {
+        let mut random = [0; 32];
+        random[24..].copy_from_slice(&n.to_be_bytes());
+        let unknown =
+            interlock_proto::credential::Credential::new(interlock_proto::credential::Kind::Owner, &random);
+        let calls = nobody.clone().with("authorization", &format!("Bearer {}", unknown.expose()));
+        let refused = calls.sessions().get_session(get(&session)).await.expect_err("unknown");
+        if refused.code() == Code::ResourceExhausted {
+            limited = Some(refused);
+            break;
+        }
+        assert_eq!(refused.message(), "login required");
+    }
+    assert_eq!(reason(&limited.expect("within the burst and what comes back of it")), "RATE_LIMITED");
+    assert!(served.trust.asked() < 2_000, "auth was not asked about each");
+    alice.sessions().get_session(get(&session)).await.expect("a known one from the same source goes on");
+}

@@ -42,6 +42,8 @@ struct State {
     holders: Vec<mpsc::Sender<Result<HoldLeaseResponse, Status>>>,
     issued: u64,
     silent: bool,
+    /// Questions about credentials.
+    asked: u64,
 }
 
 /// A credential that the fake knows.
@@ -157,6 +159,11 @@ impl FakeTrust {
         self.state.lock().silent = silent;
     }
 
+    /// How many credentials were asked about.
+    pub(crate) fn asked(&self) -> u64 {
+        self.state.lock().asked
+    }
+
     fn grant(&self, nonce: u64) -> Option<HoldLeaseResponse> {
         let state = self.state.lock();
         (!state.silent).then(|| HoldLeaseResponse {
@@ -215,7 +222,8 @@ impl trust_service_server::TrustService for FakeTrust {
         &self,
         request: Request<ValidateRequest>,
     ) -> Result<Response<ValidateResponse>, Status> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.asked += 1;
         if state.silent {
             return Err(Status::unavailable("silent"));
         }

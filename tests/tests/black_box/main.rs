@@ -2,6 +2,7 @@
 //!
 //! - `sign_in`: sign-in to job done through the SDK, cookies, who is refused and how;
 //! - `attach`: the cases of the attach guard over the wire;
+//! - `worker`: leases, fencing, and workers and gateways that die;
 //! - `operate`: drain, configuration mistakes, two programs on one store, health, probes, restarts;
 //! - `secrets`: nothing secret in logs and stores.
 
@@ -9,3 +10,4 @@ mod attach;
 mod operate;
 mod secrets;
 mod sign_in;
+mod worker;

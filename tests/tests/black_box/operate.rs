@@ -8,7 +8,10 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use interlock_proto::{credential::Credential, gateway::v1::StreamEventsRequest};
+use interlock_proto::{
+    credential::{Credential, Kind},
+    gateway::v1::StreamEventsRequest,
+};
 use interlock_tests::{
     Pair, Setup, World,
     pair::Peer,
@@ -19,6 +22,7 @@ use interlock_tests::{
 use prost::Message as _;
 
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
+const LIST_SESSIONS: &str = "/interlock.gateway.v1.SessionService/ListSessions";
 const STREAM_EVENTS: &str = "/interlock.gateway.v1.SessionService/StreamEvents";
 /// `HealthCheckResponse { status: SERVING }`.
 const SERVING: &[u8] = &[0x08, 0x01];
@@ -186,6 +190,65 @@ fn what_is_broken_refuses_to_start_and_is_left_as_it_is() {
         assert_eq!(fs::read_to_string(world.path(file)).expect("there"), contents, "{file} was changed");
         assert!(!world.path("auth.ready.json").exists());
     }
+}
+
+// UA-41, UA-47: what `local` warns of, `hardened` refuses.
+#[test]
+fn a_hardened_service_takes_no_secret_that_others_can_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    for file in ["internal.token", "accounts.json", "pki/auth.key"] {
+        let world = World::new(Setup::default().auth("profile", "hardened"));
+        world.configure_auth(&BTreeMap::new());
+        fs::set_permissions(world.path(file), fs::Permissions::from_mode(0o644)).expect("ours");
+        let config = world.path("auth.toml");
+        let output = run("interlock-auth", &["--config", config.to_str().expect("a path")]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && !world.path("auth.ready.json").exists(),
+            "{file}: it started: {said}"
+        );
+        assert!(said.contains(file.rsplit('/').next().expect("a name")), "{file} is not named: {said}");
+    }
+}
+
+// UA-46: the internal token rolls with no downtime: add, promote, drop.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_internal_token_rolls_without_a_restart() {
+    let pair = Pair::start().await;
+    let alice = pair.login("alice").await;
+    let (old, new) = (pair.world.internal_token(), Credential::new(Kind::Internal, &[3; 32]));
+    let channel = pair.gateway_internal(Peer::Listed);
+    let list = async |token: &str| {
+        let metadata = Metadata::bearer(&alice.access_token).with("x-internal-token", token);
+        wire::call(&channel, LIST_SESSIONS, Vec::new(), &metadata).await.outcome
+    };
+    assert_eq!(list(old).await, Outcome::ok());
+    assert_eq!(list(new.expose()).await.reason, "INTERNAL_TOKEN_REQUIRED");
+    // (what the file says, whether the old one is accepted, whether the new one is)
+    let steps = [
+        (format!("{old}\n{}\n", new.expose()), true, true),
+        (format!("{}\n{old}\n", new.expose()), true, true),
+        (format!("{}\n", new.expose()), false, true),
+    ];
+    for (text, old_fits, new_fits) in steps {
+        replace(&pair.world.path("internal.token"), &text);
+        interlock_tests::eventually("the file read again", async || {
+            let accepted = (list(old).await == Outcome::ok(), list(new.expose()).await == Outcome::ok());
+            (accepted == (old_fits, new_fits)).then_some(())
+        })
+        .await;
+        // The gateway's own link to auth goes on: new credentials are verified.
+        let bob = pair.login("bob").await;
+        pair.sdk_gateway(&bob.access_token).sessions().list().await.expect("verified");
+    }
+}
+
+/// As an operator would: a whole file in place of another.
+fn replace(path: &std::path::Path, text: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, text).expect("written");
+    private(&new);
+    fs::rename(&new, path).expect("in its place");
 }
 
 fn private(path: &std::path::Path) {

@@ -11,7 +11,7 @@ use interlock_proto::{
     policy::{MethodPolicy, Policies},
 };
 use interlock_tests::{
-    Pair, Setup,
+    Pair, Setup, audit,
     wire::{self, Metadata, Outcome},
 };
 use prost::Message as _;
@@ -24,6 +24,8 @@ const AGENT: &str = "alice-agent";
 /// With none, for workers.
 const IDLE_AGENT: &str = "alice-idle";
 const STREAM_EVENTS: &str = "/interlock.gateway.v1.SessionService/StreamEvents";
+
+const PROJECT: &str = "x-interlock-project";
 
 /// One call of the table.
 pub(crate) struct Cell {
@@ -41,6 +43,8 @@ pub(crate) struct Stage {
     bob: OwnerSession,
     root: OwnerSession,
     project: String,
+    /// Another one of alice's.
+    elsewhere: String,
     next: AtomicU64,
 }
 
@@ -70,12 +74,13 @@ impl Stage {
         let (alice, bob, root) =
             (pair.login("alice").await, pair.login("bob").await, pair.login("root").await);
         let project = pair.project(&alice, "matrix").await;
+        let elsewhere = pair.project(&alice, "elsewhere").await;
         let agents = pair.sdk_gateway(&alice.access_token).agents();
         for agent in [AGENT, IDLE_AGENT] {
             agents.set(agent, SetAgent::default()).await.expect("an agent");
         }
         let (auth, gateway) = (pair.auth_public(), pair.gateway_public());
-        Self { auth, gateway, alice, bob, root, project, next: AtomicU64::new(0), pair }
+        Self { auth, gateway, alice, bob, root, project, elsewhere, next: AtomicU64::new(0), pair }
     }
 
     /// Makes one call of the table.
@@ -110,6 +115,23 @@ impl Stage {
         let props = self.props(policy).await;
         let message = self.message(&policy.path, &props);
         wire::call(&channel, &policy.path, message, &metadata).await.outcome
+    }
+
+    /// Drains both; how many rows their audit chains have.
+    pub(crate) async fn end(mut self) -> usize {
+        assert!(
+            self.pair.gateway.drain().await.success() && self.pair.auth.drain().await.success(),
+            "they drain"
+        );
+        let mut rows = 0;
+        for (store, key) in
+            [("auth/auth.db", "auth/audit.key"), ("gateway/gateway.db", "gateway/gateway.chain-key")]
+        {
+            let (damage, found) = audit::damage(&self.pair.world.path(store), &self.pair.world.path(key));
+            assert!(damage.is_empty(), "{store}: {damage:?}");
+            rows += found;
+        }
+        rows
     }
 
     fn number(&self) -> u64 {
@@ -161,6 +183,10 @@ impl Stage {
                 Metadata::bearer(&self.pair.login("w0").await.refresh_token)
             }
             Who::Owner => signed_in("alice", &self.alice).await,
+            Who::Named if cell.policy.path.ends_with("/Refresh") => {
+                Metadata::bearer(&self.pair.login("w0").await.refresh_token).with(PROJECT, &self.elsewhere)
+            }
+            Who::Named => signed_in("alice", &self.alice).await.with(PROJECT, &self.elsewhere),
         }
     }
 
