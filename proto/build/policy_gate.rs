@@ -100,7 +100,7 @@ fn faults_of(method: &MethodDescriptor, policy: &DynamicMessage) -> Vec<&'static
     rule(who.contains(&anyone) && who.len() > 1, "CALLER_ANYONE stands alone");
     rule((role == 0) != unjudged, "a role is required, but not for CALLER_ANYONE or CALLER_SERVICE");
     rule(
-        text(policy, "scope").is_empty() == who.contains(&project_token),
+        texts(policy, "scopes").is_empty() == who.contains(&project_token),
         "a scope is required exactly where CALLER_PROJECT_TOKEN may call",
     );
     rule(!text(policy, "audit").contains('.'), "the audit action must be `noun.verb`");
@@ -120,6 +120,12 @@ fn numbers(policy: &DynamicMessage, field: &str) -> Vec<i32> {
 fn text(policy: &DynamicMessage, field: &str) -> String {
     let value = policy.get_field_by_name(field);
     value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn texts(policy: &DynamicMessage, field: &str) -> Vec<String> {
+    let value = policy.get_field_by_name(field);
+    let list = value.as_ref().and_then(|v| v.as_list());
+    list.map(|l| l.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect()).unwrap_or_default()
 }
 
 fn flag(policy: &DynamicMessage, field: &str) -> bool {

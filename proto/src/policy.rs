@@ -28,8 +28,8 @@ pub struct MethodPolicy {
     pub role: Role,
     /// The condition of root elevation.
     pub elevation: Elevation,
-    /// The scope that a project token must hold.
-    pub scope: String,
+    /// The scopes of which a project token must hold one.
+    pub scopes: Vec<String>,
     /// Own deadlines and bounds.
     pub parks: bool,
     /// May be repeated after a lost answer.
@@ -84,7 +84,9 @@ impl MethodPolicy {
         if self.role == Role::Admin && !presented.administrator {
             return Err(Reason::Forbidden);
         }
-        if presented.caller == Caller::ProjectToken && !presented.scopes.contains(&self.scope) {
+        if presented.caller == Caller::ProjectToken
+            && !self.scopes.iter().any(|scope| presented.scopes.contains(scope))
+        {
             return Err(Reason::ScopeRequired);
         }
         Ok(())
@@ -156,7 +158,7 @@ impl Policies {
                 who: policy.who().collect(),
                 role: policy.role(),
                 elevation: policy.elevation(),
-                scope: policy.scope.clone(),
+                scopes: policy.scopes.clone(),
                 parks: policy.parks,
                 idempotent: policy.idempotent,
                 reads: policy.reads,
@@ -183,7 +185,7 @@ fn foreign() -> impl Iterator<Item = MethodPolicy> {
             who: if public { vec![who] } else { vec![who, Caller::OwnerSession] },
             role: if public { Role::Unspecified } else { Role::User },
             elevation: Elevation::Unspecified,
-            scope: String::new(),
+            scopes: Vec::new(),
             parks: streams,
             idempotent: true,
             reads: true,

@@ -37,7 +37,7 @@ fn anyone_beside_others_is_refused() {
 
 #[test]
 fn a_project_token_without_a_scope_is_refused() {
-    let refusal = refused(SESSION, "scope: \"sessions:write\"", "");
+    let refusal = refused(SESSION, "scopes: [\"sessions:write\"]", "");
     assert_eq!(
         refusal,
         format!(

@@ -92,7 +92,7 @@ fn columns(method: &str, policy: &MethodPolicy) -> [String; 7] {
         Elevation::WhereGuarded => "guarded",
         Elevation::Required => "always",
     };
-    let scope = if policy.scope.is_empty() { "-" } else { &policy.scope };
+    let scope = if policy.scopes.is_empty() { "-".to_owned() } else { policy.scopes.join(" | ") };
     let flags = [
         (policy.client_streaming, 'S'),
         (policy.server_streaming, 's'),
@@ -101,15 +101,7 @@ fn columns(method: &str, policy: &MethodPolicy) -> [String; 7] {
         (policy.reads, 'R'),
     ];
     let flags: String = flags.iter().map(|(set, letter)| if *set { *letter } else { '-' }).collect();
-    [
-        method.to_owned(),
-        on.collect(),
-        who.join(" "),
-        least.to_owned(),
-        root.to_owned(),
-        scope.to_owned(),
-        flags,
-    ]
+    [method.to_owned(), on.collect(), who.join(" "), least.to_owned(), root.to_owned(), scope, flags]
 }
 
 fn who(caller: Caller) -> &'static str {

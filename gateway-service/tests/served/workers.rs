@@ -187,3 +187,54 @@ async fn a_drain_asks_workers_and_takes_their_goodbye() {
     let alice = served.calls(&known).await;
     assert_eq!(job(&alice, &submitted).await.state(), JobState::Queued, "given back");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_token_works_the_jobs_of_its_project_and_needs_the_scope() {
+    let served = Served::start().await;
+    let (_, alice) = served.owner("alice").await;
+    alice.set_agent().await;
+    let (session, _) = alice.bound_session().await;
+    let submitted = alice.submit(&session, "one").await.expect("queued").job_id;
+
+    let reader = served.calls(&served.trust.project_token("alice", "demo", &["jobs:read"])).await;
+    let refused = Worker::open(&reader, Vec::new()).await.err().expect("no scope");
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "SCOPE_REQUIRED"));
+
+    let elsewhere = served.trust.project_token("alice", "other", &["jobs:work"]);
+    let elsewhere = served.calls(&elsewhere).await.without("x-interlock-project");
+    let mut idle = Worker::open(&elsewhere, Vec::new()).await.expect("welcome");
+
+    let bot = served.trust.project_token("alice", "demo", &["jobs:work"]);
+    let calls = served.calls(&bot).await;
+    let mut worker = Worker::open(&calls, Vec::new()).await.expect("welcome");
+    let held = worker.assignment().await.held.expect("held");
+    assert_eq!(held.job_id, submitted, "not handed to the other project's worker");
+    worker.finish(&held, JobState::Succeeded).await;
+    assert!(matches!(worker.next().await, Ok(Some(Told::Finished(_)))));
+    assert_eq!(served.trust.revoke(&bot).await, 1);
+    assert_eq!(reason(&worker.next().await.expect_err("revoked")), "REVOKED");
+    idle.goodbye().await;
+    assert!(matches!(idle.next().await, Ok(None)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workers_stream_is_renewed_like_any_other() {
+    let served = Served::start().await;
+    let (_, fresh) = served.owner("alice").await;
+    fresh.set_agent().await;
+    let (session, _) = fresh.bound_session().await;
+    let ends = std::time::SystemTime::now() + std::time::Duration::from_secs(2);
+    let short = served.trust.owner_until("alice", prost_types::Timestamp::from(ends));
+    let calls = served.calls(&short).await;
+    let mut left = Worker::open(&calls, Vec::new()).await.expect("welcome");
+    let mut kept = Worker::open(&calls, Vec::new()).await.expect("welcome");
+    assert!(kept.welcome.expires_at.is_some());
+    let renew =
+        interlock_proto::gateway::v1::RenewStreamRequest { stream_id: kept.welcome.stream_id.clone() };
+    let renewed = fresh.sessions().renew_stream(renew).await.expect("renewed").into_inner();
+    assert_eq!(renewed.expires_at, None);
+    let ended = left.next().await.expect_err("expired");
+    assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Unauthenticated, "TOKEN_EXPIRED"));
+    let submitted = fresh.submit(&session, "one").await.expect("queued").job_id;
+    assert_eq!(kept.assignment().await.held.expect("held").job_id, submitted);
+}

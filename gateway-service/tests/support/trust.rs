@@ -113,6 +113,21 @@ impl FakeTrust {
         )
     }
 
+    /// A project token of an issuer.
+    pub(crate) fn project_token(&self, issuer: &str, project: &str, scopes: &[&str]) -> Known {
+        self.know(
+            Kind::Project,
+            Principal {
+                kind: CredentialKind::ProjectToken.into(),
+                owner_id: issuer.to_owned(),
+                role: "user".to_owned(),
+                project_id: project.to_owned(),
+                scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+                ..Principal::default()
+            },
+        )
+    }
+
     fn know(&self, kind: Kind, mut principal: Principal) -> Known {
         let mut state = self.state.lock();
         state.issued += 1;

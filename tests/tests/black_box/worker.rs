@@ -94,13 +94,17 @@ async fn who_loses_a_lease_changes_nothing_any_more() {
     assert_eq!((busy.queued, busy.running), (0, 1), "SW-28: {busy:?}");
     assert!(busy.jobs[0].lease_left.is_some(), "{busy:?}");
 
-    // It falls silent; another worker gets the job when the lease is over, under a larger token.
+    // It is cut off; another worker gets the job when the lease is over, under a larger token.
+    drop(lost);
     let mut other = Line::open(&scene.pair, &scene.alice, Vec::new()).await;
     let second = other.assignment().await;
     assert_eq!(second.attempt, 2);
     let (old, new) = (first.held.expect("held"), second.held.expect("held"));
     assert!(new.fencing_token > old.fencing_token && new.job_id == old.job_id, "{old:?} {new:?}");
 
+    // Too late it comes back, and says that it is done.
+    let mut lost = Line::open(&scene.pair, &scene.alice, vec![old.clone()]).await;
+    assert_eq!(lost.welcome.kept, []);
     lost.finish(&old);
     loop {
         match lost.said().await {
