@@ -70,6 +70,30 @@ fn exit_codes_and_reasons_are_for_scripts() {
     assert_eq!(refused(&up, "session list").0, 4);
 }
 
+// FN-28, FN-05
+#[test]
+fn status_says_who_is_signed_in_in_one_line() {
+    let up = Up::start(&[]);
+    let status = || String::from_utf8_lossy(&up.shell("interlock status").stdout).into_owned();
+    assert_eq!(status(), "Session auth: not signed in\n");
+    sign_in(&up);
+    assert_eq!(status(), "Session auth: Developer (user)\n");
+    ok(&up, "logout");
+    assert_eq!(status(), "Session auth: not signed in\n");
+}
+
+// SW-37: a token that was handed out again becomes the sign-in, and the old one is dead.
+#[test]
+fn a_rotated_token_is_redistributed_by_file() {
+    let up = Up::start(&[]);
+    ok(&up, "login --token-file \"$INTERLOCK_UP/auth/auth_tokens.json\"");
+    assert_eq!(ok(&up, "whoami")["owner_id"], "admin");
+    ok(&up, "auth rotate admin --to \"$HOME/new.token\"");
+    assert_eq!(refused(&up, "whoami"), (4, "PROVIDER_AUTH_FAILED".to_owned()));
+    ok(&up, "login --token-file \"$HOME/new.token\"");
+    assert_eq!(ok(&up, "whoami")["role"], "admin");
+}
+
 #[test]
 fn a_service_that_is_gone_is_unavailable_and_signs_nobody_out() {
     let mut up = Up::start(&[]);

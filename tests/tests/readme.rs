@@ -38,3 +38,18 @@ fn the_first_two_commands_are_demo_and_check() {
     let check = fs::metadata(concat!(env!("CARGO_MANIFEST_DIR"), "/../check")).expect("./check is there");
     assert!(check.is_file());
 }
+
+#[test]
+fn the_papers_say_what_they_must() {
+    let architecture = include_str!("../../ARCHITECTURE.md");
+    assert!(architecture.lines().count() <= 150, "a map, not a book");
+    // SW-43: one home for role tokens.
+    assert!(architecture.contains("`role_token.rs` and `token_file.rs` (the one home of role tokens)"));
+    // UA-29: public ingress.
+    assert!(README.contains("There is no public ingress"));
+    // UA-40: what must never be committed is ignored.
+    let ignored = include_str!("../../.gitignore");
+    for secret in ["auth_tokens.json", "accounts.json", "owners.json", "*.key", "*.token", "*.password"] {
+        assert!(ignored.lines().any(|line| line == secret), "{secret} is not ignored");
+    }
+}

@@ -21,8 +21,7 @@ use crate::{
 /// How to sign in.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Login {
-    /// The owner to sign in as.
-    #[arg(required_unless_present = "with_token")]
+    /// The owner to sign in as. Without one, the token in `--token-file` becomes the sign-in.
     username: Option<String>,
     /// Read the password from this file instead of the terminal.
     #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
@@ -30,9 +29,6 @@ pub(crate) struct Login {
     /// Read the password from the first line of standard input.
     #[arg(long)]
     password_stdin: bool,
-    /// Keep the token in this file as the sign-in, instead of an owner session.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["username", "password_file", "password_stdin"])]
-    with_token: Option<PathBuf>,
 }
 
 /// Signs in and keeps the sign-in.
@@ -41,10 +37,13 @@ pub(crate) struct Login {
 /// Wrong name or password; a file that cannot be read or written.
 pub(crate) async fn login(login: &Login, common: &Common) -> Result<(), Failure> {
     let caller = Caller::open(common)?;
-    if let Some(file) = &login.with_token {
-        return keep_token(&caller, file, common).await;
-    }
-    let username = login.username.as_deref().unwrap_or_default();
+    let username = match (&login.username, &common.token_file) {
+        (Some(username), _) => username,
+        (None, Some(file)) => return keep_token(&caller, file, common).await,
+        (None, None) => {
+            return Err(Failure::usage("who signs in?").next("interlock login NAME, or --token-file FILE"));
+        }
+    };
     let password = password(login, username)?;
     let session = caller.auth().login(username, &password).await?;
     caller.sign_in.keep_session(&session)?;
@@ -64,8 +63,7 @@ pub(crate) async fn login(login: &Login, common: &Common) -> Result<(), Failure>
 
 async fn keep_token(caller: &Caller, file: &std::path::Path, common: &Common) -> Result<(), Failure> {
     let token = read_token(file)?;
-    let with_token = Common { token_file: Some(file.to_owned()), ..common.clone() };
-    let who = Caller::open(&with_token)?.auth().whoami().await?;
+    let who = caller.auth().whoami().await?;
     caller.sign_in.keep_token(&token)?;
     let text = format!("acting as {} ({}) from now on", who.owner_id, who.role);
     Ok(common.output.print(&text, &json!({ "owner_id": who.owner_id, "role": who.role }))?)
