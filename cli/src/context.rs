@@ -5,6 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use etcetera::BaseStrategy as _;
@@ -17,6 +18,9 @@ use crate::{
     keep::{Jar, SignIn, read_token},
     project_name,
 };
+
+/// A person waits no longer for an ordinary call; a service that is restarted meanwhile is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where the services are. Holds no secret.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -137,7 +141,7 @@ impl Caller {
 }
 
 fn connect(endpoint: &str, ca_file: &Path) -> Result<Connection, Failure> {
-    let connection = Connection::to(endpoint).tls(Tls::ca_file(ca_file)).open();
+    let connection = Connection::to(endpoint).tls(Tls::ca_file(ca_file)).deadline(PATIENCE).open();
     connection.map_err(|error| Failure::from(error).next("interlock up writes a new context"))
 }
 
