@@ -1,7 +1,7 @@
 //! Gate 1 of this service: from the presented credential to the caller, by its hash, in the store.
 //!
 //! What is malformed is refused without touching the store; what looks valid is limited by source before it
-//! does. Methods that anyone may call are judged in their verbs, and look nothing up here.
+//! does. Methods that anyone may call are judged in their verbs: they tell [`Gate`] of strangers they refuse.
 
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
 
@@ -41,7 +41,7 @@ pub struct Gate {
     shell: Shell,
     store: Store<Auth>,
     clock: Clock,
-    denials: Denials,
+    denials: Arc<Denials>,
     lookups: GarbageLimit,
 }
 
@@ -49,11 +49,12 @@ impl Gate {
     /// Over this store.
     #[must_use]
     pub fn new(store: Store<Auth>, clock: Clock) -> Self {
+        let denials = Arc::new(Denials::default());
         Self {
-            shell: Shell::new(store.clone()),
+            shell: Shell::counting(store.clone(), Arc::clone(&denials)),
             store,
             clock,
-            denials: Denials::default(),
+            denials,
             lookups: GarbageLimit::new(LOOKUPS_PER_SECOND, LOOKUPS_PER_SECOND, SOURCES_MAX),
         }
     }
@@ -70,6 +71,19 @@ impl Gate {
         let entries = counted.iter().map(row_of).collect();
         let recorded = self.store.record(entries).await;
         recorded.inspect_err(|_| tracing::error!(?counted, "refusals that could not be recorded"))
+    }
+
+    /// Runs verbs for calls that passed: what those refuse counts with what is refused here.
+    #[must_use]
+    pub fn shell(&self) -> Shell {
+        self.shell.clone()
+    }
+
+    /// Whether the refusal of a stranger by a method that anyone may call gets a row of its own. If not it is
+    /// counted by source: a flood of guesses must not fill the log.
+    #[must_use]
+    pub fn has_row(&self, source: Source, reason: Reason) -> bool {
+        self.denials.note(&source.to_string(), reason, self.clock.now()) == Noted::Row
     }
 
     /// Writes one row, to see whether a store that failed can be written again.
@@ -115,6 +129,10 @@ impl Admit for Gate {
 
     async fn admit(&self, call: &serve::Call, presented: Presented) -> Result<Caller, Refused<Caller>> {
         if call.policy.public() {
+            // Its verb looks the credential up: what only looks valid costs a look-up there, too.
+            if matches!(presented.bearer, Bearer::Credential(_)) {
+                self.lookups.check(call.source())?;
+            }
             return Ok(Caller::Nobody);
         }
         let services_only = call.policy.who == [CallerKind::Service];

@@ -25,12 +25,7 @@ impl Certificates {
     /// What is wrong with which file.
     pub(crate) fn load(config: &Config) -> Result<Self, StartError> {
         let (common, profile) = (&config.common, config.common.profile);
-        let paths = |client_ca| TlsPaths {
-            certificate: common.tls.cert.clone(),
-            key: common.tls.key.clone(),
-            client_ca,
-            client_crl: None,
-        };
+        let paths = |client_ca| TlsPaths { client_ca, ..TlsPaths::from(&common.tls) };
         let kind = TlsKind::Public { tls12: common.tls.public_min_version == TlsVersion::V1_2 };
         let public = Arc::new(Tls::load(paths(common.tls.client_ca.clone()), kind, profile)?);
         let internal = match &common.internal {

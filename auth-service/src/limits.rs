@@ -66,6 +66,8 @@ pub const PROJECTS_MAX: u64 = 1_000;
 pub const PAGE_DEFAULT: u32 = 100;
 /// Projects in one page.
 pub const PAGE_MAX: u32 = 500;
+/// Rows of the revocation log that one clearing drops: other writes wait for it.
+pub const REVOCATIONS_CLEARED_MAX: u64 = 1_000;
 /// Things that one round of a sweep clears.
 pub const SWEEP_MAX: u32 = 256;
 /// A password's least length, in characters.

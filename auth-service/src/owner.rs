@@ -3,7 +3,8 @@
 //! Owners come from accounts sources (`accounts.rs` reads them). [`ApplyAccounts`] writes those records
 //! that differ from what the same source said when it was last applied; the row that remembers this
 //! outlives the owner. So a restart neither revives a removed owner nor undoes an edit made at run time
-//! (DESIGN 14.16). A record that is gone from its source changes nothing.
+//! (DESIGN 14.16). A record that is gone from its source changes nothing. Where two sources know an owner, only
+//! what the one that was followed last said is remembered: each change from one to the other is applied.
 
 use interlock_kit::{
     clock::Timestamp,
@@ -156,6 +157,13 @@ impl Verb for ApplyAccount {
         let before = tx.owner(&record.owner)?;
         let after = self.edited(before.as_ref(), tx.now());
         tx.put_applied(&permit, known.is_some(), record.clone());
+        // The owner follows this source now. Were the other's word remembered, its unchanged record would not be
+        // applied when it speaks again.
+        for other in Source::ALL.into_iter().filter(|other| *other != record.source) {
+            if tx.applied(other, &record.owner)?.is_some() {
+                tx.forget_applied(&permit, other, &record.owner);
+            }
+        }
         let Some(before) = before else {
             tx.insert_owner(&permit, after);
             tx.audit(Outcome::Done, r#"{"owner":"created"}"#);

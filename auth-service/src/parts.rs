@@ -6,6 +6,7 @@ use interlock_kit::{clock::Clock, hasher::Hasher, store::audit::Origin};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admit::Gate,
     barrier::Barrier,
     caller::{Call, Caller},
     guesses::GuessLimit,
@@ -15,6 +16,8 @@ use crate::{
 
 /// The parts of a running auth.
 pub struct Parts {
+    /// Gate 1: it records whom it refuses, and strangers whom methods for anyone refuse.
+    pub gate: Arc<Gate>,
     /// Where verbs are run.
     pub shell: Shell,
     /// Where ends of revocations are waited for.

@@ -136,6 +136,12 @@ pub fn wrong_credentials() -> Error {
     Error::new(Reason::InvalidCredentials, "the credentials are wrong")
 }
 
+/// The refusal of a credential that is not of an owner session, where one is needed.
+#[must_use]
+pub fn of_another_kind() -> Error {
+    Error::new(Reason::LoginRequired, "this credential is not of an owner session")
+}
+
 fn root_required() -> Error {
     Error::new(Reason::RootRequired, "this takes the admin role token, or root to be unlocked")
 }

@@ -28,22 +28,20 @@
 
 use std::time::Duration;
 
-use interlock_kit::{
-    clock::Timestamp,
-    error::{Error, Reason},
-    store::audit::Outcome,
-};
+use interlock_kit::{clock::Timestamp, error::Error, store::audit::Outcome};
 use interlock_proto::credential::{Hash, Kind};
 
+use self::rotate::replace;
+pub use self::rotate::{Answer, Rotate, Rotated};
 use crate::{
-    caller::Caller,
-    ids::{CredentialId, OwnerId, RequestId},
+    ids::{CredentialId, OwnerId},
     limits,
     policy::{Act, RoleTokenPermit},
-    revocation::Subject,
     store::{Query, Stop, Tx, Verb, View},
-    trust::NewCredential,
+    trust::{self, NewCredential},
 };
+
+mod rotate;
 
 /// What a role token is for. The wire's `admin` and `user`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,132 +161,6 @@ impl Verb for FirstTokens {
     }
 }
 
-/// Replaces one role's token.
-#[derive(Clone, Debug)]
-pub struct Rotate {
-    /// Which role.
-    pub role: Role,
-    /// Its next token.
-    pub new: NewCredential,
-    /// How long the present one stays valid; at most [`limits::ROTATION_GRACE`].
-    pub grace: Duration,
-    /// The caller's id of this request.
-    pub request: RequestId,
-    /// The answer, sealed by the shell under the presented credential and the request id.
-    pub sealed: Vec<u8>,
-}
-
-/// What a rotation did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rotated {
-    /// The answer that counts: the given one, or that of the first request with this id. Open it with
-    /// the presented credential and the request id.
-    pub sealed: Vec<u8>,
-    /// The generation of the token in the answer.
-    pub generation: u64,
-    /// Its row in the revocation log: the barrier to wait for.
-    pub revocation: u64,
-    /// The old one goes on for a while: the answer says nothing of what was reached.
-    pub in_grace: bool,
-    /// The same request came before; the given credential was not stored.
-    pub repeated: bool,
-}
-
-impl Verb for Rotate {
-    type Out = Rotated;
-
-    fn run(&self, tx: &mut Tx<'_>) -> Result<Rotated, Stop> {
-        tx.concerning(self.role.text());
-        let permit = tx.authorize_role_tokens(Act::RotateRoleTokens)?;
-        if !limits::ROTATION_GRACE.allows(self.grace) {
-            return Err(Error::invalid_field("grace", "0 to 24 h").into());
-        }
-        let asker = Asker::of(&tx.call().caller)?;
-        let stored = tx.answer(&asker.owner, &self.request)?;
-        if let Some(answer) = stored.as_ref().filter(|answer| !answer.ends_at.is_over(tx.now())) {
-            return self.again(&asker, answer);
-        }
-        let (generation, revocation) = replace(tx, &permit, self.role, &self.new, self.grace)?;
-        let answer = Answer {
-            owner: asker.owner,
-            request: self.request.clone(),
-            credential: asker.credential,
-            role: self.role,
-            grace: self.grace,
-            sealed: self.sealed.clone(),
-            generation,
-            revocation,
-            ends_at: tx.now().after(limits::SEALED_ANSWER_TTL),
-        };
-        tx.put_answer(&permit, stored.is_some(), answer);
-        tx.audit(
-            Outcome::Done,
-            format!(r#"{{"generation":{generation},"grace_s":{}}}"#, self.grace.as_secs()),
-        );
-        Ok(Rotated {
-            sealed: self.sealed.clone(),
-            generation,
-            revocation,
-            in_grace: !self.grace.is_zero(),
-            repeated: false,
-        })
-    }
-}
-
-impl Rotate {
-    fn again(&self, asker: &Asker, first: &Answer) -> Result<Rotated, Stop> {
-        // Sealed under another credential: nobody could open it for this one.
-        if first.role != self.role || first.grace != self.grace || first.credential != asker.credential {
-            let text = "this request id was used for another rotation, or with another credential";
-            return Err(Error::new(Reason::RequestIdReused, text).into());
-        }
-        Ok(Rotated {
-            sealed: first.sealed.clone(),
-            generation: first.generation,
-            revocation: first.revocation,
-            in_grace: !first.grace.is_zero(),
-            repeated: true,
-        })
-    }
-}
-
-/// Who may ask for the same answer again.
-struct Asker {
-    owner: OwnerId,
-    credential: CredentialId,
-}
-
-impl Asker {
-    fn of(caller: &Caller) -> Result<Self, Stop> {
-        let principal =
-            caller.principal().ok_or_else(|| Error::new(Reason::Forbidden, "only principals rotate"))?;
-        Ok(Self { owner: principal.owner_id.clone(), credential: principal.credential_id.clone() })
-    }
-}
-
-/// The stored answer to a rotation. The secret in it is sealed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// Who asked.
-    pub owner: OwnerId,
-    /// By which id.
-    pub request: RequestId,
-    /// With which credential.
-    pub credential: CredentialId,
-    /// What was asked.
-    pub role: Role,
-    /// What was asked.
-    pub grace: Duration,
-    /// Sealed by the shell.
-    pub sealed: Vec<u8>,
-    /// Of the new token.
-    pub generation: u64,
-    /// In the log.
-    pub revocation: u64,
-    /// Until when it is given again.
-    pub ends_at: Timestamp,
-}
-
 /// Replaces both tokens at once, without grace. By the host only (`auth reset --yes`).
 #[derive(Clone, Debug)]
 pub struct ResetTokens {
@@ -334,6 +206,7 @@ impl Verb for Reveal {
 
     fn run(&self, tx: &mut Tx<'_>) -> Result<Self::Out, Stop> {
         tx.authorize(Act::RevealRoleTokens)?;
+        trust::admit_again(tx)?;
         let tokens = living(tx)?;
         tx.audit(Outcome::Done, r#"{"revealed":true}"#);
         Ok(tokens)
@@ -360,32 +233,6 @@ fn living(view: &View<'_>) -> Result<Vec<RoleToken>, Stop> {
     all.extend(view.role_tokens(Role::User)?);
     all.retain(|token| !token.valid_until.is_some_and(|end| end.is_over(now)));
     Ok(all)
-}
-
-/// Stores the next generation and ends the others, at once or at the end of the grace. Gives the
-/// generation and the row of the revocation log.
-fn replace(
-    tx: &mut Tx<'_>,
-    permit: &RoleTokenPermit,
-    role: Role,
-    new: &NewCredential,
-    grace: Duration,
-) -> Result<(u64, u64), Stop> {
-    let stored = tx.role_tokens(role)?;
-    let generation = stored.iter().map(|token| token.generation).max().unwrap_or(0) + 1;
-    let valid_until = tx.now().after(grace);
-    // Newest first: those that are over the bound are the oldest in grace.
-    for (place, token) in stored.iter().enumerate() {
-        let ends_now = grace.is_zero() || place + 1 >= limits::GENERATIONS_MAX;
-        match token.valid_until {
-            _ if ends_now => tx.end_role_token(permit, token),
-            None => tx.limit_role_token(permit, token, valid_until),
-            Some(_) => {}
-        }
-    }
-    let revocation = tx.revoke(Subject::Role(role))?;
-    store_new(tx, permit, role, new, generation)?;
-    Ok((generation, revocation.sequence))
 }
 
 fn store_new(

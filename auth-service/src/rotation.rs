@@ -2,7 +2,7 @@
 //!
 //! `role_token.rs` has the protocol. One change of the copy at a time: whoever holds its lock.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use interlock_kit::{
     error::{Error, Reason},
@@ -10,6 +10,7 @@ use interlock_kit::{
     seal::Seal,
 };
 use interlock_proto::credential::Credential;
+use tracing::Instrument as _;
 
 use crate::{
     barrier::Reached,
@@ -56,7 +57,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// The verb's; `STORAGE_ERROR` where the copy cannot be written: the old token is valid then.
-pub async fn rotate(parts: &Parts, call: &Call, ask: Ask) -> Result<Answer, Error> {
+pub async fn rotate(parts: &Arc<Parts>, call: &Call, ask: Ask) -> Result<Answer, Error> {
     let token = Credential::new(ask.role.kind(), &random::bytes());
     let seal = Seal::of(ask.presented.expose().as_bytes(), LABEL);
     let context = ask.request.as_str().as_bytes();
@@ -67,7 +68,12 @@ pub async fn rotate(parts: &Parts, call: &Call, ask: Ask) -> Result<Answer, Erro
         request: ask.request.clone(),
         sealed: seal.seal(random::bytes(), context, token.expose().as_bytes()),
     };
-    let (rotated, path) = commit(parts, call, verb, token).await?;
+    // A task of its own: a caller that goes away must not leave the copy between its steps, nor its lock to
+    // the next change while a write of this one is still on its way.
+    let (parts_of_it, call) = (Arc::clone(parts), call.clone());
+    let change = async move { commit(&parts_of_it, &call, verb, token).await };
+    let changed = tokio::spawn(change.instrument(tracing::Span::current())).await;
+    let (rotated, path) = changed.map_err(Error::internal)??;
     let reached = parts.barrier.wait_for(rotated.revocation).await;
     let text = seal.open(context, &rotated.sealed);
     let token = text.and_then(|text| Credential::parse(std::str::from_utf8(&text).ok()?).ok());
@@ -141,3 +147,6 @@ fn not_stored(error: &TokenFileError) -> Error {
     let text = "the recoverable copy of the role tokens could not be written; the old token is valid";
     Error::new(Reason::StorageError, text).caused_by(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

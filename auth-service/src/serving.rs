@@ -189,7 +189,8 @@ async fn with_store(
     }
     let gate = Arc::new(Gate::new(opened.store.clone(), clock.clone()));
     let parts = Arc::new(Parts {
-        shell: shell.clone(),
+        gate: Arc::clone(&gate),
+        shell: gate.shell(),
         barrier: barrier.clone(),
         hasher: hasher.clone(),
         copy: tokio::sync::Mutex::new(copy),

@@ -1,6 +1,11 @@
 //! Around the verbs of an owner session: hashing before them, sealing, and the barrier after them.
 
-use interlock_kit::{error::Error, random, seal::Seal, serve::Source};
+use interlock_kit::{
+    error::{Error, Reason},
+    random,
+    seal::Seal,
+    serve::Source,
+};
 use interlock_proto::credential::{Credential, Kind, TEXT_LEN};
 use zeroize::Zeroizing;
 
@@ -47,8 +52,12 @@ pub async fn login(
         Some(stored) => parts.hasher.verify(password.clone(), stored, priority).await?,
         None => parts.hasher.verify_nothing(password.clone(), priority).await?,
     };
+    let known = facts.is_some();
     let Some(LoginFacts { version, .. }) = facts.filter(|_| verified.ok) else {
-        parts.shell.run(call, RefuseLogin { claimed: owner }).await?;
+        // By source, whatever names are tried.
+        if parts.gate.has_row(source, Reason::InvalidCredentials) {
+            parts.shell.run(call, RefuseLogin { claimed: known.then_some(owner) }).await?;
+        }
         return Err(policy::wrong_credentials());
     };
     let rehashed = match verified.needs_rehash {
@@ -74,7 +83,8 @@ pub async fn login(
     Ok((signed_in, pair))
 }
 
-/// Trades a refresh token. Everyone who presents it within its window gets the same pair.
+/// Trades a refresh token. Everyone who presents it within its window gets the same pair. `None`: nobody's
+/// token, or another kind of credential; the caller is a stranger, to be refused as one.
 ///
 /// # Errors
 /// `INVALID_CREDENTIALS`; after a replay, only when no verifier admits the ended owner session.
@@ -82,9 +92,9 @@ pub async fn refresh(
     parts: &Parts,
     call: &Call,
     presented: &Credential,
-) -> Result<(Successors, Pair), Error> {
+) -> Result<Option<(Successors, Pair)>, Error> {
     if presented.kind() != Kind::Refresh {
-        return Err(policy::wrong_credentials());
+        return Ok(None);
     }
     let pair = Pair::new();
     let seal = Seal::of(presented.expose().as_bytes(), REFRESH_LABEL);
@@ -99,8 +109,10 @@ pub async fn refresh(
         Refreshed::Issued(successors) => {
             let text = seal.open(&presented.hash(), &successors.sealed);
             let pair = text.and_then(|text| Pair::of_text(&text));
-            Ok((successors, pair.ok_or_else(|| Error::internal("a sealed answer does not open"))?))
+            let pair = pair.ok_or_else(|| Error::internal("a sealed answer does not open"))?;
+            Ok(Some((successors, pair)))
         }
+        Refreshed::Unknown => Ok(None),
         Refreshed::Replayed { session, revocation } => {
             let reached = parts.barrier.wait_for(revocation).await;
             tracing::warn!(%session, ?reached, "a refresh token was replayed; its owner session was ended");

@@ -30,7 +30,8 @@ pub enum Due {
     Revocations(u64),
 }
 
-/// Finds what may be cleared, at most [`limits::SWEEP_MAX`] things. By the host only.
+/// Finds what may be cleared, at most [`limits::SWEEP_MAX`] things and then a part of the log; sealed secrets
+/// first. There may be more where it finds that many. By the host only.
 #[derive(Clone, Copy, Debug)]
 pub struct FindDue;
 
@@ -40,15 +41,26 @@ impl Query for FindDue {
     fn run(&self, view: &mut View<'_>) -> Result<Vec<Due>, Stop> {
         view.authorize(Act::Sweep)?;
         let mut due = view.due(limits::SWEEP_MAX)?;
-        let counters = view.counters()?;
-        let by_number = counters.revocation.saturating_sub(limits::REVOCATIONS_MAX);
-        let by_age = view.revocations_before(view.now().before(limits::REVOCATION_AGE))?;
-        let through = by_number.max(by_age);
-        if through > counters.pruned {
+        let Prunable { pruned, through } = prunable(view)?;
+        let through = through.min(pruned.saturating_add(limits::REVOCATIONS_CLEARED_MAX));
+        if through > pruned {
             due.push(Due::Revocations(through));
         }
         Ok(due)
     }
+}
+
+/// How far the revocation log has been cut, and how far it may be.
+struct Prunable {
+    pruned: u64,
+    through: u64,
+}
+
+fn prunable(view: &View<'_>) -> Result<Prunable, Stop> {
+    let counters = view.counters()?;
+    let by_number = counters.revocation.saturating_sub(limits::REVOCATIONS_MAX);
+    let by_age = view.revocations_before(view.now().before(limits::REVOCATION_AGE))?;
+    Ok(Prunable { pruned: counters.pruned, through: by_number.max(by_age) })
 }
 
 /// Clears one thing, if it still may be.
@@ -76,8 +88,8 @@ impl Verb for Clear {
             ),
             Due::Answer(owner, request) => tx.answer(owner, request)?.is_some_and(|a| a.ends_at.is_over(now)),
             Due::Revocations(through) => {
-                let counters = tx.counters()?;
-                *through > counters.pruned && *through <= counters.revocation
+                let may = prunable(tx)?;
+                *through > may.pruned && *through <= may.through
             }
         };
         if still {

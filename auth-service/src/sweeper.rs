@@ -2,19 +2,23 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::try_join_all;
 use interlock_kit::{error::Error, health_state::Health};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admit::Gate,
+    limits,
     opening::{STORE_CONDITION, UNAVAILABLE},
     parts::host_call,
     store::Shell,
-    sweep::{Clear, FindDue},
+    sweep::{Clear, Due, FindDue},
 };
 
 /// Between two rounds. A round is bounded.
 const PAUSE: Duration = Duration::from_secs(10);
+/// Lists in one round.
+const LISTS_MAX: u32 = 64;
 const ACTION: &str = "sweep.clear";
 
 /// Goes round until `shutdown`.
@@ -41,11 +45,18 @@ fn unavailable(health: &Health) -> bool {
     matches!(health.conditions().get(STORE_CONDITION), Some(Err(why)) if why == UNAVAILABLE)
 }
 
-/// One round: a bounded list, then one verb for each thing.
+/// Bounded lists until one is not full, then a pause: so what ends faster than once in a pause does not pile
+/// up. One verb for each thing; those of a list share commits.
 async fn round(shell: &Shell) -> Result<(), Error> {
-    let due = shell.ask(&host_call(ACTION), FindDue).await?;
-    for due in due {
-        shell.run(&host_call(ACTION), Clear { due }).await?;
+    let call = host_call(ACTION);
+    for _ in 0..LISTS_MAX {
+        let due = shell.ask(&call, FindDue).await?;
+        let full = due.len() >= limits::SWEEP_MAX as usize;
+        let more_of_the_log = due.iter().any(|due| matches!(due, Due::Revocations(_)));
+        try_join_all(due.into_iter().map(|due| shell.run(&call, Clear { due }))).await?;
+        if !full && !more_of_the_log {
+            break;
+        }
     }
     Ok(())
 }

@@ -121,6 +121,33 @@ impl Query for CheckMembership {
     }
 }
 
+/// Asks again, inside the transaction, whether what proved the caller still stands.
+///
+/// A call may wait between gate 1 and its verb. What it has been refused meanwhile must not help it to make a
+/// new credential: else whoever has a stolen one, and calls waiting, keeps up with every rotation (DESIGN 14.8).
+///
+/// # Errors
+/// `PROVIDER_AUTH_FAILED` where the credential, its owner session or its owner's rank has ended.
+pub(crate) fn admit_again(view: &View<'_>) -> Result<(), Stop> {
+    let Some(principal) = view.call().caller.principal() else { return Ok(()) };
+    let now = view.now();
+    let stands = match &principal.proof {
+        Proof::RoleToken { .. } => view.role_tokens(principal.role)?.iter().any(|token| {
+            token.id == principal.credential_id && !token.valid_until.is_some_and(|end| end.is_over(now))
+        }),
+        Proof::OwnerSession { session } => {
+            view.session_and_owner(session)?.is_some_and(|(session, owner)| {
+                !session.is_ended(&owner)
+                    && !session.expires_at.is_over(now)
+                    && policy::is_session_root(&owner.roles) == principal.session_root
+            })
+        }
+        // What asks here makes or shows role tokens, which no project token may.
+        Proof::ProjectToken { .. } => false,
+    };
+    if stands { Ok(()) } else { Err(policy::login_required().into()) }
+}
+
 /// Reads what a credential proves, together with the sequence it was read at.
 pub(crate) fn verdict(view: &View<'_>, hash: &Hash) -> Result<Validation, Stop> {
     let sequence = view.counters()?.revocation;

@@ -220,3 +220,56 @@ async fn an_owners_file_is_applied_and_applied_again_when_it_changes() {
         stored.len()
     );
 }
+
+// DESIGN 11: what strangers try at the methods that anyone may call is counted by source, not one row each.
+#[tokio::test]
+async fn floods_of_strangers_are_counted() {
+    let host = Host::new();
+    let served = host.start().await;
+    let login = host.login(&served, "alice").await;
+    let mut sessions = host.sessions(&served);
+    let stranger = |seed: u8| {
+        interlock_proto::credential::Credential::new(interlock_proto::credential::Kind::Refresh, &[seed; 32])
+    };
+    for seed in 0..40 {
+        // Nobody's, of another kind, and none at all: alike.
+        let request = match seed % 3 {
+            0 => bearer(RefreshRequest {}, stranger(seed).expose()),
+            1 => bearer(RefreshRequest {}, &login.access_token),
+            _ => plain(RefreshRequest {}),
+        };
+        let refused = sessions.refresh(request).await.unwrap_err();
+        assert_eq!(reason(&refused), "INVALID_CREDENTIALS");
+        let asked = LoginRequest { username: format!("nobody{seed}"), password: "wrong".to_owned() };
+        assert_eq!(reason(&within(sessions.login(plain(asked))).await.unwrap_err()), "INVALID_CREDENTIALS");
+        assert_eq!(
+            reason(&sessions.logout(plain(LogoutRequest {})).await.unwrap_err()),
+            "PROVIDER_AUTH_FAILED"
+        );
+    }
+    // DESIGN 14.18: so are those of a known principal, by a verb as by gate 1.
+    let add = interlock_proto::auth::v1::AddMemberRequest {
+        project_id: "prj_of_others".to_owned(),
+        owner_id: "alice".to_owned(),
+    };
+    let mut projects = host.projects(&served);
+    for _ in 0..40 {
+        let refused = projects.add_member(bearer(add.clone(), &login.access_token)).await.unwrap_err();
+        assert_eq!(reason(&refused), "FORBIDDEN");
+    }
+    served.stop().await;
+    let count = |action| {
+        let rows = host.audit(action);
+        rows.iter().filter(|(_, outcome, _)| outcome == "refused").count()
+    };
+    let own = count("owner_session.refresh") + count("owner_session.login");
+    assert!((8..40).contains(&own), "{own} rows for 80 refusals of one kind");
+    assert!((8..40).contains(&count("owner_session.logout")));
+    assert!((8..40).contains(&count("project.add_member")));
+    let counted = host.audit("denials.counted");
+    let of = |reason: &str| counted.iter().filter(|row| row.2 == reason).count();
+    for reason in ["INVALID_CREDENTIALS", "PROVIDER_AUTH_FAILED", "FORBIDDEN"] {
+        assert!(of(reason) >= 1, "the rest are counted: {counted:?}");
+    }
+    assert!(counted.iter().any(|row| row.0 == "alice" && row.2 == "FORBIDDEN"), "{counted:?}");
+}

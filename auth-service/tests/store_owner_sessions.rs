@@ -63,7 +63,7 @@ async fn a_refused_sign_in_is_audited_under_the_claimed_name() {
     for engine in ENGINES {
         let bench = Bench::open(engine);
         let call = nobody("owner_session.login");
-        let refused = bench.run(&call, RefuseLogin { claimed: OwnerId::made("mallory") }).await;
+        let refused = bench.run(&call, RefuseLogin { claimed: Some(OwnerId::made("mallory")) }).await;
         assert_eq!(reason(refused), Reason::InvalidCredentials);
         assert_eq!(reason(bench.login(&OwnerId::made("nobody")).await), Reason::InvalidCredentials);
         if bench.shows_audit() {
@@ -213,6 +213,7 @@ async fn every_order_of_concurrent_refreshes_keeps_one_chain() {
                     continue;
                 }
                 match outcome.expect("answers") {
+                    Refreshed::Unknown => panic!("{engine:?} {order:?}: nothing was swept"),
                     Refreshed::Replayed { .. } => {
                         assert!(first_again && used > 1, "{engine:?} {order:?}: no replay yet");
                         ended = true;
@@ -257,7 +258,7 @@ async fn truly_concurrent_refreshes_get_the_same_successor() {
         .into_iter()
         .map(|answer| match answer.expect("answers") {
             Refreshed::Issued(answer) => answer.sealed,
-            replayed @ Refreshed::Replayed { .. } => panic!("{replayed:?}"),
+            other @ (Refreshed::Unknown | Refreshed::Replayed { .. }) => panic!("{other:?}"),
         })
         .collect();
     sealed.dedup();
@@ -377,4 +378,34 @@ async fn sessions_of_one_owner_are_bounded() {
     assert_eq!(reason(bench.login(&ann).await), Reason::LimitReached);
     bench.clock.advance(support::SESSION_TTL);
     bench.login(&ann).await.expect("the others have ended");
+}
+
+#[tokio::test]
+async fn an_owner_follows_the_source_that_speaks_now() {
+    // UA-34: the variable is taken away, the file speaks, the variable comes back as it was.
+    use interlock_auth::accounts::Source;
+    for engine in ENGINES {
+        let bench = Bench::open(engine);
+        let of = |source| ReadApplied { of: vec![(source, OwnerId::made("ann"))] };
+        let call = host("account.apply");
+        for (source, other, hash) in [
+            (Source::Environment, Source::File, HASH),
+            (Source::File, Source::Environment, OTHER_HASH),
+            (Source::Environment, Source::File, HASH),
+        ] {
+            let before = bench.ask(&call, of(source)).await.expect("may");
+            assert_eq!(before, [None], "{engine:?}: so it is a change");
+            let mut verb = support::account("ann", &["user"], true, hash, true);
+            verb.account.record.source = source;
+            bench.run(&call, verb).await.expect("applied");
+            let facts = bench
+                .ask(&nobody("x"), ReadForLogin { owner: OwnerId::made("ann") })
+                .await
+                .expect("anyone")
+                .expect("exists");
+            assert_eq!(facts.password.expose(), hash, "{engine:?}");
+            assert!(bench.ask(&call, of(source)).await.expect("may")[0].is_some());
+            assert_eq!(bench.ask(&call, of(other)).await.expect("may"), [None], "{engine:?}");
+        }
+    }
 }

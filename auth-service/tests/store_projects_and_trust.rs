@@ -15,7 +15,7 @@ use interlock_auth::{
 use interlock_kit::error::Reason;
 use interlock_proto::credential::Kind;
 
-use support::{Bench, ENGINES, host, nobody, reason, seconds, service};
+use support::{Bench, ENGINES, Engine, host, nobody, reason, seconds, service};
 
 async fn enters(bench: &Bench, owner: &str, project: &ProjectId) -> bool {
     let check = CheckMembership { owner: OwnerId::made(owner), project: project.clone() };
@@ -192,7 +192,8 @@ async fn a_sweep_clears_what_has_ended_and_nothing_else() {
         let due = bench.ask(&host("sweep"), FindDue).await.expect("may");
         assert_eq!(
             due,
-            [Due::OwnerSession(gone.signed_in.session.clone()), Due::Successor(stays.refresh.hash())]
+            [Due::Successor(stays.refresh.hash()), Due::OwnerSession(gone.signed_in.session.clone())],
+            "{engine:?}: sealed secrets first"
         );
         for due in due {
             bench.run(&host("sweep"), Clear { due }).await.expect("cleared");
@@ -202,5 +203,55 @@ async fn a_sweep_clears_what_has_ended_and_nothing_else() {
         // The sealed answer is gone; that it was used is still known.
         let outcome = bench.refresh(&stays.refresh).await.expect("answers");
         assert!(matches!(outcome, interlock_auth::owner_session::Refreshed::Replayed { .. }));
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_cut_a_bounded_part_at_a_time() {
+    for engine in [Engine::Memory, Engine::Model] {
+        let bench = Bench::open(engine);
+        let (admin, _) = bench.first_tokens().await;
+        let call = bench.call(&admin, "role_token.rotate").await;
+        let part = limits::REVOCATIONS_CLEARED_MAX;
+        for n in 0..part + 3 {
+            bench.rotate(&call, Role::User, seconds(0), &format!("r{n}")).await.1.expect("rotated");
+        }
+        bench.clock.advance(limits::REVOCATION_AGE + seconds(1));
+        let mut cut = Vec::new();
+        for _ in 0..3 {
+            for due in bench.ask(&host("sweep"), FindDue).await.expect("the host may") {
+                if let Due::Revocations(through) = due {
+                    cut.push(through);
+                    assert!(bench.run(&host("sweep"), Clear { due }).await.expect("cleared"), "{engine:?}");
+                }
+            }
+        }
+        assert_eq!(cut, [part, part + 3], "{engine:?}");
+        let page = bench.ask(&service(), RevocationsAfter { after: part + 3, limit: 1 }).await.expect("may");
+        assert!(!page.reset && page.rows.is_empty() && page.newest == part + 3);
+        // What is young is not cut, whoever asks for it.
+        bench.rotate(&call, Role::User, seconds(0), "young").await.1.expect("rotated");
+        let young = Clear { due: Due::Revocations(part + 4) };
+        assert!(!bench.run(&host("sweep"), young).await.expect("answers"), "{engine:?}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_ended_together_are_swept() {
+    for engine in ENGINES {
+        let bench = Bench::open(engine);
+        let ann = bench.owner("ann", &["user"]).await;
+        let first = bench.login(&ann).await.expect("in").signed_in.session;
+        let second = bench.login(&ann).await.expect("in").signed_in.session;
+        bench.apply("ann", &["user"], false, support::HASH, false).await.expect("applied");
+        let mut due = bench.ask(&host("sweep"), FindDue).await.expect("may");
+        due.sort_by_key(|due| format!("{due:?}"));
+        let mut expected = [Due::OwnerSession(first), Due::OwnerSession(second)];
+        expected.sort_by_key(|due| format!("{due:?}"));
+        assert_eq!(due, expected, "{engine:?}: of an inactive owner");
+        for due in due {
+            assert!(bench.run(&host("sweep"), Clear { due }).await.expect("cleared"), "{engine:?}");
+        }
+        assert_eq!(bench.ask(&host("sweep"), FindDue).await.expect("may"), [], "{engine:?}");
     }
 }

@@ -5,8 +5,9 @@ mod support;
 use std::time::Duration;
 
 use interlock_auth::{
-    caller::Proof,
+    caller::{Caller, Proof},
     ids::OwnerId,
+    owner_session::Logout,
     revocation::Subject,
     role_token::{First, FirstTokens, PresentTokens, ResetTokens, Reveal, Role, Status},
     store::Signal,
@@ -207,5 +208,66 @@ async fn revealing_is_audited_and_reset_replaces_both() {
             ];
             assert_eq!(actions, expected.map(|(a, o)| (a.to_owned(), o.to_owned())));
         }
+    }
+}
+
+/// A call that has passed gate 1 may wait for its turn: what it was admitted on is asked again where it would
+/// make or show a secret. Else a stolen token with calls waiting would survive its own rotation.
+#[tokio::test]
+async fn a_waiting_rotation_does_not_outlive_its_credential() {
+    // SW-36
+    for engine in ENGINES {
+        let bench = Bench::open(engine);
+        let (admin, user) = bench.first_tokens().await;
+        let waiting = bench.call(&admin, "role_token.rotate").await;
+        let (graced, rotated) = bench.rotate(&waiting, Role::Admin, seconds(60), "grace").await;
+        rotated.expect("rotated");
+        bench.run(&waiting, Reveal).await.expect("it is in grace");
+        let caller = bench.call(&graced, "role_token.rotate").await;
+        let (next, rotated) = bench.rotate(&caller, Role::Admin, Duration::ZERO, "now").await;
+        rotated.expect("rotated");
+        let rows = bench.audit().len();
+        for stale in [&waiting, &caller] {
+            for role in Role::ALL {
+                let refused = bench.rotate(stale, role, Duration::ZERO, "late").await.1;
+                assert_eq!(reason(refused), Reason::ProviderAuthFailed, "{engine:?}");
+            }
+            assert_eq!(reason(bench.run(stale, Reveal).await), Reason::ProviderAuthFailed, "{engine:?}");
+        }
+        // The same request again is the same answer, and makes nothing.
+        let again = bench.rotate(&caller, Role::Admin, Duration::ZERO, "now").await.1.expect("the same");
+        assert!(again.repeated && again.sealed == next.expose().as_bytes());
+        bench.valid(&next).await;
+        bench.valid(&user).await;
+        if bench.shows_audit() {
+            assert_eq!(bench.audit().len() - rows, 6, "one row for each refusal");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nor_does_that_of_an_unlocked_owner() {
+    for engine in ENGINES {
+        let bench = Bench::open(engine);
+        bench.first_tokens().await;
+        let root = bench.owner("rita", &["root"]).await;
+        let unlocked = async || {
+            let session = bench.login(&root).await.expect("in");
+            let mut call = bench.call(&session.access, "role_token.rotate").await;
+            if let Caller::Principal(principal) = &mut call.caller {
+                principal.elevated_until = Some(bench.clock.now().after(seconds(900)));
+            }
+            (session, call)
+        };
+        let (session, call) = unlocked().await;
+        bench.rotate(&call, Role::User, Duration::ZERO, "a").await.1.expect("unlocked");
+        let out = Logout { kind: Kind::Owner, presented: session.access.hash() };
+        bench.run(&support::nobody("owner_session.logout"), out).await.expect("out");
+        let refused = bench.rotate(&call, Role::User, Duration::ZERO, "b").await.1;
+        assert_eq!(reason(refused), Reason::ProviderAuthFailed, "{engine:?}");
+        let (_, call) = unlocked().await;
+        bench.apply("rita", &["user"], true, support::HASH, false).await.expect("applied");
+        let refused = bench.rotate(&call, Role::User, Duration::ZERO, "c").await.1;
+        assert_eq!(reason(refused), Reason::ProviderAuthFailed, "{engine:?}: no administrator any more");
     }
 }

@@ -294,7 +294,8 @@ impl World {
         let spent =
             self.successor.get(&hash).is_some_and(|next| self.presented.contains(&next.refresh.hash()));
         match outcome {
-            Err(_) => {}
+            // Its session has been swept.
+            Ok(Refreshed::Unknown) | Err(_) => {}
             Ok(Refreshed::Replayed { session, .. }) => {
                 assert_eq!(session.as_str(), family);
                 assert!(self.presented.contains(&hash), "I9: a first use is no replay");

@@ -38,8 +38,10 @@ struct Owner {
     auth: Auth,
     store: Arc<dyn SessionStore>,
     clock: Clock,
+    /// As it was last seen.
+    held: parking_lot::Mutex<Option<OwnerSession>>,
     /// Held over a refresh: any number of callers wait for one.
-    session: Mutex<Option<OwnerSession>>,
+    renewing: Mutex<()>,
     /// The access token that a server called expired before this clock did.
     refused: parking_lot::Mutex<Option<Credential>>,
     /// Auth could not be asked: until then it is not asked again for a token that still lives.
@@ -74,7 +76,8 @@ impl Credentials {
             auth,
             store,
             clock: Clock::system(),
-            session: Mutex::new(None),
+            held: parking_lot::Mutex::new(None),
+            renewing: Mutex::new(()),
             refused: parking_lot::Mutex::new(None),
             rest_until: parking_lot::Mutex::new(None),
         })))
@@ -111,55 +114,79 @@ impl Credentials {
 
 impl Owner {
     /// Boxed, since a refresh is a call, and calls present credentials.
-    fn boxed(&self) -> Pin<Box<dyn Future<Output = Result<Presented, Error>> + Send + '_>> {
-        Box::pin(self.present())
+    fn boxed(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = Result<Presented, Error>> + Send>> {
+        Box::pin(Arc::clone(self).present())
     }
 
-    async fn present(&self) -> Result<Presented, Error> {
-        let mut held = self.session.lock().await;
-        if held.is_none() {
-            *held = self.blocking(SessionStore::load).await?;
-        }
-        let signed_out = || Error::signed_out("nobody is signed in here");
-        let session = held.clone().ok_or_else(signed_out)?;
+    async fn present(self: Arc<Self>) -> Result<Presented, Error> {
+        let session = self.known().await?;
         if self.is_good(&session) {
             return Ok(session.into());
         }
-        let turn = self.blocking(SessionStore::lock).await?;
-        let kept = self.blocking(SessionStore::load).await?.ok_or_else(signed_out)?;
-        if self.is_good(&kept) {
-            *held = Some(kept.clone());
-            return Ok(kept.into());
-        }
-        match self.refresh(&kept).await {
-            Ok(fresh) => {
-                let copy = fresh.clone();
-                self.blocking(move |store| store.store(&copy)).await?;
-                drop(turn);
-                *held = Some(fresh.clone());
-                Ok(fresh.into())
-            }
-            Err(error) if is_passing(&error) && self.lives(&kept) => {
+        let owner = Arc::clone(&self);
+        // A task of its own, which goes on when this caller gives up: a refresh token that was used and
+        // whose successor was not kept would end the owner session at its next use.
+        let mut renewing = tokio::spawn(async move { owner.renew().await });
+        let renewed = if self.lives(&session) {
+            timeout(EARLY_WITHIN, &mut renewing)
+                .await
+                .unwrap_or_else(|_| Ok(Err(Error::transport("auth does not answer"))))
+        } else {
+            renewing.await
+        };
+        match renewed.unwrap_or_else(|_| Err(Error::local("a refresh was cut short"))) {
+            Ok(fresh) => Ok(fresh.into()),
+            Err(error) if is_passing(&error) && self.lives(&session) => {
                 tracing::debug!(%error, "not refreshed; the access token still lives");
                 *self.rest_until.lock() = Some(Instant::now() + REST);
-                *held = Some(kept.clone());
-                Ok(kept.into())
+                Ok(session.into())
             }
-            Err(error) => {
-                // Somebody may sign in again meanwhile: look at the store the next time.
-                *held = None;
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
     }
 
-    /// Refreshes; not for long while the access token still lives.
-    async fn refresh(&self, kept: &OwnerSession) -> Result<OwnerSession, Error> {
-        if !self.lives(kept) {
-            return self.auth.refresh(kept).await;
+    /// The session as it was last seen, or as it is kept.
+    async fn known(&self) -> Result<OwnerSession, Error> {
+        let held = self.held.lock().clone();
+        match held {
+            Some(session) => Ok(session),
+            None => self.look().await,
         }
-        let refreshed = timeout(EARLY_WITHIN, self.auth.refresh(kept)).await;
-        refreshed.unwrap_or_else(|_| Err(Error::transport("auth does not answer")))
+    }
+
+    async fn look(&self) -> Result<OwnerSession, Error> {
+        let kept = self.blocking(SessionStore::load).await?;
+        (*self.held.lock()).clone_from(&kept);
+        kept.ok_or_else(|| Error::signed_out("nobody is signed in here"))
+    }
+
+    /// Refreshes, and keeps what comes of it: one at a time here, and among all that share the store.
+    async fn renew(&self) -> Result<OwnerSession, Error> {
+        let _one = self.renewing.lock().await;
+        let seen = self.known().await?;
+        if self.is_good(&seen) {
+            return Ok(seen);
+        }
+        let _turn = self.blocking(SessionStore::lock).await?;
+        let kept = self.look().await?;
+        if self.is_good(&kept) {
+            return Ok(kept);
+        }
+        match self.auth.refresh(&kept).await {
+            Ok(fresh) => {
+                let copy = fresh.clone();
+                self.blocking(move |store| store.store(&copy)).await?;
+                *self.held.lock() = Some(fresh.clone());
+                Ok(fresh)
+            }
+            Err(error) => {
+                if !is_passing(&error) {
+                    // Somebody may sign in again meanwhile: look at the store the next time.
+                    *self.held.lock() = None;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Whether the access token can be used as it is.

@@ -7,37 +7,47 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use interlock_proto::credential::{Credential, Kind};
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
+use crate::clock::{Clock, nanos};
+
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// An internal token that follows its file.
 pub(crate) struct InternalToken {
     path: PathBuf,
-    last: Mutex<(Instant, Credential)>,
+    clock: Clock,
+    /// When it was looked at, by the monotonic clock, and what it held.
+    last: Mutex<(u64, Credential)>,
 }
 
 impl InternalToken {
     /// Reads the file for the first time: a bad one is an error.
     pub(crate) fn load(path: PathBuf) -> io::Result<Self> {
+        Self::with_clock(path, Clock::system())
+    }
+
+    fn with_clock(path: PathBuf, clock: Clock) -> io::Result<Self> {
         let token = first_line(&path)?;
-        Ok(Self { path, last: Mutex::new((Instant::now(), token)) })
+        let last = Mutex::new((clock.monotonic_ns(), token));
+        Ok(Self { path, clock, last })
     }
 
     /// The token to send now. A bad file keeps the last good one and is logged.
     pub(crate) async fn current(self: &Arc<Self>) -> Credential {
         {
             let mut last = self.last.lock();
-            if last.0.elapsed() < LOOK_AGAIN {
+            let now = self.clock.monotonic_ns();
+            if now.saturating_sub(last.0) < nanos(LOOK_AGAIN) {
                 return last.1.clone();
             }
             // Claimed before the look: one caller reads, the others go on with what there is.
-            last.0 = Instant::now();
+            last.0 = now;
         }
         let token = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || first_line(&token.path)).await;
@@ -83,5 +93,24 @@ mod tests {
         std::fs::write(&path, Credential::new(Kind::Admin, &[1; 32]).expose()).expect("written");
         let error = first_line(&path).expect_err("another kind");
         assert!(!error.to_string().contains("ilk_"), "no secret in an error");
+    }
+
+    #[tokio::test]
+    async fn the_file_is_followed_and_a_bad_one_keeps_the_last_good() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("token");
+        let put = |token: &str| std::fs::write(&path, token).expect("written");
+        let (one, two) =
+            (Credential::new(Kind::Internal, &[1; 32]), Credential::new(Kind::Internal, &[2; 32]));
+        put(one.expose());
+        let clock = Clock::manual(std::time::SystemTime::UNIX_EPOCH);
+        let token = Arc::new(InternalToken::with_clock(path.clone(), clock.clone()).expect("well-formed"));
+        put(two.expose());
+        assert_eq!(token.current().await, one, "looked at a moment ago");
+        clock.advance_monotonic(LOOK_AGAIN);
+        assert_eq!(token.current().await, two);
+        put("junk");
+        clock.advance_monotonic(LOOK_AGAIN);
+        assert_eq!(token.current().await, two);
     }
 }

@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use crate::{
     caller::{Caller, Cookie, Principal, Reach, Unscoped},
     ids::{ProjectId, SessionId},
+    standing::Standing,
     store::Shell,
 };
 
@@ -105,8 +106,9 @@ impl Gate {
     /// Records a refusal: its own row, or counted with others of its kind.
     async fn record(&self, call: &Call, caller: Option<&Admitted>, error: &Error) {
         let origin = caller.map_or_else(|| Arc::new(nobody(call)), |known| Arc::clone(&known.caller.origin));
-        let key =
-            if origin.principal.is_empty() { call.source().to_string() } else { origin.principal.clone() };
+        // A cookie has proved nothing yet: whoever makes them up is counted by source, not by what they made up.
+        let proven = caller.is_some_and(|known| known.verdict.is_some());
+        let key = if proven { origin.principal.clone() } else { call.source().to_string() };
         if self.denials.note(&key, error.reason(), self.clock.now()) == Noted::Counted {
             return;
         }
@@ -235,6 +237,21 @@ impl fmt::Debug for Admitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admitted").field("principal", &self.caller.principal).finish_non_exhaustive()
     }
+}
+
+/// The caller of a stream, after it was moved over to another credential of the same principal: what that one
+/// may do, and no longer what the first one might. The same while it stands on the first.
+///
+/// # Errors
+/// `PROVIDER_AUTH_FAILED` where the credential names nobody.
+pub(crate) fn following(caller: &Arc<Caller>, standing: &Standing) -> Result<Arc<Caller>, Error> {
+    let Some(verdict) = standing.verdict() else { return Ok(Arc::clone(caller)) };
+    if caller.origin.credential_id == verdict.credential_id {
+        return Ok(Arc::clone(caller));
+    }
+    let (role, credential_id) = (verdict.role.clone(), verdict.credential_id.clone());
+    let origin = Arc::new(Origin { role, credential_id, ..(*caller.origin).clone() });
+    Ok(Arc::new(Caller { principal: principal(&verdict)?, origin, ..(**caller).clone() }))
 }
 
 /// Gate 1. Whoever shows a session's cookie beside a bearer may be let in as either; the verb asks that both

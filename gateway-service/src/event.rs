@@ -136,6 +136,8 @@ pub struct Part {
     pub next: u64,
     /// The newest sequence number that is stored.
     pub last: u64,
+    /// The project that the session is bound to, which the reader may enter.
+    pub project: Option<ProjectId>,
 }
 
 impl Part {
@@ -170,7 +172,8 @@ impl Query for ReadEvents {
         let after = self.after(&found)?.min(log.last);
         let limit = self.limit.clamp(1, view.limits().event_batch_max);
         let events = view.events(&found, after, usize::try_from(limit).unwrap_or(usize::MAX))?;
-        let mut part = Part { entries: Vec::new(), next: after, last: log.last };
+        let project = found.scope.as_ref().map(|scope| scope.project().clone());
+        let mut part = Part { entries: Vec::new(), next: after, last: log.last, project };
         if log.first > after + 1 {
             part.skip(log.first - 1);
         }
@@ -227,7 +230,7 @@ impl Part {
 
 impl Event {
     /// About how many bytes it takes on the wire.
-    fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         let data = match &self.kind {
             EventKind::JobProgress { data, .. } => data.len(),
             EventKind::Created { .. }

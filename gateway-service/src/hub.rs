@@ -33,6 +33,8 @@ use crate::{
 
 /// Events of a session that are kept for its listeners.
 const RING_MAX: usize = 64;
+/// ... and about how many bytes they are together: the newest one is kept whatever it weighs.
+const RING_BYTES_MAX: usize = 64 * 1024;
 /// Notes that a bell keeps; what does not fit, a heartbeat finds.
 const NOTES_MAX: usize = 256;
 
@@ -77,6 +79,7 @@ struct Shared {
 struct Line {
     bells: HashMap<u64, Arc<Clapper>>,
     ring: VecDeque<Arc<Event>>,
+    ring_bytes: usize,
 }
 
 #[derive(Default)]
@@ -136,10 +139,7 @@ impl Hub {
     /// Keeps an event for the listeners of its session.
     fn keep(&self, session: &SessionId, event: &Arc<Event>) {
         if let Some(line) = self.0.lines.lock().get_mut(&Topic::Session(session.clone())) {
-            if line.ring.len() == RING_MAX {
-                line.ring.pop_front();
-            }
-            line.ring.push_back(Arc::clone(event));
+            line.keep(event);
         }
     }
 
@@ -206,6 +206,17 @@ impl Observer<Gateway> for Hub {
             }
         }
         tracing::error!(%fault, "the store failed; nothing of the batch was changed");
+    }
+}
+
+impl Line {
+    fn keep(&mut self, event: &Arc<Event>) {
+        self.ring.push_back(Arc::clone(event));
+        self.ring_bytes += event.weight();
+        while self.ring.len() > RING_MAX || (self.ring_bytes > RING_BYTES_MAX && self.ring.len() > 1) {
+            let oldest = self.ring.pop_front().map_or(0, |oldest| oldest.weight());
+            self.ring_bytes -= oldest;
+        }
     }
 }
 
@@ -328,6 +339,23 @@ mod tests {
         hub.committed(vec![Signal::SessionGone { session }]);
         let last: Vec<_> = bell.gone().expect("gone").iter().map(|event| event.sequence).collect();
         assert_eq!(last, (37..=100).collect::<Vec<_>>());
+    }
+
+    // I17
+    #[test]
+    fn what_is_kept_of_a_session_is_bounded_in_bytes() {
+        let hub = Hub::new();
+        let session = SessionId::new();
+        let bell = hub.bell([Topic::Session(session.clone())]);
+        for sequence in 1..=64 {
+            let kind = EventKind::JobProgress { job: JobId::new(), attempt: 1, data: vec![0; 16 * 1024] };
+            let event = Event { sequence, at: Timestamp::default(), project: None, epoch: 0, kind };
+            hub.committed(vec![Signal::Logged { session: session.clone(), event: Arc::new(event) }]);
+        }
+        hub.committed(vec![Signal::SessionGone { session }]);
+        let last = bell.gone().expect("gone");
+        assert!(last.iter().map(|event| event.weight()).sum::<usize>() <= RING_BYTES_MAX);
+        assert_eq!(last.last().map(|event| event.sequence), Some(64));
     }
 
     #[test]

@@ -171,14 +171,16 @@ impl Job {
         !matches!(self.phase, Phase::Ended(_))
     }
 
-    /// The instant at which it has queued or run for as long as it may: then a bound fails it.
+    /// The instant at which it has queued or run for as long as it may: then a bound fails it. A job that was
+    /// given back has what is left of its run time, queued too: without any, nobody could run it.
     #[must_use]
     pub fn deadline(&self, limits: &Limits) -> Timestamp {
-        match (&self.phase, self.first_started_at) {
-            (Phase::Running(_), Some(first)) => first.after(limits.run_time_max),
-            (Phase::Running(_) | Phase::Queued | Phase::Ended(_), _) => {
-                self.submitted_at.after(limits.queue_age_max)
-            }
+        let queues_until = self.submitted_at.after(limits.queue_age_max);
+        let runs_until = self.first_started_at.map(|first| first.after(limits.run_time_max));
+        match (&self.phase, runs_until) {
+            (Phase::Running(_), Some(runs_until)) => runs_until,
+            (Phase::Queued, Some(runs_until)) => queues_until.min(runs_until),
+            (Phase::Running(_) | Phase::Queued | Phase::Ended(_), _) => queues_until,
         }
     }
 

@@ -35,6 +35,7 @@ pub(crate) struct Outlet<T> {
     messages: mpsc::Sender<T>,
     end: Arc<Mutex<Option<Error>>>,
     standing: Arc<Standing>,
+    when_lapsed: WhenLapsed,
 }
 
 /// The reader has gone, or takes nothing: there is nobody to send to.
@@ -50,7 +51,7 @@ pub(crate) fn open<T: Send + 'static>(
 ) -> (Outlet<T>, Answers<T>) {
     let (messages, received) = mpsc::channel(room);
     let end = Arc::new(Mutex::new(None));
-    let outlet = Outlet { messages, end: Arc::clone(&end), standing: Arc::clone(&standing) };
+    let outlet = Outlet { messages, end: Arc::clone(&end), standing: Arc::clone(&standing), when_lapsed };
     let tail = Tail { received, end, standing, when_lapsed, request_id: request_id.to_owned(), over: false };
     let answers = stream::unfold(tail, |mut tail| async {
         let next = tail.next().await?;
@@ -63,17 +64,35 @@ impl<T> Outlet<T> {
     /// Puts a message in, and waits while there is no room.
     ///
     /// # Errors
-    /// [`Gone`]: the reader left, or took nothing for [`STALL`].
+    /// [`Gone`]: the reader left, took nothing for [`STALL`], or may have nothing any more.
     pub(crate) async fn send(&self, message: T) -> Result<(), Gone> {
+        if let Some(place) = self.room(1).await?.next() {
+            place.send(message);
+        }
+        Ok(())
+    }
+
+    /// Waits until all that was put in has left.
+    ///
+    /// # Errors
+    /// As [`Outlet::send`].
+    pub(crate) async fn flushed(&self) -> Result<(), Gone> {
+        self.room(self.messages.max_capacity()).await.map(drop)
+    }
+
+    async fn room(&self, places: usize) -> Result<mpsc::PermitIterator<'_, T>, Gone> {
         loop {
-            match tokio::time::timeout(STALL, self.messages.reserve()).await {
-                Ok(Ok(place)) => {
-                    place.send(message);
-                    return Ok(());
-                }
+            let waited = tokio::select! {
+                biased;
+                // Whoever does not read would not hear of it: nothing here waits for that.
+                _ = self.standing.ended() => return Err(Gone),
+                waited = tokio::time::timeout(STALL, self.messages.reserve_many(places)) => waited,
+            };
+            match waited {
+                Ok(Ok(room)) => return Ok(room),
                 Ok(Err(_)) => return Err(Gone),
                 // A paused stream is not the reader's doing.
-                Err(_) if !self.standing.delivers() => {}
+                Err(_) if self.when_lapsed == WhenLapsed::Hold && !self.standing.delivers() => {}
                 Err(_) => {
                     self.close(Error::new(Reason::TooSlow, "the stream was not read; resume where you were"));
                     return Err(Gone);

@@ -46,22 +46,29 @@ impl Standing {
         Self { ground, moved: Notify::new() }
     }
 
-    /// Stands on the owner's membership in this project, too, and no longer on that in another one.
-    pub fn enter(&self, project: Option<&str>) {
-        let Ground::Verdict { verifier, present } = &self.ground else { return };
+    /// Stands on the owner's membership in this project, too, and no longer on that in another one. Whether
+    /// that was new: what was decided about the project before it is then to be decided again, since an end of the
+    /// membership in between was seen by nobody.
+    pub fn enter(&self, project: Option<&str>) -> bool {
+        let Ground::Verdict { verifier, present } = &self.ground else { return false };
         let mut present = present.lock();
         if present.project.as_deref() == project {
-            return;
+            return false;
         }
         let verdict = &present.verdict;
         let registration = match project {
             Some(project) => verifier.register_in(verdict, project),
             None => verifier.register(verdict),
         };
+        // Both are registered at this moment. An end of the old one was counted for its revocation: it stands.
+        if matches!(present.registration.delivery(), Delivery::Ended(_)) {
+            return false;
+        }
         present.registration = Arc::new(registration);
         present.project = project.map(str::to_owned);
         drop(present);
         self.moved.notify_waiters();
+        true
     }
 
     /// Waits until the ground is gone, and says why.

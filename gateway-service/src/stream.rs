@@ -15,19 +15,20 @@ use interlock_proto::gateway::v1::{
 };
 
 use crate::{
-    admit::Admitted,
+    admit::{self, Admitted},
     caller::{Caller, Principal},
     event::{Entry, Event, From, Part, ReadEvents},
     grpc::{Front, draining, refuse, wire},
     hub::{Bell, Topic},
     ids::{ProjectId, SessionId},
     outlet::{self, Answers, Gone, Outlet, WhenLapsed},
-    session::GetSession,
     standing::Standing,
     store::Told,
     streams::Opened,
 };
 
+/// What a project token needs for a stream of events, to open it and to keep it.
+const SCOPE: &str = "sessions:read";
 /// Messages between the reader of the store and the connection.
 const ROOM: usize = 32;
 /// A wake-up that was lost is made good after this.
@@ -55,19 +56,19 @@ pub(crate) async fn open(
     let place = front.streams.place(&payer(&caller, &session))?;
     let bell = front.hub.bell([Topic::Session(session.clone())]);
     let standing = Arc::new(Standing::on(&front.verifier, admitted.verdict.as_ref()));
-    let limit = front.shell.limits().event_batch_max;
-    let first = front.ask(call, &caller, ReadEvents { session: session.clone(), from, limit }).await?;
-    if admitted.verdict.is_some()
-        && let Ok(told) = front.ask(call, &caller, GetSession { session: session.clone() }).await
-    {
-        standing.enter(told.out.session.binding.as_ref().map(|binding| binding.project.as_str()));
+    let read = ReadEvents { session: session.clone(), from, limit: front.shell.limits().event_batch_max };
+    let mut first = front.ask(call, &caller, read.clone()).await?;
+    if standing.enter(first.out.project.as_ref().map(ProjectId::as_str)) {
+        // Registered first, then decided: an end of the membership in between was heard by nobody.
+        first = front.ask(call, &caller, read).await?;
     }
-    let opened = front.streams.open(place, admitted.principal(), &standing);
+    let opened = front.streams.open(place, admitted.principal(), SCOPE, &standing);
     let (outlet, answers) = outlet::open(ROOM, Arc::clone(&standing), WhenLapsed::Hold, &call.request_id);
     let (front, call) = (Arc::clone(front), Arc::clone(call));
     let tasks = front.tasks.clone();
-    let reader = Reader { front, call, caller, session, bell, standing, outlet, opened, project: None };
     let part = first.out;
+    let project = part.project.clone();
+    let reader = Reader { front, call, caller, session, bell, standing, outlet, opened, project };
     tasks.spawn(async move {
         // The outlet has said why; there is nobody else to tell.
         let _ = reader.run(part).await;
@@ -90,7 +91,7 @@ struct Reader {
     standing: Arc<Standing>,
     outlet: Outlet<StreamEventsResponse>,
     opened: Opened,
-    /// Of the newest event that was delivered.
+    /// Whose membership the stream stands on: events of no other project are delivered.
     project: Option<ProjectId>,
 }
 
@@ -107,7 +108,14 @@ impl Reader {
         self.send(Message::Opened(StreamOpened { stream_id, expires_at })).await?;
         let mut said = false;
         loop {
-            self.deliver(&part).await?;
+            if let Some(after) = self.deliver(&part).await? {
+                part = match self.read(after).await {
+                    Some(part) => part,
+                    None if self.bell.gone().is_some() => return self.deliver_last(&part, after).await,
+                    None => return Ok(()),
+                };
+                continue;
+            }
             if part.caught_up() {
                 if !std::mem::replace(&mut said, true) {
                     self.send(Message::CaughtUp(CaughtUp { sequence: part.last })).await?;
@@ -116,12 +124,12 @@ impl Reader {
                     return Ok(());
                 }
                 if self.bell.gone().is_some() {
-                    return self.deliver_last(part.next).await;
+                    return self.deliver_last(&part, part.next).await;
                 }
             }
             part = match self.read(part.next).await {
                 Some(part) => part,
-                None if self.bell.gone().is_some() => return self.deliver_last(part.next).await,
+                None if self.bell.gone().is_some() => return self.deliver_last(&part, part.next).await,
                 None => return Ok(()),
             };
         }
@@ -143,7 +151,7 @@ impl Reader {
     }
 
     /// The next part, as soon as the ground holds; `None`: the stream is over, and the outlet says why.
-    async fn read(&self, after: u64) -> Option<Part> {
+    async fn read(&mut self, after: u64) -> Option<Part> {
         loop {
             tokio::select! {
                 biased;
@@ -154,7 +162,7 @@ impl Reader {
                 }
                 open = self.standing.open() => open.ok()?,
             }
-            if let Err(error) = self.call.recheck_service(self.front.clock.now()) {
+            if let Err(error) = self.follow() {
                 self.outlet.close(error);
                 return None;
             }
@@ -169,6 +177,13 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// The caller is who the credential says that the stream stands on now.
+    fn follow(&mut self) -> Result<(), Error> {
+        self.call.recheck_service(self.front.clock.now())?;
+        self.caller = admit::following(&self.caller, &self.standing)?;
+        Ok(())
     }
 
     /// Says why reading on was refused: a session that is gone is to its store as if it had never been.
@@ -187,23 +202,41 @@ impl Reader {
         });
     }
 
-    async fn deliver(&mut self, part: &Part) -> Result<(), Gone> {
+    /// Delivers a part up to the first event of another project than the stream stands in. That one is entered
+    /// once all before has left; what follows is to be read again, after the number that is answered.
+    async fn deliver(&mut self, part: &Part) -> Result<Option<u64>, Gone> {
         for entry in &part.entries {
             match entry {
-                Entry::Event(event) => self.event(event).await?,
+                Entry::Event(event) => {
+                    if self.moves(event).await? {
+                        return Ok(Some(event.sequence - 1));
+                    }
+                    self.event(event).await?;
+                }
                 Entry::Gap { from, to } => self.send(Message::Gap(Gap { from: *from, to: *to })).await?,
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Enters the project of an event, where it is another one. Whether what was read of it is to be read again.
+    async fn moves(&mut self, event: &Event) -> Result<bool, Gone> {
+        if event.project.is_none() || event.project == self.project {
+            return Ok(false);
+        }
+        self.outlet.flushed().await?;
+        self.project.clone_from(&event.project);
+        Ok(self.standing.enter(self.project.as_ref().map(ProjectId::as_str)))
     }
 
     /// What the hub still knows of a session that is gone, then the end. An event of a project that this
     /// reader was not seen to enter is told as a gap.
-    async fn deliver_last(&mut self, read: u64) -> Result<(), Gone> {
+    async fn deliver_last(&mut self, part: &Part, read: u64) -> Result<(), Gone> {
         let last = self.bell.gone().unwrap_or_default().to_vec();
         let mut next = read;
         for event in last.iter().filter(|event| event.sequence > read) {
-            let visible = event.project.is_none() || event.project == self.project;
+            let entered = self.project == part.project && event.project == part.project;
+            let visible = event.project.is_none() || entered;
             if event.sequence > next + 1 {
                 self.send(Message::Gap(Gap { from: next + 1, to: event.sequence - 1 })).await?;
             }
@@ -214,15 +247,14 @@ impl Reader {
             }
             next = event.sequence;
         }
+        if next < part.last {
+            self.send(Message::Gap(Gap { from: next + 1, to: part.last })).await?;
+        }
         self.outlet.close(session_ended());
         Ok(())
     }
 
-    async fn event(&mut self, event: &Event) -> Result<(), Gone> {
-        if event.project.is_some() && event.project != self.project {
-            self.project.clone_from(&event.project);
-            self.standing.enter(self.project.as_ref().map(ProjectId::as_str));
-        }
+    async fn event(&self, event: &Event) -> Result<(), Gone> {
         self.send(Message::Event(wire::event(event))).await
     }
 

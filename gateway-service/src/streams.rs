@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use interlock_client::verifier::Verdict;
+use interlock_client::verifier::{CredentialKind, Verdict};
 use interlock_kit::{
     error::{Error, Reason},
     random,
@@ -27,6 +27,8 @@ pub(crate) struct Streams {
 struct Open {
     /// Who opened it: only the same principal renews it.
     principal: String,
+    /// What a project token needs to keep it.
+    scope: &'static str,
     standing: Arc<Standing>,
 }
 
@@ -71,10 +73,11 @@ impl Streams {
         self: &Arc<Self>,
         place: Place,
         principal: String,
+        scope: &'static str,
         standing: &Arc<Standing>,
     ) -> Opened {
         let id = random::id("str");
-        let open = Open { principal, standing: Arc::clone(standing) };
+        let open = Open { principal, scope, standing: Arc::clone(standing) };
         self.by_id.lock().insert(id.clone(), open);
         Opened { streams: Arc::clone(self), id, _place: place }
     }
@@ -82,7 +85,8 @@ impl Streams {
     /// Moves a stream over to the credential of this call.
     ///
     /// # Errors
-    /// `OWNER_MISMATCH` for another principal's stream and for none; why it ended, if it has.
+    /// `OWNER_MISMATCH` for another principal's stream and for none; `SCOPE_REQUIRED` for a project token that
+    /// could not have opened it; why it ended, if it has.
     pub(crate) fn renew(
         &self,
         stream_id: &str,
@@ -92,7 +96,14 @@ impl Streams {
         let by_id = self.by_id.lock();
         let open = by_id.get(stream_id).ok_or_else(foreign)?;
         match verdict {
-            Some(verdict) => open.standing.renew(verdict)?,
+            Some(verdict) => {
+                let present = open.standing.verdict().ok_or_else(foreign)?;
+                if !present.same_principal(verdict) {
+                    return Err(foreign());
+                }
+                need_scope(verdict, open.scope)?;
+                open.standing.renew(verdict)?;
+            }
             None if open.principal == principal => {}
             None => return Err(foreign()),
         }
@@ -103,6 +114,15 @@ impl Streams {
     pub(crate) fn count(&self) -> usize {
         self.by_id.lock().len()
     }
+}
+
+/// RenewStream is of streams of every kind, and so is its policy: the scope of this kind is asked here.
+fn need_scope(verdict: &Verdict, scope: &str) -> Result<(), Error> {
+    let scoped = verdict.kind == CredentialKind::ProjectToken;
+    if scoped && !verdict.scopes.iter().any(|has| has == scope) {
+        return Err(Error::new(Reason::ScopeRequired, "the project token lacks the scope of this stream"));
+    }
+    Ok(())
 }
 
 impl Opened {

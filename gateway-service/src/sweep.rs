@@ -23,7 +23,7 @@ pub struct Due;
 pub enum Duty {
     /// A running job whose lease or run time is over.
     Lease(JobId),
-    /// A queued job that is too old.
+    /// A queued job that is too old, or that was given back and has no run time left.
     Overdue(JobId),
     /// A closing session with no job in flight, or a gone one with rows left.
     Session(SessionId),
@@ -105,8 +105,9 @@ fn sweep_job(tx: &mut Tx<'_>, permit: &Permit, id: &JobId) -> Result<Swept, Stop
     let Some(job) = tx.any_job(permit, id)? else { return Ok(Swept::Nothing) };
     let now = tx.now();
     let over = job.deadline(tx.limits()).is_over(now);
+    let ran_out = job.first_started_at.is_some_and(|at| at.after(tx.limits().run_time_max).is_over(now));
     let ended = match &job.phase {
-        Phase::Running(_) if over => {
+        Phase::Running(_) | Phase::Queued if over && ran_out => {
             end_by_gateway(tx, permit, &job, Outcome::Failed, "it ran for longer than max_run_time")
         }
         Phase::Running(lease) if lease.until.is_over(now) => {

@@ -4,8 +4,15 @@
 //! never longer than a lease lives. A lease granted meanwhile ends later than that sleep does, so none is missed
 //! and nothing has to wake the loop.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
+use futures_util::{StreamExt as _, stream};
 use interlock_kit::{clock::Clock, error::Error};
 
 use crate::{
@@ -23,13 +30,17 @@ const IDLE_PAUSE: Duration = Duration::from_millis(50);
 /// The pause after the store failed.
 const FAILED_PAUSE: Duration = Duration::from_millis(500);
 /// Parts of one duty in one turn; what is left waits for the next one.
-const PARTS_MAX: usize = 16;
+const PARTS_MAX: usize = 4;
+/// Duties that keep agents busy, at once.
+const AT_ONCE: usize = 64;
+/// For how long a turn does what nobody waits for, before leases are looked at again: about one duty more.
+const UPKEEP_MAX: Duration = Duration::from_millis(200);
 /// How often counted refusals are written.
 const FLUSH: Duration = Duration::from_secs(10);
 
 /// Sweeps until the gateway drains.
 pub(crate) async fn run(front: Arc<Front>) {
-    let sweeper = Sweeper { caller: Caller::gateway(), front: &front };
+    let sweeper = Sweeper { caller: Caller::gateway(), front: &front, looks: AtomicU32::new(0) };
     front.draining.run_until_cancelled(sweeper.turns()).await;
 }
 
@@ -47,6 +58,22 @@ pub(crate) async fn flush_denials(front: Arc<Front>) {
 struct Sweeper<'a> {
     front: &'a Front,
     caller: Caller,
+    /// How many looks there have been.
+    looks: AtomicU32,
+}
+
+/// The kinds of duties that nobody waits for.
+const UPKEEP_KINDS: u32 = 4;
+
+/// Which of those kinds; none for what keeps an agent busy.
+fn upkeep(duty: &Duty) -> Option<u32> {
+    match duty {
+        Duty::Lease(_) | Duty::Overdue(_) => None,
+        Duty::Session(_) => Some(0),
+        Duty::Log(_) => Some(1),
+        Duty::Jobs(_) => Some(2),
+        Duty::Requests => Some(3),
+    }
 }
 
 impl Sweeper<'_> {
@@ -77,18 +104,30 @@ impl Sweeper<'_> {
             return Ok(sleep.max(SLEEP_MIN));
         }
         *next_look = now + HOUSEKEEPING;
-        let mut swept = false;
-        for duty in self.front.shell.ask(&self.caller, Due, self.front).await?.out {
-            swept |= self.sweep(duty).await;
+        let due = self.front.shell.ask(&self.caller, Due, self.front).await?.out;
+        let (urgent, mut other): (Vec<_>, Vec<_>) = due.into_iter().partition(|duty| upkeep(duty).is_none());
+        // Each of them keeps an agent busy. Together they share commits.
+        let urgent = stream::iter(urgent).map(|duty| self.sweep(duty, 1)).buffer_unordered(AT_ONCE);
+        let mut swept = urgent.fold(false, |swept, one| async move { swept | one }).await;
+        // The rest gets a bounded time between two looks at leases, and each kind is the first one in turn.
+        let first = self.looks.fetch_add(1, Ordering::Relaxed);
+        other.sort_by_key(|duty| upkeep(duty).unwrap_or_default().wrapping_add(first) % UPKEEP_KINDS);
+        let began = Clock::instant();
+        for duty in other {
+            if Clock::instant() - began >= UPKEEP_MAX {
+                *next_look = now;
+                break;
+            }
+            swept |= self.sweep(duty, PARTS_MAX).await;
         }
         Ok(if swept { SLEEP_MIN } else { IDLE_PAUSE })
     }
 
-    /// One duty, in bounded parts; whether it changed anything. One that fails does not keep the others
+    /// One duty, in at most so many parts; whether it changed anything. One that fails does not keep the others
     /// waiting.
-    async fn sweep(&self, duty: Duty) -> bool {
+    async fn sweep(&self, duty: Duty, parts: usize) -> bool {
         let mut swept = false;
-        for _ in 0..PARTS_MAX {
+        for _ in 0..parts {
             match self.front.shell.run(&self.caller, Sweep(duty.clone()), self.front).await {
                 Ok(told) => {
                     swept |= told.out != Swept::Nothing;

@@ -52,6 +52,8 @@ pub(crate) async fn until_ended(
             place = Some(front.streams.place(&payer(&admitted.caller, &told.out.session))?);
             bell.add(Topic::Session(told.out.session.clone()));
             standing.enter(Some(told.out.binding.project.as_str()));
+            // What was read before the registrations is read again: an end in between was heard by nobody.
+            continue;
         }
         tokio::select! {
             biased;

@@ -27,7 +27,7 @@ mod hello;
 use hello::Hello;
 
 use crate::{
-    admit::Admitted,
+    admit::{self, Admitted},
     caller::Caller,
     grpc::{Front, draining, refuse, wire},
     hub::{Bell, Note, Topic},
@@ -39,6 +39,8 @@ use crate::{
     worker::{Claim, Serve},
 };
 
+/// What a project token needs for a worker's stream, to open it and to keep it.
+const SCOPE: &str = "jobs:work";
 /// Messages between this task and the connection.
 const ROOM: usize = 64;
 /// The first message must come within this.
@@ -64,7 +66,7 @@ pub(crate) fn open(
     standing.enter(project);
     let owner = admitted.caller.owner().map(|owner| owner.to_string()).unwrap_or_default();
     let place = front.streams.place(&owner)?;
-    let opened = front.streams.open(place, admitted.principal(), &standing);
+    let opened = front.streams.open(place, admitted.principal(), SCOPE, &standing);
     let (outlet, answers) = outlet::open(ROOM, Arc::clone(&standing), WhenLapsed::Deliver, &call.request_id);
     let desk = Desk {
         front: Arc::clone(front),
@@ -166,7 +168,7 @@ impl Desk {
         let mut told_draining = false;
         let mut look = true;
         loop {
-            if look && !told_draining {
+            if look && !self.front.draining.is_cancelled() {
                 self.claim(hello).await?;
             }
             let next_look = Instant::now() + SLOW_POLL;
@@ -206,6 +208,7 @@ impl Desk {
 
     /// One message of the worker's; whether to look for jobs after it.
     async fn take(&mut self, asked: Asked) -> Result<bool, End> {
+        self.caller = admit::following(&self.caller, &self.standing)?;
         match asked {
             Asked::Hello(_) => Err(Error::invalid_field("hello", "first, and once").into()),
             Asked::Heartbeat(beat) => self.renew(beat).await.map(|()| false),
@@ -277,6 +280,7 @@ impl Desk {
             return Ok(());
         }
         self.call.recheck_service(self.front.clock.now())?;
+        self.caller = admit::following(&self.caller, &self.standing)?;
         let claim = Claim { agents: hello.agents.clone(), worker: hello.worker.clone(), up_to: room };
         let claimed = match self.front.run(&self.call, &self.caller, claim).await {
             Ok(claimed) => claimed.out,
@@ -285,6 +289,11 @@ impl Desk {
             Err(error) => return Err(error.into()),
         };
         for assignment in claimed {
+            // The attempt before was taken from it, and it has not been told so yet.
+            if let Some(before) = self.held.get(&assignment.held.job) {
+                let before = Held { job: assignment.held.job.clone(), fencing: before.fencing };
+                self.lost(&before).await?;
+            }
             self.hold(&assignment.held);
             self.send(Told::Assignment(wire::assignment(assignment))).await?;
         }

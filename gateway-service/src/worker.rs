@@ -136,16 +136,13 @@ impl Claim {
 
 /// Not too old, not out of run time, and for a project token of its project.
 fn may_run(tx: &Tx<'_>, job: &Job) -> bool {
-    let now = tx.now();
-    let ran_out =
-        job.first_started_at.is_some_and(|first| first.after(tx.limits().run_time_max).is_over(now));
     let reached = match &tx.caller().principal {
         Principal::Project(token) => token.project == job.binding.project,
         Principal::Admin | Principal::User | Principal::Owner(_) | Principal::Client | Principal::Gateway => {
             true
         }
     };
-    reached && !ran_out && !job.deadline(tx.limits()).is_over(now)
+    reached && !job.deadline(tx.limits()).is_over(tx.now())
 }
 
 fn each<'a>(agents: &'a [AgentId], limits: &Limits) -> Result<BTreeSet<&'a AgentId>, Error> {

@@ -22,10 +22,11 @@ mod presented;
 mod trust;
 
 pub(crate) use self::trust::PeerTrust;
-pub use self::trust::{Allowed, InternalTrust};
+pub use self::trust::{Allowed, InternalTrust, LiveTrust};
 use self::trust::{not_allowed, prove_service};
 pub use crate::serve::{Call, Source};
 use crate::{
+    clock::Clock,
     error::{Error, Reason},
     serve::{self, Peer, PeerCertificate},
 };
@@ -144,12 +145,12 @@ pub fn caller<C: Clone + Send + Sync + 'static, T>(request: &tonic::Request<T>) 
 /// A service behind gate 1.
 pub(crate) struct Gate<A, S> {
     admit: Arc<A>,
-    trust: Option<Arc<InternalTrust>>,
+    trust: Option<LiveTrust>,
     inner: S,
 }
 
 impl<A, S> Gate<A, S> {
-    pub(crate) fn new(admit: Arc<A>, trust: Option<Arc<InternalTrust>>, inner: S) -> Self {
+    pub(crate) fn new(admit: Arc<A>, trust: Option<LiveTrust>, inner: S) -> Self {
         Self { admit, trust, inner }
     }
 }
@@ -202,7 +203,7 @@ where
 
 async fn judge<A: Admit>(
     admit: &A,
-    trust: Option<Arc<InternalTrust>>,
+    trust: Option<LiveTrust>,
     call: &mut Call,
     headers: &HeaderMap,
     certificate: Option<&PeerCertificate>,
@@ -213,7 +214,7 @@ async fn judge<A: Admit>(
     }
     if call.listener == Listener::Internal {
         let trust = trust.ok_or_else(not_allowed)?;
-        prove_service(trust, call, headers, certificate)?;
+        prove_service(&trust, call, headers, certificate, Clock::system().now())?;
     }
     call.named_project = presented::named_project(headers)?;
     let presented = presented::read(headers, call.listener)?;

@@ -64,7 +64,7 @@ impl From<&config::Tls> for TlsPaths {
             certificate: config.cert.clone(),
             key: config.key.clone(),
             client_ca: config.client_ca.clone(),
-            client_crl: None,
+            client_crl: config.client_crl.clone(),
         }
     }
 }
@@ -274,7 +274,13 @@ fn certificates(
 
 fn revocations(path: &Path, pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
-    found.map_err(|e| file(CLIENT_CRL, path, e.to_string()))
+    let found = found.map_err(|e| file(CLIENT_CRL, path, e.to_string()))?;
+    // A file that is empty, or cut off while it is written, must not admit who is revoked.
+    if found.is_empty() {
+        Err(file(CLIENT_CRL, path, "holds no revocation list".to_owned()))
+    } else {
+        Ok(found)
+    }
 }
 
 /// When a certificate ends (`notAfter`, RFC 5280 section 4.1.2.5).

@@ -337,6 +337,96 @@ async fn the_chain_shows_edits_holes_strays_and_another_key() {
     assert_eq!(other.len(), 4, "no link is right under another key");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_that_grows_while_it_is_verified_is_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store =
+        sqlite::open::<Counters>(&options(at(folder.path())), Arc::new(Ear::default())).expect("opens");
+    // Enough rows that looking takes longer than a commit.
+    store.record(vec![entry(Outcome::Done, "a"); 5_000]).await.expect("room");
+    let writing = tokio::spawn({
+        let store = store.clone();
+        async move {
+            loop {
+                store.record(vec![entry(Outcome::Done, "a")]).await.expect("room");
+            }
+        }
+    });
+    let connection = sqlite::connect(&at(folder.path())).expect("opens");
+    for _ in 0..20 {
+        let damages = tokio::task::block_in_place(|| sqlite::verify(&connection, &ChainKey::new(KEY)));
+        assert_eq!(damages.expect("reads"), []);
+    }
+    writing.abort();
+}
+
+#[tokio::test]
+async fn a_lock_that_another_program_holds_costs_one_wait_not_one_each() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ear = Arc::new(Ear::default());
+    let store = sqlite::open::<Counters>(&options(at(folder.path())), Arc::clone(&ear) as _).expect("opens");
+    let other = sqlite::connect(&at(folder.path())).expect("opens");
+    other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let all = futures_util::future::join_all((0..16).map(|_| store.write(add("a", 99))));
+    // Sixteen waits would be half a minute and more.
+    let all = tokio::time::timeout(Duration::from_secs(15), all).await.expect("in time");
+    assert!(all.into_iter().all(|one| refused(one) == Reason::StoreUnavailable));
+    assert!(ear.failures.load(Ordering::SeqCst) >= 1);
+    other.execute_batch("ROLLBACK").expect("let go");
+    assert_eq!(store.write(add("a", 99)).await.expect("room"), 1, "and it goes on");
+}
+
+#[tokio::test]
+async fn an_observer_that_panics_stops_nobody() {
+    struct Clumsy;
+    impl Observer<Counters> for Clumsy {
+        fn committed(&self, _: Vec<&'static str>) {
+            panic!("as told");
+        }
+        fn failed(&self, _: &Fault) {
+            panic!("as told");
+        }
+    }
+    let store = sqlite::open::<Counters>(&options(Place::Memory), Arc::new(Clumsy)).expect("opens");
+    for expected in 1..=2 {
+        assert_eq!(store.write(add("a", 9)).await.expect("committed"), expected);
+        let broken = store.write(|_: &mut (dyn Rows + '_), _| -> Ran<Counters, i64> { panic!("broken") });
+        assert_eq!(refused(broken.await), Reason::Internal);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_never_pause_do_not_let_the_log_grow() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store =
+        sqlite::open::<Counters>(&options(at(folder.path())), Arc::new(Ear::default())).expect("opens");
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                loop {
+                    // A read that takes 40 ms.
+                    let slow = |rows: &mut (dyn Rows + '_), _| {
+                        let (began, mut result) = (Clock::instant(), rows.value("a"));
+                        while began.elapsed() < Duration::from_millis(40) && result.is_ok() {
+                            result = rows.value("a");
+                        }
+                        Ran { result, changes: vec![], audit: vec![] }
+                    };
+                    store.read(slow).await.expect("read");
+                }
+            })
+        })
+        .collect();
+    let detail = "x".repeat(1 << 20);
+    for _ in 0..320 {
+        store.record(vec![entry(Outcome::Done, "a").detailed(detail.clone())]).await.expect("room");
+    }
+    readers.iter().for_each(tokio::task::JoinHandle::abort);
+    let log = std::fs::metadata(folder.path().join("counters.db-wal")).expect("there").len();
+    assert!(log <= 140 << 20, "{} MiB of log", log >> 20);
+}
+
 #[tokio::test]
 async fn instants_never_go_back() {
     let folder = tempfile::tempdir().expect("a folder");

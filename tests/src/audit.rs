@@ -1,11 +1,15 @@
-//! The audit chain of a store at rest.
+//! The audit rows of a store, and its chain at rest.
 
 use std::path::Path;
 
 use interlock_kit::store::{
-    audit::ChainKey,
+    audit::{ChainKey, Row},
     sqlite::{Damage, Filter, Place, connect, rows, verify},
 };
+
+use rusqlite::OpenFlags;
+
+use crate::patience::PATIENCE;
 
 /// What is wrong with the chains of a store, and how many rows it has. The service must not run.
 ///
@@ -19,4 +23,19 @@ pub fn damage(store: &Path, key: &Path) -> (Vec<Damage>, usize) {
     let damage = verify(&connection, &ChainKey::new(key)).expect("a chain that can be read");
     let all = rows(&connection, &Filter { limit: u32::MAX, ..Filter::default() }).expect("audit rows");
     (damage, all.len())
+}
+
+/// The rows of one call, by the request id that it carried. The service may run meanwhile: what it has
+/// answered is there.
+///
+/// # Panics
+/// Where the store cannot be read.
+#[must_use]
+pub fn of_call(store: &Path, request_id: &str) -> Vec<Row> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = rusqlite::Connection::open_with_flags(store, flags).expect("the store");
+    connection.busy_timeout(PATIENCE).expect("a time-out");
+    let filter = Filter { limit: 100_000, ..Filter::default() };
+    let all = rows(&connection, &filter).expect("audit rows");
+    all.into_iter().filter(|row| row.origin.request_id == request_id).collect()
 }

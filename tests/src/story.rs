@@ -158,8 +158,8 @@ pub fn check_together(stories: &[Story]) {
     }
     for change in stories.iter().flat_map(|s| &s.bindings) {
         let Some(before) = &change.before else { continue };
-        let left = jobs.iter().filter(|job| job.binding.agent_id == before.agent_id);
-        let busy = left.filter(|job| job.queued_at < change.at && change.at < end(job)).next();
+        let in_flight = |job: &&&JobStory| job.queued_at < change.at && change.at < end(job);
+        let busy = jobs.iter().find(|job| job.binding.agent_id == before.agent_id && in_flight(job));
         assert!(busy.is_none(), "I2: {change:?} while {busy:?} was in flight");
     }
 }
@@ -167,4 +167,126 @@ pub fn check_together(stories: &[Story]) {
 fn micros(event: &Event) -> i64 {
     let at = event.occurred_at.expect("every event has its instant");
     at.seconds * 1_000_000 + i64::from(at.nanos) / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use interlock_proto::gateway::v1::{JobEnded, JobQueued, SessionAttached, SessionCreated};
+    use prost_types::Timestamp;
+
+    use super::*;
+
+    /// A log in which each event is a microsecond after the one before, from `from` on.
+    struct Log {
+        events: Vec<Event>,
+        from: i64,
+        bound: Binding,
+    }
+
+    impl Log {
+        fn new(from: i64) -> Self {
+            let log = Self { events: Vec::new(), from, bound: Binding::default() };
+            log.then(Kind::SessionCreated(SessionCreated::default()))
+        }
+
+        fn then(mut self, kind: Kind) -> Self {
+            let sequence = self.events.len() as u64 + 1;
+            let nanos =
+                i32::try_from((self.from + self.events.len() as i64) * 1_000).expect("under a second");
+            self.events.push(Event {
+                sequence,
+                occurred_at: Some(Timestamp { seconds: 1, nanos }),
+                project_id: self.bound.project_id.clone(),
+                epoch: self.bound.epoch,
+                kind: Some(kind),
+            });
+            self
+        }
+
+        fn attached(mut self, agent: &str, project: &str) -> Self {
+            let epoch = self.bound.epoch + 1;
+            self.bound = Binding { agent_id: agent.to_owned(), project_id: project.to_owned(), epoch };
+            let binding = Some(self.bound.clone());
+            self.then(Kind::SessionAttached(SessionAttached { binding }))
+        }
+
+        fn queued(self, job: &str) -> Self {
+            self.then(Kind::JobQueued(JobQueued { job_id: job.to_owned() }))
+        }
+
+        fn ended(self, job: &str) -> Self {
+            let ended =
+                JobEnded { job_id: job.to_owned(), state: JobState::Succeeded.into(), ..Default::default() };
+            self.then(Kind::JobEnded(ended))
+        }
+
+        fn story(&self) -> Story {
+            tell("ses", &self.events)
+        }
+    }
+
+    #[test]
+    fn a_good_log_is_told() {
+        let story = Log::new(0).attached("a", "p").queued("j").ended("j").attached("b", "q").story();
+        assert_eq!((story.jobs.len(), story.bindings.len(), story.events), (1, 2, 5));
+        check_together(&[story]);
+    }
+
+    #[test]
+    #[should_panic(expected = "I2: attached")]
+    fn an_attach_over_an_own_job_is_seen() {
+        let _ = Log::new(0).attached("a", "p").queued("j").attached("b", "p").story();
+    }
+
+    #[test]
+    #[should_panic(expected = "I5: after the end")]
+    fn a_second_end_is_seen() {
+        let _ = Log::new(0).attached("a", "p").queued("j").ended("j").ended("j").story();
+    }
+
+    #[test]
+    #[should_panic(expected = "the log has a gap")]
+    fn a_gap_is_seen() {
+        let mut log = Log::new(0).attached("a", "p").queued("j");
+        log.events.remove(1);
+        let _ = log.story();
+    }
+
+    #[test]
+    #[should_panic(expected = "I3")]
+    fn an_event_under_another_binding_is_seen() {
+        let mut log = Log::new(0).attached("a", "p").queued("j").ended("j");
+        log.events[3].project_id = "q".to_owned();
+        let _ = log.story();
+    }
+
+    #[test]
+    #[should_panic(expected = "I1: one agent in two projects")]
+    fn two_projects_of_one_agent_are_seen() {
+        let one = Log::new(0).attached("a", "p").queued("j").ended("j").story();
+        let other = Log::new(0).attached("a", "q").queued("k").ended("k").story();
+        check_together(&[one, other]);
+    }
+
+    #[test]
+    #[should_panic(expected = "I2")]
+    fn leaving_an_agent_that_works_for_another_session_is_seen() {
+        let busy = Log::new(0).attached("a", "p").queued("j").ended("j").ended_late();
+        let leaves = Log::new(0).attached("a", "p").then_nothing().attached("b", "p").story();
+        check_together(&[busy, leaves]);
+    }
+
+    impl Log {
+        /// The last event, a good while later.
+        fn ended_late(mut self) -> Story {
+            let last = self.events.last_mut().expect("an end");
+            last.occurred_at = Some(Timestamp { seconds: 2, nanos: 0 });
+            self.story()
+        }
+
+        fn then_nothing(mut self) -> Self {
+            self.from += 10;
+            self
+        }
+    }
 }

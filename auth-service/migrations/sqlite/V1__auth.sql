@@ -76,6 +76,9 @@ CREATE TABLE owner_session (
 ) STRICT, WITHOUT ROWID;
 -- For the bound on living sessions of one owner.
 CREATE INDEX owner_session_owner ON owner_session (owner, issuance);
+-- For sweeps: what has ended is found without a walk over what lives.
+CREATE INDEX owner_session_ended ON owner_session (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX owner_session_expires ON owner_session (expires_at);
 
 -- References are checked at the commit: a verb plans a session and its tokens in any order.
 CREATE TABLE access_token (
@@ -86,6 +89,8 @@ CREATE TABLE access_token (
     expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX access_token_session ON access_token (session);
+-- For sweeps.
+CREATE INDEX access_token_expires ON access_token (expires_at);
 
 CREATE TABLE refresh_token (
     hash              BLOB    PRIMARY KEY CHECK (length(hash) = 32),
@@ -102,6 +107,8 @@ CREATE TABLE refresh_token (
     CHECK ((state = 'used') = (sealed IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX refresh_token_session ON refresh_token (session);
+-- For sweeps: the sealed answers, of all refresh tokens the few that have one.
+CREATE INDEX refresh_token_used ON refresh_token (used_at) WHERE state = 'used';
 
 CREATE TABLE project (
     id         TEXT    PRIMARY KEY,

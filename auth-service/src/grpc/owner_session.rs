@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use interlock_kit::hasher::PASSWORD_BYTES_MAX;
+use interlock_kit::{authn::Admit as _, error::Error, hasher::PASSWORD_BYTES_MAX};
 use interlock_proto::{
     auth::v1::{
         LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, OwnerSessionServiceGetStatusRequest,
@@ -14,7 +14,7 @@ use interlock_proto::{
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::{answer, wire};
+use super::{Asked, answer, wire};
 use crate::{ids::OwnerId, owner_session::SessionStatus, parts::Parts, policy, sign_in};
 
 pub(super) struct OwnerSessions(pub(super) Arc<Parts>);
@@ -36,17 +36,29 @@ impl OwnerSessionService for OwnerSessions {
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
         answer(request, async |asked| {
-            // Missing, malformed and unknown get one answer.
-            let presented = asked.bearer.as_ref().ok_or_else(policy::wrong_credentials)?;
-            let (successors, pair) = sign_in::refresh(&self.0, &asked.call, presented).await?;
-            Ok(wire::refreshed(&successors, pair.access.expose(), pair.refresh.expose()))
+            // Missing, malformed, unknown and of another kind get one answer.
+            let issued = match &asked.bearer {
+                Some(presented) => sign_in::refresh(&self.0, &asked.call, presented).await?,
+                None => None,
+            };
+            match issued {
+                Some((successors, pair)) => {
+                    Ok(wire::refreshed(&successors, pair.access.expose(), pair.refresh.expose()))
+                }
+                None => Err(self.stranger(asked, policy::wrong_credentials()).await),
+            }
         })
         .await
     }
 
     async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
         answer(request, async |asked| {
-            let reached = sign_in::logout(&self.0, &asked.call, asked.bearer()?).await?;
+            let presented = match asked.bearer() {
+                Ok(presented) if matches!(presented.kind(), Kind::Owner | Kind::Refresh) => presented,
+                Ok(_) => return Err(self.stranger(asked, policy::of_another_kind()).await),
+                Err(missing) => return Err(self.stranger(asked, missing).await),
+            };
+            let reached = sign_in::logout(&self.0, &asked.call, presented).await?;
             Ok(LogoutResponse { reached: reached.map(wire::reached) })
         })
         .await
@@ -62,5 +74,13 @@ impl OwnerSessionService for OwnerSessions {
             Ok(wire::status(self.0.shell.ask(&asked.call, query).await?))
         })
         .await
+    }
+}
+
+impl OwnerSessions {
+    /// Records the refusal of someone unknown, as gate 1 does where it refuses.
+    async fn stranger<T>(&self, asked: &Asked<T>, refusal: Error) -> Error {
+        self.0.gate.refused(&asked.served, None, &refusal).await;
+        refusal
     }
 }

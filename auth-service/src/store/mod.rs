@@ -4,25 +4,21 @@
 //! - [`View`] reads. [`Tx`] is a view that also plans writes; each takes the permit of `policy.rs`.
 //! - `Rows` is what an engine does: a few keyed reads. Nothing outside this folder reaches it.
 //!
-//! Each refusal of a known principal leaves exactly one audit row, written here and nowhere else; each
+//! Each refusal of a known principal leaves exactly one audit row, written here and nowhere else (beyond a rate
+//! it is counted for one); each
 //! verb that plans changes must plan exactly one audit row of its own.
 
 use std::collections::BTreeSet;
 
 use interlock_kit::{
     clock::Timestamp,
-    error::Error,
-    store::{
-        self as kit, Domain, Halt, Store,
-        audit::{Entry, Outcome},
-    },
+    store::{self as kit, Domain},
 };
 use interlock_proto::credential::Hash;
 
-pub use self::tx::{Tx, View};
+pub use self::{shell::Shell, tx::Tx, view::View};
 use crate::{
     accounts::Source,
-    caller::Call,
     ids::{OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshToken, Successor},
@@ -35,8 +31,10 @@ use crate::{
 
 mod missing;
 mod model;
+mod shell;
 mod sqlite;
 mod tx;
+mod view;
 
 pub use model::Model;
 
@@ -90,61 +88,6 @@ pub enum Signal {
     Revoked(Revocation),
     /// Role tokens were stored or replaced.
     RoleTokensChanged(Role),
-}
-
-/// Runs verbs for calls. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Shell {
-    store: Store<Auth>,
-}
-
-impl Shell {
-    /// Over an opened store.
-    #[must_use]
-    pub fn new(store: Store<Auth>) -> Self {
-        Self { store }
-    }
-
-    /// Runs a verb; answers when it is durable.
-    ///
-    /// # Errors
-    /// The verb's refusal, or what the store says.
-    pub async fn run<V: Verb>(&self, call: &Call, verb: V) -> Result<V::Out, Error> {
-        let call = call.clone();
-        let run = move |rows: &mut (dyn Rows + '_), now: Timestamp| tx::run(rows, &call, now, &verb);
-        self.store.write(run).await.map_err(refusal)
-    }
-
-    /// Runs a query. A refusal is durable in the audit log before it is answered.
-    ///
-    /// # Errors
-    /// The query's refusal, or what the store says.
-    pub async fn ask<Q: Query>(&self, call: &Call, query: Q) -> Result<Q::Out, Error> {
-        let call = call.clone();
-        let run = move |rows: &mut (dyn Rows + '_), now: Timestamp| tx::ask(rows, &call, now, &query);
-        self.store.read(run).await.map_err(refusal)
-    }
-
-    /// Records the refusal of a known principal before any verb (gate 1).
-    ///
-    /// # Errors
-    /// What the store says: then the call fails so.
-    pub async fn record_refusal(&self, call: &Call, refusal: &Error) -> Result<(), Error> {
-        let outcome = Outcome::Refused(refusal.reason());
-        self.store.record(vec![Entry::new(call.origin.clone(), call.action.clone(), outcome)]).await
-    }
-
-    /// Finishes what is queued and ends the store's threads.
-    pub async fn close(&self) {
-        self.store.close().await;
-    }
-}
-
-fn refusal(halt: Halt<Auth>) -> Error {
-    match halt {
-        Halt::Refused(error) => error,
-        Halt::Unresolved(never) => match never {},
-    }
 }
 
 type Found<T> = Result<T, Stop>;
@@ -272,6 +215,7 @@ pub(crate) enum Planned {
     UpdateOwner { was: u64, owner: Owner },
     Rehash { owner: OwnerId, version: u64, hash: PasswordHash },
     PutApplied { replaces: bool, applied: Applied },
+    ForgetApplied { source: Source, owner: OwnerId },
     InsertOwnerSession(OwnerSession),
     EndOwnerSession { id: OwnerSessionId, at: Timestamp },
     CountRefresh { id: OwnerSessionId, was: u32 },

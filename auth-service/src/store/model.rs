@@ -202,11 +202,11 @@ impl Rows for Model {
         let successors = self.refresh.values().filter(is_over).map(|t| Due::Successor(t.hash));
         let answers = self.answers.values().filter(|a| a.ends_at.is_over(now));
         let answers = answers.map(|a| Due::Answer(a.owner.clone(), a.request.clone()));
-        Ok(tokens
+        Ok(successors
+            .chain(answers)
+            .chain(tokens)
             .chain(sessions)
             .chain(access)
-            .chain(successors)
-            .chain(answers)
             .take(limit as usize)
             .collect())
     }
@@ -277,6 +277,9 @@ impl Model {
                     replaces,
                     "applied",
                 )?;
+            }
+            Planned::ForgetApplied { source, owner } => {
+                only(self.applied.remove(&(source, owner)).is_some(), "applied")?;
             }
             Planned::InsertProject(project) => {
                 only(!self.projects.values().any(|p| p.name == project.name), "name of project")?;

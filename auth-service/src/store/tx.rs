@@ -1,4 +1,4 @@
-//! [`View`] and [`Tx`]: reads, decisions, planned writes, audit rows.
+//! [`Tx`]: decisions that leave a permit, planned writes, audit rows. It reads as a [`View`] does.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -10,31 +10,23 @@ use interlock_kit::{
         audit::{Entry, Outcome},
     },
 };
-use interlock_proto::credential::Hash;
 
 use crate::{
     accounts::Source,
     caller::Call,
-    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
-    owner::{Applied, Owner, Standing},
+    ids::{CredentialId, OwnerId, ProjectId},
+    owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken, Successor},
     password::PasswordHash,
     policy::{self, Act, OwnerPermit, OwnerSessionPermit, ProjectPermit, RoleTokenPermit, SweepPermit},
     project::Project,
     revocation::{Revocation, Subject},
-    role_token::{Answer, Role, RoleToken},
-    store::{Auth, Change, Counters, Planned, Query, Rows, Stop, Verb},
+    role_token::{Answer, RoleToken},
+    store::{Auth, Change, Counters, Planned, Query, Rows, Stop, Verb, View},
     sweep::Due,
 };
 
 type Found<T> = Result<T, Stop>;
-
-/// The reading side of one transaction.
-pub struct View<'t> {
-    rows: &'t (dyn Rows + 't),
-    call: &'t Call,
-    now: Timestamp,
-}
 
 /// One transaction of one verb. Writes are planned, and applied where the verb returns `Ok`.
 pub struct Tx<'t> {
@@ -43,12 +35,6 @@ pub struct Tx<'t> {
     counters: Option<(Counters, Counters)>,
     entry: Entry,
     recorded: Option<Entry>,
-}
-
-impl std::fmt::Debug for View<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("View").field("now", &self.now).finish_non_exhaustive()
-    }
 }
 
 impl std::fmt::Debug for Tx<'_> {
@@ -75,7 +61,7 @@ pub(super) fn run<V: Verb>(
     now: Timestamp,
     verb: &V,
 ) -> Ran<Auth, V::Out> {
-    let view = View { rows, call, now };
+    let view = View::new(rows, call, now);
     let entry = Entry::new(Arc::clone(&call.origin), call.action.clone(), Outcome::Done);
     let mut tx = Tx { view, changes: Vec::new(), counters: None, entry, recorded: None };
     let result = verb.run(&mut tx);
@@ -106,7 +92,7 @@ pub(super) fn ask<Q: Query>(
     now: Timestamp,
     query: &Q,
 ) -> Ran<Auth, Q::Out> {
-    let mut view = View { rows, call, now };
+    let mut view = View::new(rows, call, now);
     let result = query.run(&mut view);
     let entry = Entry::new(Arc::clone(&call.origin), call.action.clone(), Outcome::Done);
     let audit = result.as_ref().err().and_then(|stop| refused(stop, entry)).into_iter().collect();
@@ -124,128 +110,6 @@ fn refused(stop: &Stop, entry: Entry) -> Option<Entry> {
             Some(Entry { outcome: Outcome::Refused(error.reason()), ..entry })
         }
         Stop::Refused(_) | Stop::Miss(_) | Stop::Unresolved(_) | Stop::Fault(_) => None,
-    }
-}
-
-impl View<'_> {
-    /// The instant of this transaction.
-    #[must_use]
-    pub fn now(&self) -> Timestamp {
-        self.now
-    }
-
-    /// The call.
-    #[must_use]
-    pub fn call(&self) -> &Call {
-        self.call
-    }
-
-    /// Whether the caller may do this.
-    ///
-    /// # Errors
-    /// The refusal of [`policy::decide`].
-    pub fn authorize(&self, act: Act) -> Result<(), Error> {
-        policy::decide(&self.call.caller, act, self.now)
-    }
-
-    pub(crate) fn counters(&self) -> Found<Counters> {
-        self.rows.counters()
-    }
-
-    pub(crate) fn role_tokens(&self, role: Role) -> Found<Vec<RoleToken>> {
-        self.rows.role_tokens(role)
-    }
-
-    pub(crate) fn role_token(&self, hash: &Hash) -> Found<Option<RoleToken>> {
-        self.rows.role_token(hash)
-    }
-
-    pub(crate) fn answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Answer>> {
-        self.rows.answer(owner, request)
-    }
-
-    pub(crate) fn owner(&self, id: &OwnerId) -> Found<Option<Owner>> {
-        self.rows.owner(id)
-    }
-
-    pub(crate) fn any_active_owner(&self) -> Found<bool> {
-        self.rows.any_active_owner()
-    }
-
-    pub(crate) fn applied(&self, source: Source, owner: &OwnerId) -> Found<Option<Applied>> {
-        self.rows.applied(source, owner)
-    }
-
-    /// What is known of whoever `id` names. `local` and `system` sign in nowhere and enter nothing.
-    pub(crate) fn standing(&self, id: &OwnerId) -> Found<Standing> {
-        let (active, administrator) = match id.as_str() {
-            "admin" => (true, true),
-            "user" => (true, false),
-            "local" | "system" => (false, false),
-            _ => {
-                self.rows.owner(id)?.map_or((false, false), |o| (o.active, policy::is_session_root(&o.roles)))
-            }
-        };
-        Ok(Standing { id: id.clone(), active, administrator })
-    }
-
-    pub(crate) fn session_and_owner(&self, id: &OwnerSessionId) -> Found<Option<(OwnerSession, Owner)>> {
-        let Some(session) = self.rows.owner_session(id)? else { return Ok(None) };
-        let owner = self.rows.owner(&session.owner)?;
-        Ok(owner.map(|owner| (session, owner)))
-    }
-
-    pub(crate) fn living_sessions(&self, owner: &Owner) -> Found<u64> {
-        self.rows.living_sessions(&owner.id, owner.sessions_from, self.now)
-    }
-
-    pub(crate) fn access(&self, hash: &Hash) -> Found<Option<Access>> {
-        self.rows.access(hash)
-    }
-
-    pub(crate) fn refresh_token(&self, hash: &Hash) -> Found<Option<RefreshToken>> {
-        self.rows.refresh_token(hash)
-    }
-
-    pub(crate) fn project(&self, id: &ProjectId) -> Found<Option<Project>> {
-        self.rows.project(id)
-    }
-
-    pub(crate) fn project_named(&self, name: &ProjectName) -> Found<Option<Project>> {
-        self.rows.project_named(name)
-    }
-
-    pub(crate) fn project_of_request(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Project>> {
-        self.rows.project_of_request(owner, request)
-    }
-
-    pub(crate) fn projects_made_by(&self, owner: &OwnerId) -> Found<u64> {
-        self.rows.projects_made_by(owner)
-    }
-
-    pub(crate) fn is_member(&self, project: &ProjectId, owner: &OwnerId) -> Found<bool> {
-        self.rows.is_member(project, owner)
-    }
-
-    pub(crate) fn projects(
-        &self,
-        member: Option<&OwnerId>,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Found<Vec<Project>> {
-        self.rows.projects(member, after, limit)
-    }
-
-    pub(crate) fn revocations(&self, after: u64, limit: u32) -> Found<Vec<Revocation>> {
-        self.rows.revocations(after, limit)
-    }
-
-    pub(crate) fn revocations_before(&self, at: Timestamp) -> Found<u64> {
-        self.rows.revocations_before(at)
-    }
-
-    pub(crate) fn due(&self, limit: u32) -> Found<Vec<Due>> {
-        self.rows.due(self.now, limit)
     }
 }
 
@@ -364,6 +228,10 @@ impl Tx<'_> {
 
     pub(crate) fn put_applied(&mut self, _permit: &OwnerPermit, replaces: bool, applied: Applied) {
         self.changes.push(Planned::PutApplied { replaces, applied });
+    }
+
+    pub(crate) fn forget_applied(&mut self, _permit: &OwnerPermit, source: Source, owner: &OwnerId) {
+        self.changes.push(Planned::ForgetApplied { source, owner: owner.clone() });
     }
 
     pub(crate) fn rehash(&mut self, permit: &OwnerSessionPermit, owner: &Owner, hash: PasswordHash) {

@@ -240,7 +240,7 @@ impl Bench {
     pub async fn refreshed(&self, presented: &Credential) -> Pair {
         match self.refresh(presented).await.expect("refreshed") {
             Refreshed::Issued(answer) => Pair::open(&answer.sealed),
-            replayed @ Refreshed::Replayed { .. } => panic!("{replayed:?}"),
+            other @ (Refreshed::Unknown | Refreshed::Replayed { .. }) => panic!("{other:?}"),
         }
     }
 

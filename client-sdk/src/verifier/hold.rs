@@ -81,6 +81,10 @@ struct Holder {
 struct Link {
     outbox: mpsc::Sender<HoldLeaseRequest>,
     asked: VecDeque<(u64, Stamp)>,
+    /// What auth was told is applied here: it sends no row up to this one again.
+    told: u64,
+    /// The newest row that was heard on it.
+    newest: u64,
 }
 
 enum Never {}
@@ -88,9 +92,9 @@ enum Never {}
 impl Holder {
     async fn hold(&mut self) -> Result<Never, Error> {
         let (outbox, sending) = mpsc::channel(OUTBOX);
-        let mut link = Link { outbox, asked: VecDeque::new() };
-        let nonce = self.ask(&mut link);
         let applied = if self.epoch.is_empty() { 0 } else { self.core.log.applied() };
+        let mut link = Link { outbox, asked: VecDeque::new(), told: applied, newest: 0 };
+        let nonce = self.ask(&mut link);
         link.send(ask::Message::Hello(ask::Hello {
             verifier_id: self.verifier_id.clone(),
             applied,
@@ -100,8 +104,13 @@ impl Holder {
         let core = Arc::clone(&self.core);
         let nobody = Identity::default();
         let opening = core.trust.open(path::HOLD_LEASE, &nobody, ReceiverStream::new(sending));
-        let opened: Opened<HoldLeaseResponse> =
-            timeout(SILENCE_MAX, opening).await.unwrap_or_else(|_| Err(Error::deadline()))?;
+        let line = core.trust.line();
+        let Ok(opened) = timeout(SILENCE_MAX, opening).await else {
+            // The connection may be a dead one that nobody has reset: the next try gets another.
+            core.trust.move_on(&line);
+            return Err(Error::deadline());
+        };
+        let opened: Opened<HoldLeaseResponse> = opened?;
         let Opened { mut messages, line, .. } = opened;
 
         let mut renewals = interval(self.renew_every);
@@ -146,6 +155,13 @@ impl Holder {
                 Ok(())
             }
             Some(say::Message::Revoked(row)) => {
+                if row.sequence <= link.told && !self.core.log.remembers(&row) {
+                    // Auth was put back to an earlier copy of its store: numbers mean other rows now. Not
+                    // acknowledged, and nothing that stood on the old log counts after the next grant.
+                    self.epoch.clear();
+                    return Err(Error::protocol("auth tells another history of revocations"));
+                }
+                link.newest = link.newest.max(row.sequence);
                 let streams_closed = self.core.apply(&row);
                 link.send(ask::Message::Applied(ask::Applied { sequence: row.sequence, streams_closed }))
             }
@@ -158,8 +174,10 @@ impl Holder {
         let Some(at) = link.asked.iter().position(|(nonce, _)| *nonce == granted.nonce) else { return };
         let sent = link.asked[at].1;
         link.asked.drain(..=at);
-        if granted.reset || self.epoch.is_empty() {
-            self.recheck = self.core.start_over(granted.sequence);
+        // A log that is shorter than what was applied of it is another one.
+        if granted.reset || self.epoch.is_empty() || granted.sequence < link.told {
+            self.recheck = self.core.start_over(granted.sequence.max(link.newest));
+            link.told = 0;
         }
         self.epoch = granted.epoch;
         self.core.lease.grant(sent, span(granted.lease), &self.core.clock);

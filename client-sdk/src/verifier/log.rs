@@ -78,12 +78,17 @@ impl Log {
         rows.ring.iter().rev().find(|(row, _)| row.sequence == sequence).map_or(0, |(_, closed)| *closed)
     }
 
-    /// Starts over at `sequence`: what was verified before is forgotten.
+    /// Starts over at `sequence`, which may be an earlier one: what was verified before is forgotten.
     pub(super) fn reset(&self, sequence: u64) {
         let mut rows = self.rows.write();
         rows.ring.clear();
-        rows.floor = sequence.max(self.applied());
-        self.applied.store(rows.floor, Ordering::Release);
+        rows.floor = sequence;
+        self.applied.store(sequence, Ordering::Release);
+    }
+
+    /// Whether this very row was applied, and is remembered.
+    pub(super) fn remembers(&self, row: &Revoked) -> bool {
+        self.rows.read().ring.iter().rev().any(|(known, _)| known == row)
     }
 
     /// Holds what was last checked at `checked` against the rows since.

@@ -357,7 +357,8 @@ where
     fn is_drained(&self, link: &mut Link) -> bool {
         let Some(until) = self.drain_until else { return false };
         let now = Instant::now();
-        if self.slots.is_empty() {
+        // What was assigned since is not started here: others should have it soon.
+        if self.slots.values().all(|slot| slot.waiting.is_some()) {
             return true;
         }
         let parting = link.up().is_some() && self.slots.values().any(Slot::is_finishing);

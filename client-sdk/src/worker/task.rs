@@ -141,9 +141,11 @@ impl Task {
         }
         let queued = async {
             let room = self.signals.room.acquire().await.map_err(|_| ProgressError::Lost)?;
+            let place = self.commands.reserve().await.map_err(|_| ProgressError::Lost)?;
+            // Nothing is taken before both are had: a caller may give up at either wait.
             room.forget();
-            let line = Command::Progress(self.held.clone(), data);
-            self.commands.send(line).await.map_err(|_| ProgressError::Lost)
+            place.send(Command::Progress(self.held.clone(), data));
+            Ok(())
         };
         tokio::select! {
             biased;
@@ -189,5 +191,38 @@ impl fmt::Debug for Outcome {
             Self::Failed { cause, result } => write!(f, "Failed({cause:?}, {} bytes)", result.len()),
             Self::Cancelled { cause } => write!(f, "Cancelled({cause:?})"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_that_was_given_up_takes_no_room() {
+        let (commands, mut received) = mpsc::channel(1);
+        let signals = Signals {
+            cancelled: CancellationToken::new(),
+            lost: CancellationToken::new(),
+            room: Arc::new(Semaphore::new(UNSTORED_MAX)),
+        };
+        let task = Task {
+            held: Held { job_id: "job_1".to_owned(), fencing_token: 1 },
+            session_id: String::new(),
+            binding: wire::Binding::default(),
+            attempt: 1,
+            payload: Bytes::new(),
+            run_time_left: Duration::ZERO,
+            signals,
+            commands,
+        };
+        assert_eq!(task.progress("queued").now_or_never(), Some(Ok(())));
+        for _ in 0..2 * UNSTORED_MAX {
+            assert_eq!(task.progress("given up").now_or_never(), None, "the loop is behind");
+        }
+        assert!(received.recv().await.is_some());
+        assert_eq!(task.progress("queued").now_or_never(), Some(Ok(())), "room is left");
     }
 }

@@ -58,6 +58,7 @@ pub(crate) struct Stage {
     pub(crate) auth: Arc<FakeTrust>,
     pub(crate) verifier: Verifier,
     pub(crate) clock: Clock,
+    pub(crate) address: std::net::SocketAddr,
 }
 
 /// A fake with a verifier that holds its lease.
@@ -90,7 +91,7 @@ pub(crate) async fn stage_without_lease(frozen: bool) -> Stage {
     options.clock = clock.clone();
     options.renew_every = Duration::from_millis(20);
     let verifier = Verifier::start(connection(address), options);
-    Stage { auth, verifier, clock }
+    Stage { auth, verifier, clock, address }
 }
 
 impl Stage {
@@ -124,6 +125,11 @@ impl Stage {
 impl FakeTrust {
     pub(crate) fn sequence(&self) -> u64 {
         self.log.lock().unwrap().last().map_or(0, |row| row.sequence)
+    }
+
+    /// As if its store had been put back to an empty copy: the log begins anew.
+    pub(crate) fn forget_the_log(&self) {
+        self.log.lock().unwrap().clear();
     }
 
     /// Forgets a credential and logs the row; pushes it if a verifier is connected.

@@ -17,7 +17,7 @@ use interlock_proto::auth::v1::{
 };
 use tonic::{Code, Request, Response, Status, transport::Server};
 
-use crate::{connection, refusal, serve};
+use crate::{connection, refusal, serve, soon, until};
 
 /// Issues a new pair for each refresh; calls an access token expired when told to.
 #[derive(Default)]
@@ -25,6 +25,8 @@ struct Issuer {
     refreshes: AtomicU32,
     down: AtomicBool,
     ended: AtomicBool,
+    /// Refreshes answer once it may be locked.
+    slow: tokio::sync::Mutex<()>,
     expired: Mutex<Option<Credential>>,
 }
 
@@ -54,6 +56,7 @@ impl OwnerSessionService for Service {
         let n = u8::try_from(self.0.refreshes.fetch_add(1, Ordering::SeqCst)).unwrap();
         let presented = format!("Bearer {}", refresh_token(n + 1).expose());
         assert_eq!(request.metadata().get("authorization").unwrap(), &presented);
+        let _answers = self.0.slow.lock().await;
         let in_an_hour = SystemTime::now() + Duration::from_secs(3600);
         Ok(Response::new(RefreshResponse {
             access_token: access(n + 2).expose().to_owned(),
@@ -184,4 +187,41 @@ async fn an_ended_session_says_so() {
     assert_eq!(credentials.current().await.unwrap_err().reason(), Some(Reason::InvalidCredentials));
     *kept.session.lock().unwrap() = None;
     assert_eq!(credentials.current().await.unwrap_err().reason(), Some(Reason::LoginRequired));
+}
+
+#[tokio::test]
+async fn a_refresh_outlives_the_caller_that_began_it() {
+    let (issuer, kept, _, credentials) = stage(Duration::from_millis(1)).await;
+    let slow = issuer.slow.lock().await;
+    let caller = tokio::spawn({
+        let credentials = credentials.clone();
+        async move { credentials.current().await }
+    });
+    until("the refresh", || issuer.refreshes.load(Ordering::SeqCst) == 1).await;
+    caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    drop(slow);
+    // Whoever came later would present the old refresh token as a replay, and be signed out.
+    until("the successor", || kept.load().unwrap().unwrap().refresh_token == refresh_token(2)).await;
+    assert_eq!(credentials.current().await.unwrap(), Some(access(2)));
+    assert_eq!(issuer.refreshes.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_slow_refresh_holds_up_no_call_whose_token_lives() {
+    let (issuer, kept, _, credentials) = stage(Duration::from_secs(30)).await;
+    let slow = issuer.slow.lock().await;
+    let callers: Vec<_> = (0..5)
+        .map(|_| {
+            let credentials = credentials.clone();
+            tokio::spawn(async move { credentials.current().await })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(soon("a token", caller).await.unwrap().unwrap(), Some(access(1)));
+    }
+    drop(slow);
+    until("the successor", || kept.load().unwrap().unwrap().access_token == access(2)).await;
+    assert_eq!(credentials.current().await.unwrap(), Some(access(2)));
+    assert_eq!(issuer.refreshes.load(Ordering::SeqCst), 1);
 }

@@ -5,12 +5,13 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use interlock_client::{
     Reason,
-    verifier::{Delivery, End, LeaseState, RenewError, VerifyError, guard},
+    verifier::{Delivery, End, LeaseState, RenewError, Verifier, VerifierOptions, VerifyError, guard},
 };
 use interlock_proto::auth::v1::{Membership, revoked::Subject};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
 use crate::{
+    connection,
     fake_trust::{LEASE, stage, stage_without_lease},
     soon, until,
 };
@@ -192,6 +193,51 @@ async fn a_reset_drops_the_cache_and_checks_open_streams_again() {
     assert_eq!(soon("the end", ends.ended()).await, End::Revoked);
     assert_eq!(soon("the check", goes_on.open()).await, Ok(()));
     assert_eq!(s.verifier.verify(&bob).await.unwrap_err(), REFUSED);
+}
+
+// I8
+#[tokio::test]
+async fn a_log_that_went_back_is_not_taken_for_rows_seen_before() {
+    let s = stage().await;
+    let (ann, bob) = (s.owner(1, "ann"), s.owner(2, "bob"));
+    for n in 0..3 {
+        let sequence = s.auth.push(Subject::CredentialId(format!("crd_other{n}")), 9).await;
+        s.auth.acknowledged(sequence).await;
+    }
+    let stream = s.verifier.register(&s.verifier.verify(&ann).await.unwrap());
+    s.verifier.verify(&bob).await.unwrap();
+    s.auth.cut().await;
+    s.auth.forget_the_log();
+    s.auth.applied.lock().unwrap().clear();
+    s.auth.epoch.store(2, Ordering::SeqCst);
+    // Its number was another row's before.
+    s.auth.revoke(&ann).await;
+    assert_eq!(soon("the end", stream.ended()).await, End::Revoked);
+    assert_eq!(s.verifier.verify(&ann).await.unwrap_err(), REFUSED);
+    soon("the lease", s.verifier.ready()).await;
+    assert!(s.verifier.verify(&bob).await.is_ok(), "and who was not revoked goes on");
+    let later = s.auth.revoke(&bob).await;
+    s.auth.acknowledged(later).await;
+    assert_eq!(s.verifier.verify(&bob).await.unwrap_err(), REFUSED);
+}
+
+#[tokio::test]
+async fn a_dead_connection_is_left_for_another() {
+    let s = stage_without_lease(false).await;
+    // In front of auth: swallows what comes on its first connection, and passes the later ones on.
+    let front = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = front.local_addr().unwrap();
+    let behind = s.address;
+    tokio::spawn(async move {
+        let (_dead, _) = front.accept().await.unwrap();
+        loop {
+            let (mut near, _) = front.accept().await.unwrap();
+            let mut far = tokio::net::TcpStream::connect(behind).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    let verifier = Verifier::start(connection(at), VerifierOptions::named("test"));
+    soon("the lease", verifier.ready()).await;
 }
 
 #[tokio::test]

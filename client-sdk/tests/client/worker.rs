@@ -306,6 +306,35 @@ async fn a_drain_lets_running_jobs_finish() {
 }
 
 #[tokio::test]
+async fn what_is_assigned_during_a_drain_is_given_back_once_nothing_runs() {
+    let (go, gone) = oneshot::channel::<()>();
+    let gate = Arc::new(Mutex::new(Some(gone)));
+    let (stage, mut link) = stage(LONG, 60 * LONG, move |_| {
+        let gate = gate.lock().unwrap().take();
+        async move {
+            let _ = gate.expect("nothing new is started").await;
+            Outcome::Succeeded { result: "ok".into() }
+        }
+    })
+    .await;
+    let held = link.assign(1, LONG).await;
+    assert!(matches!(link.ask().await, Ask::Heartbeat(_)));
+    let stopping = tokio::spawn(stage.shut_down());
+    // One thread runs all: after these the worker has heard of it.
+    for _ in 0..16 {
+        tokio::task::yield_now().await;
+    }
+    link.assign(2, LONG).await;
+    assert!(matches!(link.ask().await, Ask::Heartbeat(beat) if beat.held.len() == 2));
+    go.send(()).unwrap();
+    assert_eq!(link.finish().await.held, Some(held.clone()));
+    link.finished(held).await;
+    assert!(matches!(link.next().await, Ask::Goodbye(_)));
+    drop(link);
+    soon("the end", stopping).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_refused_worker_says_why() {
     let (stage, link) = stage(LONG, Duration::ZERO, until_lost).await;
     let refused = refusal(Code::PermissionDenied, Reason::Forbidden);

@@ -98,6 +98,8 @@ CREATE INDEX job_of_agent ON job (agent, state, project, id) WHERE state < 2;
 CREATE INDEX job_of_owner ON job (owner, session, id) WHERE state < 2;
 -- Sweeps of leases and of the queue.
 CREATE INDEX job_live ON job (state, id) WHERE state < 2;
+-- Jobs that were given back, by how long they have run: nearly nothing.
+CREATE INDEX job_given_back ON job (first_started_at, id) WHERE state = 0 AND first_started_at IS NOT NULL;
 -- Lists.
 CREATE INDEX job_of_session ON job (session, id);
 -- Retention.

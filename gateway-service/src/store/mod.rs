@@ -2,9 +2,9 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`rows`] | `Rows`: the keyed reads of one transaction; `Change`, `Key` |
-//! | [`view`] | [`View`]: reads, each with its decision |
-//! | [`tx`] | [`Tx`]: planned writes, each with its permit |
+//! | `rows` | [`Rows`]: the keyed reads of one transaction; [`Change`], [`Key`] |
+//! | `view` | [`View`]: reads, each with its decision |
+//! | `tx` | [`Tx`]: planned writes, each with its permit |
 //! | `sqlite`, `model`, `missing` | the engines |
 //!
 //! A [`Verb`] writes, a [`Query`] only reads; a [`Shell`] runs both, resolves what they cannot know,

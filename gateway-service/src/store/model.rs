@@ -271,10 +271,17 @@ impl Rows for Model {
             Phase::Running(lease) => lease.until.is_over(now) || job.deadline(limits).is_over(now),
             Phase::Queued | Phase::Ended(_) => false,
         });
-        let oldest = self.in_flight().filter(|job| job.phase == Phase::Queued).take(part);
-        let overdue = oldest.filter(|job| job.deadline(limits).is_over(now));
+        let queued = || self.in_flight().filter(|job| job.phase == Phase::Queued);
+        let too_old =
+            queued().take(part).filter(|job| job.submitted_at.after(limits.queue_age_max).is_over(now));
+        let runs_until = |job: &Job| job.first_started_at.map(|first| first.after(limits.run_time_max));
+        let mut ran_out: Vec<&Job> =
+            queued().filter(|job| runs_until(job).is_some_and(|until| until.is_over(now))).collect();
+        ran_out.sort_by_key(|job| (job.first_started_at, &job.id));
+        let overdue: BTreeSet<&JobId> =
+            too_old.chain(ran_out.into_iter().take(part)).map(|job| &job.id).collect();
         let mut due: Vec<Duty> = leases.take(part).map(|job| Duty::Lease(job.id.clone())).collect();
-        due.extend(overdue.map(|job| Duty::Overdue(job.id.clone())));
+        due.extend(overdue.into_iter().take(part).map(|job| Duty::Overdue(job.clone())));
         let ending = self.sessions.values().filter(|session| self.is_due(session, now, limits));
         due.extend(ending.take(part).map(|session| Duty::Session(session.id.clone())));
         let logs = self.logs.iter().filter(|(_, log)| is_log_due(log, now, limits));

@@ -5,26 +5,32 @@ use std::sync::Arc;
 use interlock_kit::{
     clock::Timestamp,
     error::{Error, Reason},
-    store::audit::{Entry, Origin, Outcome},
+    store::audit::{Entry, Origin},
 };
 
 use crate::{
     agent::{Agent, AgentSeen},
-    caller::{Caller, Principal, Unscoped},
+    caller::{Caller, Principal},
     client::Client,
     event::Event,
-    ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName},
+    ids::{AgentId, JobId, OwnerId, SessionId, SessionName},
     job::Job,
     limits::Limits,
-    policy::{Act, Ask, Lock, Permit, ProjectReach, ProjectScope, Refusal, decide},
+    policy::{Act, Ask, Permit, ProjectReach, ProjectScope},
     request::{Request, RequestKey},
     session::{Session, SessionSeen},
     store::{
-        Question, Stop,
+        Stop,
         rows::{EventSize, JobsOf, Load, Log, Rows},
     },
     sweep::Duty,
 };
+
+mod audit;
+mod locks;
+
+use audit::Concerns;
+use locks::Naming;
 
 /// The reads of one transaction, for one caller.
 pub struct View<'t> {
@@ -40,14 +46,6 @@ pub struct View<'t> {
     unscoped: bool,
 }
 
-/// What the call is about: for the audit row of its refusal.
-#[derive(Clone, Debug, Default)]
-struct Concerns {
-    subject: String,
-    scope: String,
-    detail: String,
-}
-
 /// A session, found and permitted.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -61,14 +59,6 @@ pub struct Found {
     pub client: Option<Client>,
     /// As whom the caller acts.
     pub acting: OwnerId,
-}
-
-/// Whether a call on a resource must name the resource's project, too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Naming {
-    Checked,
-    /// Attach: what is named is the target's project, not the present one.
-    OfTarget,
 }
 
 impl<'t> View<'t> {
@@ -100,25 +90,6 @@ impl<'t> View<'t> {
     #[must_use]
     pub fn limits(&self) -> &'t Limits {
         self.limits
-    }
-
-    /// Whether the caller named no project where it should have; and the audit rows, with that of the
-    /// refusal if there is one.
-    pub(super) fn into_parts(self, stop: Option<&Stop>) -> (bool, Vec<Entry>) {
-        let mut audit = self.audit;
-        if let Some(Stop::Refused(error)) = stop {
-            // What a refused verb did is undone; a refusal that it recorded on the way is not.
-            audit.retain(|entry| entry.outcome != Outcome::Done);
-            let Concerns { subject, scope, detail } = self.concerns;
-            // Refusals of nobody are counted by the gate, not written one by one.
-            let nobody =
-                self.caller.principal == Principal::Client && error.reason() == Reason::ProviderAuthFailed;
-            if !nobody {
-                let row = Entry::new(self.origin, self.action, Outcome::Refused(error.reason()));
-                audit.push(row.on(subject).within(scope).detailed(detail));
-            }
-        }
-        (self.unscoped, audit)
     }
 
     /// Finds a session and decides on it: owner, then project.
@@ -209,14 +180,6 @@ impl<'t> View<'t> {
             shown.push((event.sequence, open.then_some(event)));
         }
         Ok(shown)
-    }
-
-    fn may_enter(&self, found: &Found, project: &ProjectId) -> Result<bool, Stop> {
-        if found.scope.as_ref().is_some_and(|scope| scope.project() == project) {
-            return Ok(true);
-        }
-        let reach = self.reach(&found.session, &found.acting, project)?;
-        Ok(ProjectScope::agree(&reach, None, project).is_ok())
     }
 
     /// A page of the session's jobs in its present project, newest first.
@@ -354,153 +317,8 @@ impl<'t> View<'t> {
         self.rows.next_deadline()
     }
 
-    /// The client whose cookie came along. Beside a bearer credential it must lead to the same owner.
-    fn calling_client(&mut self) -> Result<Option<Client>, Stop> {
-        let Some(cookie) = &self.caller.cookie else {
-            return match self.caller.principal {
-                Principal::Client => Err(not_good().into()),
-                Principal::Admin
-                | Principal::User
-                | Principal::Owner(_)
-                | Principal::Project(_)
-                | Principal::Gateway => Ok(None),
-            };
-        };
-        let client = self.rows.client(&cookie.hash)?.filter(|client| client.session == cookie.session);
-        let client = client.ok_or_else(not_good)?;
-        let session = self.rows.session(&client.session)?;
-        let session = session.filter(|session| session.phase != crate::session::Phase::Gone);
-        let session = session.ok_or_else(not_good)?;
-        if self.caller.owner().is_some_and(|owner| owner != session.owner) {
-            return Err(not_good().into());
-        }
-        if self.caller.principal == Principal::Client {
-            let (principal, role) = (client.id.to_string(), "client".to_owned());
-            let origin =
-                Origin { credential_id: principal.clone(), principal, role, ..(*self.origin).clone() };
-            self.origin = Arc::new(origin);
-        }
-        Ok(Some(client))
-    }
-
-    /// Decides, in the words of a stop.
-    pub(super) fn decide(&self, ask: &Ask<'_>) -> Result<Permit, Stop> {
-        decide(self.caller, self.now, ask).map_err(|refusal: Refusal| Error::from(refusal).into())
-    }
-
-    /// The locks of a project that a session's resource is in.
-    fn enter(
-        &mut self,
-        session: &Session,
-        acting: &OwnerId,
-        project: &ProjectId,
-        naming: Naming,
-    ) -> Result<ProjectScope, Stop> {
-        self.concerns.scope = project.to_string();
-        let reach = self.reach(session, acting, project)?;
-        let named = match naming {
-            Naming::Checked => {
-                self.must_name()?;
-                self.caller.named.as_ref()
-            }
-            Naming::OfTarget => None,
-        };
-        ProjectScope::agree(&reach, named, project).map_err(|lock| self.shut(lock, project))
-    }
-
-    /// The locks of the project that a session shall be bound to.
-    pub(super) fn enter_target(&mut self, found: &Found, project: &ProjectId) -> Result<ProjectScope, Stop> {
-        self.enter(&found.session, &found.acting, project, Naming::Checked)
-    }
-
-    /// What lets this caller into a project. Stops with the question where that is not known.
-    fn reach(&self, session: &Session, acting: &OwnerId, project: &ProjectId) -> Result<ProjectReach, Stop> {
-        let own = session.binding.as_ref().is_some_and(|binding| binding.project == *project);
-        match &self.caller.principal {
-            Principal::Project(token) => return Ok(ProjectReach::Token(token.project.clone())),
-            Principal::Client if own => return Ok(ProjectReach::Own(project.clone())),
-            Principal::Client
-            | Principal::Admin
-            | Principal::User
-            | Principal::Owner(_)
-            | Principal::Gateway => {}
-        }
-        if *project == ProjectId::system() {
-            return Ok(ProjectReach::BuiltIn(self.caller.is_administrator()));
-        }
-        match self.caller.reach.knows(acting, project) {
-            Some(may) => Ok(ProjectReach::Membership(may)),
-            None => Err(Stop::Unresolved(Question::Membership {
-                owner: acting.clone(),
-                project: project.clone(),
-            })),
-        }
-    }
-
-    /// Calls that name no project are marked, or refused.
-    fn must_name(&mut self) -> Result<(), Stop> {
-        if self.caller.named.is_some() {
-            return Ok(());
-        }
-        match self.caller.unscoped {
-            Unscoped::Deny => {
-                Err(Error::new(Reason::ProjectRequired, "the call must name its project: `interlock use`")
-                    .into())
-            }
-            Unscoped::Warn { sunset } if sunset.is_some_and(|sunset| sunset.is_over(self.now)) => {
-                Err(Error::new(Reason::UnscopedSunset, "calls that name no project have ended").into())
-            }
-            Unscoped::Warn { .. } => {
-                self.unscoped = true;
-                Ok(())
-            }
-        }
-    }
-
-    /// `PROJECT_MISMATCH`, with what each lock held for the audit row.
-    fn shut(&mut self, lock: Lock, resource: &ProjectId) -> Stop {
-        let token = match &self.caller.principal {
-            Principal::Project(token) => Some(token.project.as_str()),
-            Principal::Admin
-            | Principal::User
-            | Principal::Owner(_)
-            | Principal::Client
-            | Principal::Gateway => None,
-        };
-        let named = self.caller.named.as_ref().map(ProjectId::as_str);
-        self.concerns.scope = resource.to_string();
-        self.concerns.detail = serde_json::json!({
-            "lock": lock.text(), "token": token, "named": named, "resource": resource.as_str(),
-        })
-        .to_string();
-        Error::new(Reason::ProjectMismatch, "token scope, named project and the resource's project disagree")
-            .into()
-    }
-
-    /// What the call is about, for its audit row.
-    pub(super) fn concern(&mut self, subject: &str) {
-        subject.clone_into(&mut self.concerns.subject);
-    }
-
-    /// Facts for the audit row of a refusal.
-    pub(crate) fn explain(&mut self, detail: &serde_json::Value) {
-        self.concerns.detail = detail.to_string();
-    }
-
     pub(super) fn rows(&self) -> &'t (dyn Rows + 't) {
         self.rows
-    }
-
-    pub(super) fn record(&mut self, entry: Entry) {
-        self.audit.push(entry);
-    }
-
-    pub(super) fn entry(&self, outcome: Outcome) -> Entry {
-        Entry::new(Arc::clone(&self.origin), self.action, outcome)
-    }
-
-    pub(super) fn has_rows(&self) -> bool {
-        !self.audit.is_empty()
     }
 
     pub(crate) fn request(&mut self, key: &RequestKey) -> Result<Option<Request>, Stop> {
@@ -519,10 +337,6 @@ impl<'t> View<'t> {
     ) -> Result<Vec<EventSize>, Stop> {
         self.rows.oldest_events(session, limit)
     }
-}
-
-fn not_good() -> Error {
-    Error::new(Reason::ProviderAuthFailed, "login required")
 }
 
 pub(crate) fn broken(what: &str) -> Stop {

@@ -23,6 +23,7 @@ on_every_engine!(
     the_oldest_goes_first,
     a_queued_job_gets_too_old,
     a_job_runs_too_long,
+    a_job_given_back_without_run_time_left_fails,
     lists_have_pages,
 );
 
@@ -174,6 +175,25 @@ async fn a_job_runs_too_long(world: World) {
     let Phase::Ended(end) = world.job(&ann, &job).await.phase else { panic!("it has ended") };
     assert!(end.cause.contains("max_run_time"), "{}", end.cause);
     world.denied(&ann, finish(&held, Outcome::Succeeded), Reason::LeaseLost).await;
+}
+
+// I4: else it would keep its agent busy, and stand before what is queued behind it, until it is too old to queue.
+async fn a_job_given_back_without_run_time_left_fails(world: World) {
+    let ann = owner("ann");
+    world.agent(&ann, "a", false).await;
+    let session = world.session(&ann).await;
+    world.attach(&ann, &session, ("a", "p")).await;
+    let job = world.submit(&ann, &session).await.id;
+    let held = world.claim(&ann, "a").await.unwrap().held;
+    world.ok(&ann, interlock_gateway::lease::Release { held: vec![held] }).await;
+    let behind = world.submit(&ann, &session).await.id;
+    world.advance(Duration::from_secs(6 * 3600));
+    assert!(world.claim(&ann, "a").await.is_none(), "it has no run time left");
+    world.sweep().await;
+    let Phase::Ended(end) = world.job(&ann, &job).await.phase else { panic!("it has ended") };
+    assert_eq!(end.outcome, Outcome::Failed);
+    assert!(end.cause.contains("max_run_time"), "{}", end.cause);
+    assert_eq!(world.claim(&ann, "a").await.unwrap().held.job, behind);
 }
 
 async fn lists_have_pages(world: World) {

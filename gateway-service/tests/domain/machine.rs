@@ -2,18 +2,14 @@
 //! the same (I18), and the invariants after each step. A failing seed is printed; run it again with
 //! `INTERLOCK_SEED=<seed>`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Debug,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use interlock_gateway::{
     caller::Caller,
     client::Ack,
-    event::{Entry, EventKind, From, ReadEvents},
-    ids::{ClientId, JobId, OwnerId, ProjectId, SessionId},
-    job::{Cancel, EndedBy, Job, JobState, ListJobs, Outcome, Phase, Submit},
+    event::{From, ReadEvents},
+    ids::{ClientId, JobId, OwnerId, SessionId},
+    job::{Cancel, EndedBy, JobState, ListJobs, Outcome, Phase, Submit},
     lease::{Finish, Held, Progress, Release, Renew, Resume},
     session::{self, CloseSession, CreateSession, GetSession},
     store::{Model, Query, Verb},
@@ -24,6 +20,14 @@ use interlock_kit::error::{Error, Reason};
 use crate::world::{
     CallerExt as _, Engine, World, admin, attach, claim, cookie, hash, owner, request, token,
 };
+
+mod invariants;
+mod load;
+
+use invariants::{
+    bindings_hold, ends_are_final, ends_once, jobs_are_their_sessions, one_project_per_agent, states,
+};
+use load::{Dice, PrintedSeed, Told};
 
 const SEEDS: u64 = 24;
 const STEPS: usize = 150;
@@ -49,55 +53,6 @@ async fn random_verbs_keep_the_invariants_on_every_engine() {
     if chosen.is_none() {
         assert!(told.attached * 5 >= told.attaches && told.busy * 5 >= told.attaches, "{told:?}");
         assert!(told.finished > 50 && told.lost > 50 && told.repeated > 50, "{told:?}");
-    }
-}
-
-struct PrintedSeed(u64);
-
-impl Drop for PrintedSeed {
-    fn drop(&mut self) {
-        eprintln!("INTERLOCK_SEED={}", self.0);
-    }
-}
-
-/// How the load was made up.
-#[derive(Clone, Debug, Default)]
-struct Told {
-    attaches: u32,
-    attached: u32,
-    busy: u32,
-    finished: u32,
-    lost: u32,
-    repeated: u32,
-    refused: u32,
-}
-
-impl Told {
-    fn add(&mut self, other: &Self) {
-        self.attaches += other.attaches;
-        self.attached += other.attached;
-        self.busy += other.busy;
-        self.finished += other.finished;
-        self.lost += other.lost;
-        self.repeated += other.repeated;
-        self.refused += other.refused;
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): enough for choosing.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % bound as u64).unwrap()
-    }
-
-    fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len())]
     }
 }
 
@@ -458,80 +413,5 @@ fn text<T: Debug>(answer: &Result<T, Error>) -> String {
     match answer {
         Ok(out) => format!("{out:?}"),
         Err(error) => format!("{} {error} {:?}", error.reason(), error.to_status("r").details()),
-    }
-}
-
-/// What audit rows must tell of.
-fn states(model: &Model) -> Vec<String> {
-    let sessions = model.sessions.values().filter(|session| session.phase != session::Phase::Gone);
-    let mut states: Vec<String> =
-        sessions.map(|s| format!("{} {:?} {:?}", s.id, s.phase, s.binding)).collect();
-    let jobs = model.jobs.values().filter(|job| job.is_in_flight());
-    states.extend(jobs.map(|j| format!("{} {} {:?}", j.id, j.fencing, j.cancel_requested_at)));
-    states
-}
-
-// I1
-fn one_project_per_agent(model: &Model) {
-    let mut projects: BTreeMap<&str, BTreeSet<&ProjectId>> = BTreeMap::new();
-    for job in model.jobs.values().filter(|job| job.is_in_flight()) {
-        projects.entry(job.binding.agent.as_str()).or_default().insert(&job.binding.project);
-    }
-    assert!(projects.values().all(|projects| projects.len() == 1), "I1: {projects:?}");
-}
-
-// I2
-fn bindings_hold(before: &Model, after: &Model) {
-    for (id, session) in &before.sessions {
-        let (Some(was), Some(is)) = (&session.binding, after.sessions.get(id).map(|s| &s.binding)) else {
-            continue;
-        };
-        if is.as_ref() != Some(was) {
-            let busy = before.jobs.values().any(|job| job.is_in_flight() && job.binding.agent == was.agent);
-            assert!(!busy, "I2: {id} left a busy agent");
-            assert_eq!(is.as_ref().map(|is| is.epoch), Some(was.epoch + 1), "the epoch grows by one");
-        }
-    }
-}
-
-// I3
-fn jobs_are_their_sessions(model: &Model) {
-    for job in model.jobs.values().filter(|job| job.is_in_flight()) {
-        let session = model.sessions.get(&job.session).expect("a job in flight has its session");
-        assert_eq!(session.binding.as_ref(), Some(&job.binding), "I3");
-        assert_ne!(session.phase, session::Phase::Gone, "a session is gone after its jobs");
-    }
-}
-
-// I5
-fn ends_are_final(before: &Model, after: &Model) {
-    for (id, was) in &before.jobs {
-        let Some(is) = after.jobs.get(id) else { continue };
-        if matches!(was.phase, Phase::Ended(_)) {
-            assert_eq!(was, is, "I5: an end is final");
-        }
-        assert!(is.fencing >= was.fencing && is.lost >= was.lost, "I5: fencing only grows");
-        if let (Phase::Running(_), Phase::Running(_)) = (&was.phase, &is.phase) {
-            let same = |job: &Job| (job.fencing, job.holder.clone());
-            assert_eq!(same(was), same(is), "I5: a lease is not taken over");
-        }
-    }
-}
-
-// I5
-fn ends_once(entries: &[Entry]) {
-    let mut ended = BTreeSet::new();
-    let mut attempts: BTreeMap<&JobId, u32> = BTreeMap::new();
-    for entry in entries {
-        let Entry::Event(event) = entry else { continue };
-        match &event.kind {
-            EventKind::JobEnded { job, .. } => assert!(ended.insert(job), "I5: {job} ended twice"),
-            EventKind::JobStarted { job, attempt, .. } => drop(attempts.insert(job, *attempt)),
-            EventKind::JobProgress { job, attempt, .. } => {
-                assert_eq!(attempts.get(job), Some(attempt), "I5: an event of a fenced attempt");
-                assert!(!ended.contains(job), "I5: an event after the end");
-            }
-            _ => {}
-        }
     }
 }

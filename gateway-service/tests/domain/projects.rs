@@ -5,21 +5,23 @@ use std::time::Duration;
 use interlock_gateway::{
     binding::Attach,
     caller::{Caller, Unscoped},
+    ids::ClientId,
     job::{Cancel, GetJob},
     policy::{Lock, ProjectReach, ProjectScope},
-    session::GetSession,
+    session::{CreateSession, GetSession},
 };
 use interlock_kit::error::Reason;
 
 use crate::{
     on_every_engine,
-    world::{CallerExt as _, World, agent, attach, owner, project, token},
+    world::{CallerExt as _, World, agent, attach, hash, owner, project, request, session_id, token},
 };
 
 on_every_engine!(
     the_locks_agree_or_nothing_happens,
     a_token_never_carries_a_session_out,
     calls_that_name_no_project,
+    a_repeated_creation_passes_the_locks,
 );
 
 // SQ-18, SQ-19, SQ-20, SQ-22, I13
@@ -89,6 +91,31 @@ async fn calls_that_name_no_project(world: World) {
     world.ok(&warn, to.clone()).await;
     world.advance(Duration::from_secs(60));
     world.denied(&warn, to, Reason::UnscopedSunset).await;
+}
+
+// I13: the first answer may be of a session that has come into a project since.
+async fn a_repeated_creation_passes_the_locks(world: World) {
+    let ann = owner("ann");
+    world.agent(&ann, "a", false).await;
+    let number = world.number();
+    let create = |again: u64| CreateSession {
+        id: session_id(number + again),
+        client: ClientId::parse(format!("clt_{:06}", number + again)).unwrap(),
+        cookie: hash(number + again),
+        sealed: vec![1],
+        name: None,
+        request: request("once"),
+        owner: None,
+    };
+    let session = world.ok(&ann, create(0)).await.seen.session.id;
+    assert!(!world.ok(&token("ann", "q"), create(100)).await.first, "it is in no project yet");
+    world.attach(&ann, &session, ("a", "p")).await;
+    for caller in [token("ann", "q"), token("ann", "q").naming("p"), ann.clone().naming("q")] {
+        world.denied(&caller, create(100), Reason::ProjectMismatch).await;
+    }
+    for caller in [ann.clone(), ann.naming("p"), token("ann", "p")] {
+        assert_eq!(world.ok(&caller, create(100)).await.seen.session.id, session);
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Who gets in, sessions and their cookies, jobs, waits.
 
+use interlock_proto::credential::{Credential, Kind, cookie_name};
 use interlock_proto::gateway::v1::{
     CloseSessionRequest, CreateSessionRequest, GetJobRequest, GetSessionRequest, JobState,
-    ListSessionsRequest, WaitJobRequest,
+    ListSessionsRequest, RenewStreamRequest, WaitJobRequest,
 };
 use tonic::Code;
 
@@ -313,4 +314,32 @@ async fn credentials_that_only_look_valid_are_limited_before_they_cost_a_questio
     assert_eq!(reason(&limited.expect("within the burst and what comes back of it")), "RATE_LIMITED");
     assert!(served.trust.asked() < 2_000, "auth was not asked about each");
     alice.sessions().get_session(get(&session)).await.expect("a known one from the same source goes on");
+}
+
+// I11, I17: whoever makes up cookies writes no row for each.
+#[tokio::test(flavor = "multi_thread")]
+async fn made_up_cookies_are_counted_by_their_source() {
+    let mut served = Served::start().await;
+    let nobody = served.nobody().await;
+    for number in 0..40_u8 {
+        let made_up = Credential::new(Kind::Client, &[number; 32]);
+        let pair = format!("{}={}", cookie_name(&format!("ses_{number}")), made_up.expose());
+        let calls = nobody.clone().with("cookie", &pair);
+        let refused =
+            calls.sessions().list_sessions(ListSessionsRequest::default()).await.expect_err("gate 1");
+        assert_eq!(reason(&refused), "FORBIDDEN");
+        let renew = RenewStreamRequest { stream_id: "str_1".to_owned() };
+        let refused = calls.sessions().renew_stream(renew).await.expect_err("no such stream");
+        assert_eq!(reason(&refused), "OWNER_MISMATCH");
+        let refused = calls.sessions().get_session(get(&format!("ses_{number}"))).await.expect_err("nobody");
+        assert_eq!(reason(&refused), "PROVIDER_AUTH_FAILED");
+    }
+    served.stop().await;
+    let audit = served.audit();
+    let refused: Vec<_> = audit.iter().filter(|row| row.outcome == "refused").collect();
+    for reason in ["FORBIDDEN", "OWNER_MISMATCH", "PROVIDER_AUTH_FAILED"] {
+        let of_kind: Vec<_> = refused.iter().filter(|row| row.reason == reason).collect();
+        assert!(of_kind.len() < 30, "{reason}: {} rows", of_kind.len());
+        assert_eq!(of_kind.iter().map(|row| row.count).sum::<u64>(), 40, "{reason}: all are told of");
+    }
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use interlock_proto::gateway::v1::{
-    CloseSessionRequest, JobState, RenewStreamRequest, StreamEventsResponse, StreamOpened, event::Kind,
-    stream_events_response::Message,
+    AttachSessionRequest, CloseSessionRequest, JobState, RenewStreamRequest, StreamEventsResponse,
+    StreamOpened, event::Kind, stream_events_response::Message,
 };
 use tonic::{Code, Status, Streaming};
 
@@ -258,4 +258,72 @@ async fn what_retention_has_taken_is_a_gap_before_anything_else() {
     let rest = catch_up(&mut stream).await;
     assert_eq!(rest, (gap.to + 1..=304).collect::<Vec<_>>());
     assert!(rest.len() <= 256 && gap.to >= 48, "{gap:?}");
+}
+
+// I8, DESIGN 14: a stream stands on the membership in the project whose events it delivers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_follows_its_session_into_another_project() {
+    let served = Served::start().await;
+    let (_, alice) = served.owner("alice").await;
+    served.trust.enter("alice", "other");
+    alice.set_agent().await;
+    let (session, _) = alice.bound_session().await;
+    // What names a project ends where its session leaves that project: these name none.
+    let anywhere = alice.clone().without("x-interlock-project");
+    let (mut live, _) = opened(&anywhere, &session, 0).await;
+    assert_eq!(catch_up(&mut live).await, [1, 2]);
+    let (mut named, _) = opened(&alice, &session, 2).await;
+    let moved = AttachSessionRequest {
+        session_id: session.clone(),
+        agent_id: crate::support::AGENT.to_owned(),
+        project_id: "other".to_owned(),
+        ..AttachSessionRequest::default()
+    };
+    let alice = alice.with("x-interlock-project", "other");
+    alice.sessions().attach_session(moved).await.expect("moved");
+    alice.submit(&session, "one").await.expect("queued");
+    for sequence in 3..=4 {
+        let told = message(&mut live).await;
+        assert!(matches!(&told, Ok(Some(Message::Event(event))) if event.sequence == sequence), "{told:?}");
+    }
+    assert_eq!(reason(&end(&mut named).await), "PROJECT_MISMATCH");
+    let (mut late, _) = opened(&anywhere, &session, 0).await;
+    assert_eq!(catch_up(&mut late).await, [1, 2, 3, 4], "across the move, each once");
+    assert_eq!(served.trust.leave("alice", "demo").await, 0, "they have moved on");
+    assert_eq!(served.trust.leave("alice", "other").await, 2, "closed before it was acknowledged");
+    for stream in [&mut live, &mut late] {
+        assert_eq!(reason(&end(stream).await), "REVOKED");
+    }
+    let refused = alice.stream(&session, 0).await.expect_err("no member");
+    assert_eq!(reason(&refused), "PROJECT_MISMATCH");
+}
+
+// I17
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_takes_nothing_does_not_outlive_its_credential() {
+    let served = Served::start_with(&[("parked_per_owner", "1")]).await;
+    let (known, alice) = served.owner("alice").await;
+    alice.set_agent().await;
+    let (session, _) = alice.bound_session().await;
+    alice.submit(&session, "one").await.expect("queued");
+    let admin = served.calls(&served.trust.admin()).await;
+    let mut worker = Worker::open(&admin, Vec::new()).await.expect("welcome");
+    let held = worker.assignment().await.held.expect("held");
+    let line = "x".repeat(16 * 1024);
+    for number in 1..=200 {
+        worker.progress(&held, number, &line).await;
+        worker.next().await.expect("stored");
+    }
+    let unread = alice.stream(&session, 0).await.expect("opened");
+    let (_, fresh) = served.owner("alice").await;
+    let refused = fresh.stream(&session, 0).await.expect_err("a second");
+    assert_eq!(reason(&refused), "LIMIT_REACHED");
+    assert_eq!(served.trust.revoke(&known).await, 1);
+    let again = async {
+        while fresh.stream(&session, 0).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::PATIENCE, again).await.expect("its place is given back");
+    drop(unread);
 }

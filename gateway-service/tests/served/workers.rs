@@ -1,11 +1,12 @@
 //! Workers: leases, reconnects, goodbyes, cancels, drains.
 
 use interlock_proto::gateway::v1::{
-    CancelJobRequest, GetJobRequest, Job, JobState, work_response::Message as Told,
+    CancelJobRequest, GetJobRequest, Job, JobState, RenewStreamRequest, stream_events_response,
+    work_response::Message as Told,
 };
 use tonic::Code;
 
-use crate::support::{Calls, Served, reason, worker::Worker};
+use crate::support::{Calls, Served, next, reason, worker::Worker};
 
 async fn job(calls: &Calls, job_id: &str) -> Job {
     let read = calls.jobs().get_job(GetJobRequest { job_id: job_id.to_owned() }).await.expect("read");
@@ -237,4 +238,53 @@ async fn a_workers_stream_is_renewed_like_any_other() {
     assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Unauthenticated, "TOKEN_EXPIRED"));
     let submitted = fresh.submit(&session, "one").await.expect("queued").job_id;
     assert_eq!(kept.assignment().await.held.expect("held").job_id, submitted);
+}
+
+// Streams of every kind are renewed by one method; each takes the scope that opening it takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_token_renews_only_what_its_scopes_could_have_opened() {
+    let served = Served::start().await;
+    let (_, alice) = served.owner("alice").await;
+    alice.set_agent().await;
+    let (session, _) = alice.bound_session().await;
+    let ends = std::time::SystemTime::now() + std::time::Duration::from_secs(2);
+    let ends = prost_types::Timestamp::from(ends);
+    let short = served.trust.project_token_until("alice", "demo", &["jobs:work"], ends);
+    let mut worker = Worker::open(&served.calls(&short).await, Vec::new()).await.expect("welcome");
+    let short = served.trust.project_token_until("alice", "demo", &["sessions:read"], ends);
+    let mut events = served.calls(&short).await.stream(&session, 0).await.expect("opened");
+    let opened = next(&mut events).await.expect("open").expect("opened").message;
+    let Some(stream_events_response::Message::Opened(opened)) = opened else { panic!("{opened:?}") };
+
+    let works = served.calls(&served.trust.project_token("alice", "demo", &["jobs:work"])).await;
+    let reads = served.calls(&served.trust.project_token("alice", "demo", &["sessions:read"])).await;
+    let renew = |id: &str| RenewStreamRequest { stream_id: id.to_owned() };
+    let (work_id, events_id) = (worker.welcome.stream_id.clone(), opened.stream_id);
+    for (calls, id) in [(&reads, &work_id), (&works, &events_id)] {
+        let refused = calls.sessions().renew_stream(renew(id)).await.expect_err("the other scope");
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "SCOPE_REQUIRED"));
+    }
+    let elsewhere = served.calls(&served.trust.project_token("alice", "other", &["jobs:read"])).await;
+    let elsewhere = elsewhere.without("x-interlock-project");
+    let refused = elsewhere.sessions().renew_stream(renew(&work_id)).await.expect_err("gate 1");
+    assert_eq!(reason(&refused), "SCOPE_REQUIRED");
+    let elsewhere = served.calls(&served.trust.project_token("alice", "other", &["sessions:read"])).await;
+    let elsewhere = elsewhere.without("x-interlock-project");
+    let refused = elsewhere.sessions().renew_stream(renew(&work_id)).await.expect_err("another project");
+    assert_eq!(reason(&refused), "OWNER_MISMATCH", "and nothing of what the stream needs");
+
+    let renewed = works.sessions().renew_stream(renew(&work_id)).await.expect("renewed").into_inner();
+    assert_eq!(renewed.expires_at, None);
+    let ended = loop {
+        match next(&mut events).await {
+            Ok(message) => assert!(message.is_some(), "it says why it ends"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(reason(&ended), "TOKEN_EXPIRED");
+    let submitted = alice.submit(&session, "one").await.expect("queued").job_id;
+    let held = worker.assignment().await.held.expect("held");
+    assert_eq!(held.job_id, submitted);
+    worker.finish(&held, JobState::Succeeded).await;
+    assert!(matches!(worker.next().await, Ok(Some(Told::Finished(_)))));
 }

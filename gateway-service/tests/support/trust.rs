@@ -11,8 +11,8 @@ use std::{
 use interlock_proto::{
     auth::v1::{
         CheckMembershipRequest, CheckMembershipResponse, CredentialKind, HoldLeaseRequest, HoldLeaseResponse,
-        Principal, Revoked, ValidateRequest, ValidateResponse, hold_lease_request, hold_lease_response,
-        revoked, trust_service_server,
+        Membership, Principal, Revoked, ValidateRequest, ValidateResponse, hold_lease_request,
+        hold_lease_response, revoked, trust_service_server,
     },
     credential::{Credential, Hash, Kind},
 };
@@ -128,6 +128,18 @@ impl FakeTrust {
         )
     }
 
+    /// As [`Self::project_token`], until a time.
+    pub(crate) fn project_token_until(
+        &self,
+        issuer: &str,
+        project: &str,
+        scopes: &[&str],
+        expires_at: prost_types::Timestamp,
+    ) -> Known {
+        let Known { principal, .. } = self.project_token(issuer, project, scopes);
+        self.know(Kind::Project, Principal { expires_at: Some(expires_at), ..principal })
+    }
+
     fn know(&self, kind: Kind, mut principal: Principal) -> Known {
         let mut state = self.state.lock();
         state.issued += 1;
@@ -148,14 +160,23 @@ impl FakeTrust {
     /// Revokes one credential: from now on unknown, and told to every holder. Answers how many streams and
     /// parked calls the verifier closed for it.
     pub(crate) async fn revoke(&self, known: &Known) -> u64 {
+        self.state.lock().dead.insert(known.credential.hash());
+        let subject = revoked::Subject::CredentialId(known.principal.credential_id.clone());
+        self.tell(subject, known.principal.issuance + 1).await
+    }
+
+    /// Ends a membership, likewise.
+    pub(crate) async fn leave(&self, owner_id: &str, project_id: &str) -> u64 {
+        let (owner_id, project_id) = (owner_id.to_owned(), project_id.to_owned());
+        self.state.lock().members.remove(&(owner_id.clone(), project_id.clone()));
+        self.tell(revoked::Subject::Membership(Membership { owner_id, project_id }), u64::MAX).await
+    }
+
+    async fn tell(&self, subject: revoked::Subject, issued_before: u64) -> u64 {
         let (row, holders) = {
             let mut state = self.state.lock();
-            state.dead.insert(known.credential.hash());
-            let row = Revoked {
-                sequence: state.revoked.len() as u64 + 1,
-                issued_before: known.principal.issuance + 1,
-                subject: Some(revoked::Subject::CredentialId(known.principal.credential_id.clone())),
-            };
+            let sequence = state.revoked.len() as u64 + 1;
+            let row = Revoked { sequence, issued_before, subject: Some(subject) };
             state.revoked.push(row.clone());
             (row, state.holders.clone())
         };

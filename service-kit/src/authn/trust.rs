@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use arc_swap::ArcSwap;
 use http::HeaderMap;
 use zeroize::Zeroizing;
 
@@ -26,6 +27,12 @@ pub struct InternalTrust {
     pub token: InternalToken,
 }
 
+/// An [`InternalTrust`] that can be replaced while a server stands on it: by a reload of the allow list,
+/// say. Clones share it. Calls that begin after [`LiveTrust::replace`], and the next
+/// [`Call::recheck_service`] of those that last, are judged by what is new.
+#[derive(Clone, Debug)]
+pub struct LiveTrust(Arc<ArcSwap<InternalTrust>>);
+
 /// A service on the allow list.
 #[derive(Clone, Debug)]
 pub struct Allowed {
@@ -37,7 +44,7 @@ pub struct Allowed {
 
 /// What a calling service stood on when its call began.
 pub(crate) struct PeerTrust {
-    trust: Arc<InternalTrust>,
+    trust: LiveTrust,
     service: SpiffeId,
     not_after: Timestamp,
     token: Zeroizing<String>,
@@ -46,6 +53,31 @@ pub(crate) struct PeerTrust {
 impl fmt::Debug for PeerTrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerTrust").field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
+impl LiveTrust {
+    /// Trust that starts so.
+    #[must_use]
+    pub fn new(trust: InternalTrust) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(trust)))
+    }
+
+    /// Puts `trust` in the place of what there was.
+    pub fn replace(&self, trust: InternalTrust) {
+        self.0.store(Arc::new(trust));
+    }
+
+    /// What counts now.
+    #[must_use]
+    pub fn current(&self) -> Arc<InternalTrust> {
+        self.0.load_full()
+    }
+}
+
+impl From<InternalTrust> for LiveTrust {
+    fn from(trust: InternalTrust) -> Self {
+        Self::new(trust)
     }
 }
 
@@ -73,31 +105,36 @@ impl Call {
     /// `FORBIDDEN` for the certificate, `INTERNAL_TOKEN_REQUIRED` for the token.
     pub fn recheck_service(&self, now: Timestamp) -> Result<(), Error> {
         let Some(peer) = &self.trust else { return Ok(()) };
-        if peer.not_after.is_over(now) || !peer.trust.allows(&peer.service, &self.policy.path) {
+        let trust = peer.trust.current();
+        if peer.not_after.is_over(now) || !trust.allows(&peer.service, &self.policy.path) {
             return Err(not_allowed());
         }
-        if peer.trust.token.accepts(&peer.token) { Ok(()) } else { Err(token_required()) }
+        if trust.token.accepts(&peer.token) { Ok(()) } else { Err(token_required()) }
     }
 }
 
-/// Certificate first, then token: who has no certificate learns nothing about tokens.
+/// Certificate first, then token: who has no certificate learns nothing about tokens. The certificate
+/// was good when the connection was made, and the connection may have outlived it.
 pub(super) fn prove_service(
-    trust: Arc<InternalTrust>,
+    trust: &LiveTrust,
     call: &mut Call,
     headers: &HeaderMap,
     certificate: Option<&PeerCertificate>,
+    now: Timestamp,
 ) -> Result<(), Error> {
     let certificate = certificate.ok_or_else(not_allowed)?;
     let service = certificate.identity.clone().ok_or_else(not_allowed)?;
-    if !trust.allows(&service, &call.policy.path) {
+    let current = trust.current();
+    if certificate.not_after.is_over(now) || !current.allows(&service, &call.policy.path) {
         return Err(not_allowed());
     }
     call.service = Some(service.clone());
     let token = presented::internal_token(headers).ok_or_else(token_required)?;
-    if !trust.token.accepts(&token) {
+    if !current.token.accepts(&token) {
         return Err(token_required());
     }
-    call.trust = Some(Arc::new(PeerTrust { trust, service, not_after: certificate.not_after, token }));
+    let (trust, not_after) = (trust.clone(), certificate.not_after);
+    call.trust = Some(Arc::new(PeerTrust { trust, service, not_after, token }));
     Ok(())
 }
 
@@ -107,4 +144,48 @@ pub(super) fn not_allowed() -> Error {
 
 fn token_required() -> Error {
     Error::new(Reason::InternalTokenRequired, "the internal token is missing or wrong")
+}
+
+#[cfg(test)]
+mod tests {
+    use interlock_proto::{metadata, options::v1::Listener, policy::Policies};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::{config::Profile, secret_file, serve::Peer};
+
+    const TOKEN: &str = "internal-0123456789-0123456789-0123456789";
+
+    #[test]
+    fn a_connection_that_outlives_its_certificate_proves_nothing_and_what_is_replaced_holds_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("token");
+        secret_file::write(&path, TOKEN.as_bytes()).expect("written");
+        let token = InternalToken::load(&path, Profile::Hardened).expect("good");
+        let service: SpiffeId = "spiffe://interlock.test/gateway".parse().expect("good");
+        let list = |allow| InternalTrust::new(service.trust_domain().clone(), allow, token.clone());
+        let trust = LiveTrust::new(list(vec![service.clone()]));
+
+        let end = Timestamp::from_micros(1_000);
+        let certificate =
+            PeerCertificate { fingerprint: [0; 32], not_after: end, identity: Some(service.clone()) };
+        let address = ([127, 0, 0, 1], 1).into();
+        let calls = Arc::new(Semaphore::new(1));
+        let peer = Peer::new(address, Listener::Internal, Some(certificate.clone()), calls);
+        let policy = Policies::all().of("/interlock.auth.v1.TrustService/Validate").expect("ours");
+        let mut headers = HeaderMap::new();
+        headers.insert(metadata::INTERNAL_TOKEN, TOKEN.parse().expect("visible"));
+        let mut call = Call::new("req_1".to_owned(), policy, &peer);
+        let mut prove = |now: i64| {
+            let now = Timestamp::from_micros(now);
+            prove_service(&trust, &mut call, &headers, Some(&certificate), now).map_err(|e| e.reason())
+        };
+        assert_eq!(prove(1_000), Err(Reason::Forbidden));
+        assert_eq!(prove(999), Ok(()));
+
+        let now = Timestamp::from_micros(999);
+        assert_eq!(call.recheck_service(now).map_err(|e| e.reason()), Ok(()));
+        trust.replace(list(Vec::new()));
+        assert_eq!(call.recheck_service(now).map_err(|e| e.reason()), Err(Reason::Forbidden));
+    }
 }

@@ -50,6 +50,8 @@ pub struct Tls {
     pub key: PathBuf,
     /// Certificate authorities of peers, PEM: `tls.client_ca`.
     pub client_ca: Option<PathBuf>,
+    /// Revoked certificates of peers, PEM: `tls.client_crl`; needs `tls.client_ca`.
+    pub client_crl: Option<PathBuf>,
     /// The trust domain that peers' SPIFFE ids must have: `tls.trust_domain`.
     pub trust_domain: Option<TrustDomain>,
     /// `tls.public_min_version`: `1.3` (default) or `1.2`.
@@ -166,10 +168,16 @@ fn read_tls(r: &mut Reader) -> Tls {
             PathBuf::new()
         })
     };
+    let (cert, key) = (file("tls.cert"), file("tls.key"));
+    let (client_ca, client_crl) = (r.path("tls.client_ca"), r.path("tls.client_crl"));
+    if client_crl.is_some() && client_ca.is_none() {
+        r.mistake("tls.client_crl", "needs tls.client_ca: without it no certificate of a peer is asked for");
+    }
     Tls {
-        cert: file("tls.cert"),
-        key: file("tls.key"),
-        client_ca: r.path("tls.client_ca"),
+        cert,
+        key,
+        client_ca,
+        client_crl,
         trust_domain: r.optional("tls.trust_domain"),
         public_min_version: r.choice(
             "tls.public_min_version",
@@ -265,6 +273,15 @@ mod tests {
         assert_eq!(internal.allow[0].to_string(), "spiffe://example.org/gateway");
         let foreign = [&bare[..], &rest[..3], &[("allow", "spiffe://other/gateway")]].concat();
         assert_eq!(places(read(&foreign)), ["allow (flag)"]);
+    }
+
+    #[test]
+    fn a_revocation_list_needs_an_authority() {
+        let alone = [TLS[0], TLS[1], ("tls.client_crl", "/crl.pem")];
+        assert_eq!(places(read(&alone)), ["tls.client_crl (flag)"]);
+        let both = [&alone[..], &[("tls.client_ca", "/ca.pem")]].concat();
+        let paths = crate::tls::TlsPaths::from(&read(&both).expect("good").tls);
+        assert_eq!(paths.client_crl, Some(PathBuf::from("/crl.pem")));
     }
 
     #[test]

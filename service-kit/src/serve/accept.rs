@@ -135,7 +135,11 @@ where
         }
         Err(Unopened::Certificate(why)) => {
             unopened(shared.listener, "certificate");
-            (shared.on_refused)(address, why).await;
+            // A record that cannot be written must not hold up a shutdown.
+            let told = tokio::time::timeout(shared.limits.drain, (shared.on_refused)(address, why)).await;
+            if told.is_err() {
+                tracing::warn!(peer = %address, "a refused certificate could not be recorded in time");
+            }
         }
     }
 }

@@ -31,7 +31,7 @@ pub struct Call {
 }
 
 impl Call {
-    pub(super) fn new(request_id: String, policy: &'static MethodPolicy, peer: &Peer) -> Self {
+    pub(crate) fn new(request_id: String, policy: &'static MethodPolicy, peer: &Peer) -> Self {
         Self {
             request_id,
             policy,

@@ -46,7 +46,7 @@ pub use self::{
     services::{Services, WithoutPolicy, check_policies},
 };
 use crate::{
-    authn::{Admit, Gate, InternalTrust},
+    authn::{Admit, Gate, LiveTrust},
     tls::Tls,
 };
 
@@ -68,7 +68,7 @@ pub enum ServeError {
 pub struct Server<A> {
     limits: ServerLimits,
     admit: Arc<A>,
-    tls: Vec<(Door, Option<Arc<InternalTrust>>)>,
+    tls: Vec<(Door, Option<LiveTrust>)>,
     health: Vec<(Door, Services)>,
 }
 
@@ -85,10 +85,11 @@ impl<A: Admit> Server<A> {
         self
     }
 
-    /// The services for services: mTLS and the internal token.
+    /// The services for services: mTLS and the internal token. Who keeps a [`LiveTrust`] can replace the
+    /// allow list later.
     #[must_use]
-    pub fn internal(mut self, socket: TcpListener, tls: Arc<Tls>, trust: InternalTrust) -> Self {
-        self.tls.push((self.door(Listener::Internal, socket, Some(tls)), Some(Arc::new(trust))));
+    pub fn internal(mut self, socket: TcpListener, tls: Arc<Tls>, trust: impl Into<LiveTrust>) -> Self {
+        self.tls.push((self.door(Listener::Internal, socket, Some(tls)), Some(trust.into())));
         self
     }
 

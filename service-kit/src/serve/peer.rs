@@ -77,6 +77,18 @@ pub struct Peer {
 }
 
 #[cfg(test)]
+impl Peer {
+    pub(crate) fn new(
+        address: SocketAddr,
+        listener: Listener,
+        certificate: Option<PeerCertificate>,
+        calls: Arc<Semaphore>,
+    ) -> Self {
+        Self { address, listener, certificate, calls }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -8,6 +8,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -15,6 +16,7 @@ use tokio::sync::mpsc;
 
 pub use crate::store::command::{Command, Step};
 use crate::{
+    clock::Clock,
     error::{Error, Reason},
     store::{Domain, Fault, Observer},
 };
@@ -28,6 +30,10 @@ pub trait Engine<D: Domain>: Send {
     /// The fault that undid the batch.
     fn batch(&mut self, commands: &mut [Box<dyn Command<D>>]) -> Result<Vec<D::Signal>, Fault>;
 }
+
+/// How long the verbs of a failed batch are tried one by one while the store is unavailable to them.
+/// What is left then fails as they did: a lock that another program holds costs one wait, not one each.
+const ALONE_WITHIN: Duration = Duration::from_secs(1);
 
 /// How many verbs wait, and how many share a commit.
 #[derive(Clone, Copy, Debug)]
@@ -141,12 +147,38 @@ impl<D: Domain> Drain<D> {
     fn one_batch(&mut self, mut batch: Vec<Box<dyn Command<D>>>) {
         match self.attempt(&mut batch) {
             Ok(()) => answer_all(batch, &Ok(())),
-            Err(fault) if batch.len() == 1 => {
-                self.observer.failed(&fault);
-                answer_all(batch, &Err(fault));
+            Err(fault) if batch.len() == 1 => self.fail(batch, &fault),
+            Err(_) => self.one_by_one(batch),
+        }
+    }
+
+    /// Someone in the batch is guilty: each on its own.
+    fn one_by_one(&mut self, batch: Vec<Box<dyn Command<D>>>) {
+        let began: Instant = Clock::instant();
+        let mut batch = batch.into_iter();
+        while let Some(command) = batch.next() {
+            let mut alone = vec![command];
+            let Err(fault) = self.attempt(&mut alone) else {
+                answer_all(alone, &Ok(()));
+                continue;
+            };
+            if matches!(fault, Fault::Unavailable(_)) && Clock::instant().duration_since(began) >= ALONE_WITHIN {
+                alone.extend(batch);
+                return self.fail(alone, &fault);
             }
-            // Someone in the batch is guilty: each on its own.
-            Err(_) => batch.into_iter().for_each(|command| self.one_batch(vec![command])),
+            self.fail(alone, &fault);
+        }
+    }
+
+    fn fail(&self, batch: Vec<Box<dyn Command<D>>>, fault: &Fault) {
+        self.hear(|observer| observer.failed(fault));
+        answer_all(batch, &Err(fault.clone()));
+    }
+
+    /// What an observer does with the news is no fault of the store: it goes on.
+    fn hear(&self, tell: impl FnOnce(&dyn Observer<D>)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| tell(&*self.observer))) {
+            tracing::error!(panic = said(&*panic), "an observer of the store panicked");
         }
     }
 
@@ -154,7 +186,7 @@ impl<D: Domain> Drain<D> {
         let ran = catch_unwind(AssertUnwindSafe(|| self.engine.batch(batch)));
         let signals = ran.unwrap_or_else(|panic| Err(Fault::Broken(said(&*panic))))?;
         if !signals.is_empty() {
-            self.observer.committed(signals);
+            self.hear(|observer| observer.committed(signals));
         }
         Ok(())
     }

@@ -213,3 +213,36 @@ async fn role_tokens_are_shown_and_rotated_by_who_may() {
     let nobody = pair.sdk_gateway_as(Credentials::none()).sessions().list().await.expect_err("nobody");
     assert_eq!(nobody.message(), "login required");
 }
+
+// I9, DESIGN 14.13: any number of refreshes at once get one successor; a replay after its use ends them all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_token_has_one_successor() {
+    let pair = Pair::start().await;
+    let first = pair.login("alice").await;
+    let mut at_once = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let (auth, first) = (pair.sdk_auth(), first.clone());
+        at_once.spawn(async move { auth.refresh(&first).await });
+    }
+    let answers = within("the answers", at_once.join_all()).await;
+    let answers: Vec<_> = answers.into_iter().map(|answer| answer.expect("a successor")).collect();
+    let second = &answers[0];
+    for other in &answers {
+        assert_eq!(other.refresh_token, second.refresh_token, "I9");
+        assert_eq!(other.access_token, second.access_token, "I9");
+    }
+    assert_eq!(second.owner_session_id, first.owner_session_id);
+    let gateway = pair.sdk_gateway(&second.access_token);
+    gateway.sessions().list().await.expect("admitted");
+
+    let third = pair.sdk_auth().refresh(second).await.expect("the successor is used");
+    let replayed = pair.sdk_auth().refresh(&first).await.expect_err("a replay");
+    assert_eq!(replayed.reason(), Some(Reason::InvalidCredentials), "{replayed}");
+    // The answer was a barrier: nothing of the owner session is admitted any more.
+    for session in [&first, second, &third] {
+        let refused = pair.sdk_gateway(&session.access_token).sessions().list().await.expect_err("ended");
+        assert_eq!(refused.reason(), Some(Reason::ProviderAuthFailed), "{refused}");
+    }
+    let refused = pair.sdk_auth().refresh(&third).await.expect_err("ended");
+    assert_eq!(refused.reason(), Some(Reason::InvalidCredentials), "{refused}");
+}

@@ -145,7 +145,7 @@ async fn a_worker_keeps_its_lease_over_a_killed_gateway() {
         println!("the restart took longer than the lease");
         return;
     }
-    assert_eq!(line.welcome.kept, [held.clone()]);
+    assert_eq!(line.welcome.kept, std::slice::from_ref(&held));
     line.finish(&held);
     let ended = within("its end", gateway.jobs().wait(&scene.job)).await.expect("the job");
     assert_eq!((ended.state, ended.attempt), (JobState::Succeeded, 1));
@@ -165,6 +165,31 @@ async fn a_goodbye_gives_jobs_back_at_once() {
     assert!(second.fencing_token > first.fencing_token);
     other.finish(&second);
     let gateway = scene.pair.sdk_gateway(&scene.alice.access_token);
+    let ended = within("its end", gateway.jobs().wait(&scene.job)).await.expect("the job");
+    assert_eq!(ended.state, JobState::Succeeded);
+}
+
+// DESIGN 8: a gateway that shuts down says so; what is given back then costs no attempt and waits for nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draining_gateway_asks_for_its_jobs_back() {
+    let mut scene = Scene::set().await;
+    let mut line = Line::open(&scene.pair, &scene.alice, Vec::new()).await;
+    let held = line.assignment().await.held.expect("held");
+    scene.pair.gateway.terminate();
+    while !matches!(line.said().await, Say::Draining(_)) {}
+    line.ask(Ask::Goodbye(Goodbye {}));
+    let status = scene.pair.gateway.ended().await;
+    assert_eq!(status.code(), Some(0), "{status}");
+
+    scene.pair.start_gateway().await;
+    scene.pair.serving().await;
+    let gateway = scene.pair.sdk_gateway(&scene.alice.access_token);
+    let job = gateway.jobs().get(&scene.job).await.expect("the job");
+    assert_eq!(job.state, JobState::Queued, "it was given back, not left to its lease");
+    let mut line = Line::open(&scene.pair, &scene.alice, Vec::new()).await;
+    let again = line.assignment().await.held.expect("held");
+    assert!(again.fencing_token > held.fencing_token);
+    line.finish(&again);
     let ended = within("its end", gateway.jobs().wait(&scene.job)).await.expect("the job");
     assert_eq!(ended.state, JobState::Succeeded);
 }

@@ -49,7 +49,7 @@ fn scan(stream: TokenStream, found: &mut Vec<Named>) {
             }
             // `use<'a>` names what an opaque type captures, and imports nothing.
             TokenTree::Ident(word) if word == "use" && !is_punct(tokens.get(at + 1), '<') => {
-                at = use_tree(&tokens, at + 1, "", found)
+                at = use_tree(&tokens, at + 1, "", found);
             }
             TokenTree::Ident(_) => at = plain_path(&tokens, at, found),
             TokenTree::Group(group) => {

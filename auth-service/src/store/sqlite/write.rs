@@ -3,7 +3,7 @@
 use interlock_kit::{clock::Timestamp, store::Fault};
 use rusqlite::{Connection, Params, params};
 
-use super::signed;
+use super::decode::signed;
 use crate::{
     ids::RequestId,
     owner::{Applied, Owner},
@@ -48,6 +48,11 @@ pub(super) fn apply(
             (owner.as_str(), signed(version), hash.expose()),
         ),
         Planned::PutApplied { replaces, applied } => put_applied(&to, replaces, &applied),
+        Planned::ForgetApplied { source, owner } => to.one(
+            "applied account",
+            "DELETE FROM applied WHERE source = ?1 AND owner = ?2",
+            [source.text(), owner.as_str()],
+        ),
         Planned::InsertOwnerSession(session) => insert_owner_session(&to, &session),
         Planned::EndOwnerSession { id, at } => to.one(
             "owner session",

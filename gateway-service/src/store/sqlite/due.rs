@@ -20,11 +20,16 @@ pub(super) fn due(rows: &SqliteRows<'_>, now: Timestamp, limits: &Limits) -> Rea
         (now.as_micros(), at(limits.run_time_max), limit),
         job,
     )?;
-    // Ids sort by time: what is too old is among the first.
+    // Ids sort by time: what is too old is among the first. What was given back and has run for too long may be
+    // anywhere, and has an index of its own.
     let overdue = rows.many(
         "SELECT id FROM (SELECT id, submitted_at FROM job WHERE state = 0 ORDER BY id LIMIT ?2)
-         WHERE submitted_at <= ?1 ORDER BY id",
-        (at(limits.queue_age_max), limit),
+         WHERE submitted_at <= ?1
+         UNION
+         SELECT id FROM (SELECT id FROM job WHERE state = 0 AND first_started_at <= ?3
+                         ORDER BY first_started_at, id LIMIT ?2)
+         ORDER BY 1 LIMIT ?2",
+        (at(limits.queue_age_max), limit, at(limits.run_time_max)),
         job,
     )?;
     let sessions = rows.many(

@@ -41,7 +41,7 @@ use tonic::{
 use tonic_types::StatusExt as _;
 
 use crate::{
-    authn::{self, Admit, Bearer, Call, InternalTrust, Presented, Refused, login_required},
+    authn::{self, Admit, Bearer, Call, InternalTrust, LiveTrust, Presented, Refused, login_required},
     clock::{Clock, Timestamp},
     config::Profile,
     error::{Error, Reason},
@@ -75,6 +75,8 @@ pub(super) fn unknown() -> String {
 pub(super) struct Door {
     pub(super) refusals: Mutex<Vec<(String, Reason, Option<String>)>>,
     pub(super) handshakes: Mutex<Vec<(Listener, String)>>,
+    /// Records of handshakes never end.
+    pub(super) stuck: std::sync::atomic::AtomicBool,
 }
 
 impl Admit for Door {
@@ -103,6 +105,9 @@ impl Admit for Door {
 
     async fn handshake_refused(&self, listener: Listener, _: SocketAddr, why: &str) {
         self.handshakes.lock().push((listener, why.to_owned()));
+        if self.stuck.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -182,6 +187,7 @@ pub(super) struct Fixture {
     pub(super) health: SocketAddr,
     pub(super) tls: Arc<Tls>,
     pub(super) internal_tls: Arc<Tls>,
+    pub(super) trust: LiveTrust,
     pub(super) door: Arc<Door>,
     pub(super) state: health_state::Health,
     pub(super) shutdown: CancellationToken,
@@ -229,7 +235,7 @@ impl Fixture {
         let tls = load(TlsKind::Public { tls12: false });
         let internal_tls = load(TlsKind::Internal);
         let allowed = pki.issue(&Leaf::new("gateway", now)).expect("issued").id;
-        let trust = InternalTrust::new(pki.trust_domain().clone(), vec![allowed], token);
+        let trust = LiveTrust::new(InternalTrust::new(pki.trust_domain().clone(), vec![allowed], token));
 
         let (door, fake) = (Arc::new(Door::default()), Fake::default());
         let shutdown = CancellationToken::new();
@@ -249,12 +255,26 @@ impl Fixture {
         let addresses = [address(&public), address(&internal), address(&health_socket)];
         let served = Server::new(limits, Arc::clone(&door))
             .public(public, Arc::clone(&tls))
-            .internal(internal, Arc::clone(&internal_tls), trust)
+            .internal(internal, Arc::clone(&internal_tls), trust.clone())
             .health(health_socket, health.services())
             .run(services, shutdown.clone());
         let served = tokio::spawn(served);
         let [public, internal, health] = addresses;
-        Self { pki, public, internal, health, tls, internal_tls, door, state, shutdown, served, fake, folder }
+        Self {
+            pki,
+            public,
+            internal,
+            health,
+            tls,
+            internal_tls,
+            trust,
+            door,
+            state,
+            shutdown,
+            served,
+            fake,
+            folder,
+        }
     }
 
     /// How often a handler ran.
@@ -271,6 +291,11 @@ impl Fixture {
         let der = CertificateDer::from_pem_file(&issued.cert).expect("a certificate");
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).expect("a certificate");
         revoke(&self.pki, &crl_file(&self.folder), &[parsed.raw_serial()]);
+    }
+
+    /// Where the revocation list is.
+    pub(super) fn revocations_file(&self) -> PathBuf {
+        crl_file(&self.folder)
     }
 
     pub(super) fn certificate_file(&self) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Gate 1 over real sockets: what each listener asks, and that no handler runs on a refusal.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use interlock_proto::{
     auth::v1::{
@@ -14,9 +14,11 @@ use tonic::{Code, Status};
 
 use super::fixture::{Fixture, TOKEN, asks, expired, owner, reason, unknown};
 use crate::{
+    authn::InternalTrust,
     clock::Clock,
     error::Reason,
     pki::{Leaf, Pki},
+    serve::ServerLimits,
 };
 
 async fn who_am_i(fixture: &Fixture, metadata: &[(&'static str, &str)]) -> Result<String, Status> {
@@ -213,4 +215,50 @@ async fn a_revoked_certificate_ends_in_the_handshake() {
     fixture.until("recorded", |f| f.door.handshakes.lock().iter().any(|h| h.1.contains("Revoked"))).await;
     let mut client = TrustServiceClient::new(fixture.channel(fixture.internal, Some(&other)).await);
     client.validate(request()).await.expect("not on the list");
+}
+
+#[tokio::test]
+async fn an_empty_revocation_list_admits_nobody_anew() {
+    let fixture = Fixture::start().await;
+    let lost = fixture.issue("lost");
+    fixture.revoke(&lost);
+    assert!(fixture.internal_tls.reload().expect("good files"));
+    for cut in ["", "-----BEGIN X509 CRL-----\n"] {
+        std::fs::write(fixture.revocations_file(), cut).expect("written");
+        let error = fixture.internal_tls.reload().expect_err("holds nothing").to_string();
+        assert!(error.contains("client CRL"), "{error}");
+    }
+    let mut client = TrustServiceClient::new(fixture.channel(fixture.internal, Some(&lost)).await);
+    let request = asks(ValidateRequest::default(), &[("x-internal-token", TOKEN)]);
+    client.validate(request).await.expect_err("the last good list stays");
+    fixture.until("recorded", |f| f.door.handshakes.lock().iter().any(|h| h.1.contains("Revoked"))).await;
+}
+
+#[tokio::test]
+async fn a_replaced_allow_list_holds_from_the_next_call_on_and_for_those_that_last() {
+    let fixture = Fixture::start().await;
+    let gateway = fixture.issue("gateway");
+    let mut client = TrustServiceClient::new(fixture.channel(fixture.internal, Some(&gateway)).await);
+    let request = || asks(ValidateRequest::default(), &[("x-internal-token", TOKEN)]);
+    client.validate(request()).await.expect("admitted");
+    let before = fixture.trust.current();
+    fixture.trust.replace(InternalTrust { allowed: Vec::new(), ..(*before).clone() });
+    let status = client.validate(request()).await.expect_err("on the same connection");
+    assert_eq!(reason(&status), "FORBIDDEN");
+    fixture.trust.replace((*before).clone());
+    client.validate(request()).await.expect("admitted again");
+    assert_eq!(fixture.runs(), 2);
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_written_does_not_hold_up_a_shutdown() {
+    let limits = ServerLimits { drain: Duration::from_millis(50), ..ServerLimits::auth() };
+    let fixture = Fixture::with(limits).await;
+    fixture.door.stuck.store(true, Ordering::SeqCst);
+    let mut client = TrustServiceClient::new(fixture.channel(fixture.internal, None).await);
+    client.validate(ValidateRequest::default()).await.expect_err("a TLS alert");
+    fixture.until("told", |f| !f.door.handshakes.lock().is_empty()).await;
+    fixture.shutdown.cancel();
+    let served = tokio::time::timeout(Duration::from_secs(10), fixture.served).await;
+    served.expect("in time").expect("no panic").expect("served");
 }

@@ -163,6 +163,14 @@ pub enum Damage {
 /// # Errors
 /// What the store says.
 pub fn verify(connection: &Connection, key: &ChainKey) -> Result<Vec<Damage>, Fault> {
+    // One snapshot for all that is read: a writer may be at work. What is made here goes with it.
+    let snapshot = connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose()?;
+    let damages = damages(connection, key)?;
+    drop(snapshot);
+    Ok(damages)
+}
+
+fn damages(connection: &Connection, key: &ChainKey) -> Result<Vec<Damage>, Fault> {
     let mut damages = Vec::new();
     let mut batches = connection
         .prepare("SELECT writer, number, link, at, sealed FROM audit_batch ORDER BY writer, number")?;

@@ -190,7 +190,7 @@ async fn project(shared: &Shared, session: &OwnerSession, owner: &str, number: u
     let name = format!("{owner}-{number}");
     match answered(shared, || auth.create_project(&name)).await {
         Ok(project) => {
-            shared.keep(|record| record.projects.push((owner.to_owned(), project.project_id.clone())))
+            shared.keep(|record| record.projects.push((owner.to_owned(), project.project_id.clone())));
         }
         // Made by a call whose answer was lost, under a request id that is not repeated here.
         Err(error) if error.reason() == Some(Reason::NameTaken) => {}

@@ -3,11 +3,11 @@
 //!
 //! SW-36, FN-04, FN-23, UA-56: `a_logout_…`, `a_rotation_…`.
 
-mod barrier_crowd;
+mod crowd;
 
 use std::time::{Duration, Instant};
 
-use barrier_crowd::{Crowd, Watched};
+use crowd::{Crowd, Watched};
 use interlock_client::Reason;
 use interlock_proto::credential::Credential;
 use interlock_tests::{
@@ -143,7 +143,7 @@ async fn a_frozen_gateway_is_fenced_and_admits_nothing_when_it_wakes() {
         pair.sdk_auth().logout(&alice.access_token).await.expect("signed out").expect("it was alive");
     let took = began.elapsed();
     assert_eq!((reached.acknowledged, reached.fenced), (0, 1), "{reached:?}");
-    assert!(took <= LEASE + Duration::from_secs(1), "{took:?} for a lease of {LEASE:?}");
+    assert!(took <= LEASE + Duration::from_secs(2), "{took:?} for a lease of {LEASE:?}");
 
     let mut sleepers = JoinSet::new();
     for n in 0..CALLERS {

@@ -3,13 +3,13 @@
 //!
 //! Figures are printed: acknowledged writes, lost ones, the time to serving.
 
-mod kill_load;
+mod load;
 
 use std::{sync::Arc, time::Duration};
 
 use interlock_client::SetAgent;
 use interlock_tests::{Pair, Setup, audit, eventually};
-use kill_load::{auth::SignIns, gateway::Submits};
+use load::{auth::SignIns, gateway::Submits};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 const KILLS: usize = 10;
@@ -30,7 +30,7 @@ async fn the_gateway_loses_nothing_it_has_acknowledged() {
     let mut pair = Pair::start_with(setup).await;
     let alice = pair.login("alice").await;
     let sdk = pair.sdk_gateway(&alice.access_token);
-    for agent in kill_load::gateway::AGENTS {
+    for agent in load::gateway::AGENTS {
         sdk.agents().set(agent, SetAgent::default()).await.expect("an agent");
     }
     let project = pair.project(&alice, "kill").await;

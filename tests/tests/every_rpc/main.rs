@@ -7,11 +7,11 @@
 //! SW-12, SW-24, SW-25, SQ-02, SQ-18, SQ-19: `on_the_public_listeners`. UA-04, UA-11, UA-12, UA-17, UA-21, UA-22, UA-44, UA-45:
 //! `on_the_internal_listeners`.
 
-mod every_rpc_fixture;
+mod fixture;
 
 use std::collections::BTreeSet;
 
-use every_rpc_fixture::{Cell, Stage, served};
+use fixture::{Cell, Stage, served};
 use interlock_proto::policy::Policies;
 use interlock_tests::{pair::Peer, wire::Outcome};
 

@@ -1,0 +1,159 @@
+//! [`View`]: what a verb or a query can read, and what it may ask of `policy.rs`.
+
+use interlock_kit::{clock::Timestamp, error::Error};
+use interlock_proto::credential::Hash;
+
+use super::{Counters, Found, Rows};
+use crate::{
+    accounts::Source,
+    caller::Call,
+    ids::{OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    owner::{Applied, Owner, Standing},
+    owner_session::{Access, OwnerSession, RefreshToken},
+    policy::{self, Act},
+    project::Project,
+    revocation::Revocation,
+    role_token::{Answer, Role, RoleToken},
+    sweep::Due,
+};
+
+/// The reading side of one transaction.
+pub struct View<'t> {
+    pub(super) rows: &'t (dyn Rows + 't),
+    pub(super) call: &'t Call,
+    pub(super) now: Timestamp,
+}
+
+impl std::fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+impl<'t> View<'t> {
+    pub(super) fn new(rows: &'t (dyn Rows + 't), call: &'t Call, now: Timestamp) -> Self {
+        Self { rows, call, now }
+    }
+}
+
+impl View<'_> {
+    /// The instant of this transaction.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The call.
+    #[must_use]
+    pub fn call(&self) -> &Call {
+        self.call
+    }
+
+    /// Whether the caller may do this.
+    ///
+    /// # Errors
+    /// The refusal of [`policy::decide`].
+    pub fn authorize(&self, act: Act) -> Result<(), Error> {
+        policy::decide(&self.call.caller, act, self.now)
+    }
+
+    pub(crate) fn counters(&self) -> Found<Counters> {
+        self.rows.counters()
+    }
+
+    pub(crate) fn role_tokens(&self, role: Role) -> Found<Vec<RoleToken>> {
+        self.rows.role_tokens(role)
+    }
+
+    pub(crate) fn role_token(&self, hash: &Hash) -> Found<Option<RoleToken>> {
+        self.rows.role_token(hash)
+    }
+
+    pub(crate) fn answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Answer>> {
+        self.rows.answer(owner, request)
+    }
+
+    pub(crate) fn owner(&self, id: &OwnerId) -> Found<Option<Owner>> {
+        self.rows.owner(id)
+    }
+
+    pub(crate) fn any_active_owner(&self) -> Found<bool> {
+        self.rows.any_active_owner()
+    }
+
+    pub(crate) fn applied(&self, source: Source, owner: &OwnerId) -> Found<Option<Applied>> {
+        self.rows.applied(source, owner)
+    }
+
+    /// What is known of whoever `id` names. `local` and `system` sign in nowhere and enter nothing.
+    pub(crate) fn standing(&self, id: &OwnerId) -> Found<Standing> {
+        let (active, administrator) = match id.as_str() {
+            "admin" => (true, true),
+            "user" => (true, false),
+            "local" | "system" => (false, false),
+            _ => {
+                self.rows.owner(id)?.map_or((false, false), |o| (o.active, policy::is_session_root(&o.roles)))
+            }
+        };
+        Ok(Standing { id: id.clone(), active, administrator })
+    }
+
+    pub(crate) fn session_and_owner(&self, id: &OwnerSessionId) -> Found<Option<(OwnerSession, Owner)>> {
+        let Some(session) = self.rows.owner_session(id)? else { return Ok(None) };
+        let owner = self.rows.owner(&session.owner)?;
+        Ok(owner.map(|owner| (session, owner)))
+    }
+
+    pub(crate) fn living_sessions(&self, owner: &Owner) -> Found<u64> {
+        self.rows.living_sessions(&owner.id, owner.sessions_from, self.now)
+    }
+
+    pub(crate) fn access(&self, hash: &Hash) -> Found<Option<Access>> {
+        self.rows.access(hash)
+    }
+
+    pub(crate) fn refresh_token(&self, hash: &Hash) -> Found<Option<RefreshToken>> {
+        self.rows.refresh_token(hash)
+    }
+
+    pub(crate) fn project(&self, id: &ProjectId) -> Found<Option<Project>> {
+        self.rows.project(id)
+    }
+
+    pub(crate) fn project_named(&self, name: &ProjectName) -> Found<Option<Project>> {
+        self.rows.project_named(name)
+    }
+
+    pub(crate) fn project_of_request(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Project>> {
+        self.rows.project_of_request(owner, request)
+    }
+
+    pub(crate) fn projects_made_by(&self, owner: &OwnerId) -> Found<u64> {
+        self.rows.projects_made_by(owner)
+    }
+
+    pub(crate) fn is_member(&self, project: &ProjectId, owner: &OwnerId) -> Found<bool> {
+        self.rows.is_member(project, owner)
+    }
+
+    pub(crate) fn projects(
+        &self,
+        member: Option<&OwnerId>,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Found<Vec<Project>> {
+        self.rows.projects(member, after, limit)
+    }
+
+    pub(crate) fn revocations(&self, after: u64, limit: u32) -> Found<Vec<Revocation>> {
+        self.rows.revocations(after, limit)
+    }
+
+    pub(crate) fn revocations_before(&self, at: Timestamp) -> Found<u64> {
+        self.rows.revocations_before(at)
+    }
+
+    pub(crate) fn due(&self, limit: u32) -> Found<Vec<Due>> {
+        self.rows.due(self.now, limit)
+    }
+}
