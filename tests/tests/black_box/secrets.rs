@@ -32,7 +32,7 @@ async fn no_secret_in_any_log_or_store() {
     // What is refused is not repeated either.
     let wrong = "a-wrong-password-of-this-test";
     pair.sdk_auth().login("alice", wrong).await.expect_err("wrong");
-    pair.sdk_auth().login("nobody", wrong).await.expect_err("unknown");
+    pair.sdk_auth().login(wrong, wrong).await.expect_err("unknown: a password in the wrong field");
     let unknown = Credential::new(Kind::Owner, &[5; 32]);
     for value in [format!("Bearer {}", unknown.expose()), format!("Bearer {wrong}"), format!("Basic {wrong}")]
     {
