@@ -15,7 +15,7 @@ use crate::{
     job::{Job, Phase},
     policy::Act,
     session::{Session, SessionSeen},
-    store::{Found, Load, Stop, Tx, Verb},
+    store::{Found, Load, Question, Stop, Tx, Verb},
 };
 
 /// What a session is bound to.
@@ -135,6 +135,9 @@ pub(crate) fn refuse_other_project(
 /// `SESSION_BUSY` with its evidence: counts of all, ids of the acting owner's own.
 fn busy_agent(tx: &mut Tx<'_>, found: &Found, agent: &AgentId, kind: BusyKind) -> Result<Stop, Stop> {
     let (load, jobs) = tx.evidence(agent, &found.acting)?;
+    if let Some(question) = jobs.iter().find_map(|(job, _)| unasked(tx, found, job)) {
+        return Err(Stop::Unresolved(question));
+    }
     let visible = jobs.iter().filter(|(job, _)| may_see(tx, found, job));
     let jobs = visible.map(|(job, position)| busy_job(tx, job, *position)).collect();
     Ok(refusal(tx, Busy { kind, agent: agent.clone(), queued: load.queued, running: load.running, jobs }))
@@ -156,6 +159,20 @@ pub(crate) fn busy_session(tx: &mut Tx<'_>, session: &Session, jobs: &[Job]) -> 
     }
     let Load { queued, running } = load;
     refusal(tx, Busy { kind: BusyKind::Rebind, agent: binding.agent.clone(), queued, running, jobs: named })
+}
+
+/// Whether this caller may enter the project of a job of its own, where that is not known yet. A client's
+/// cookie needs no answer of auth: it is shown what is of its session's project.
+fn unasked(tx: &Tx<'_>, found: &Found, job: &Job) -> Option<Question> {
+    let asks = match &tx.caller().principal {
+        Principal::Admin | Principal::User | Principal::Owner(_) => true,
+        Principal::Project(_) | Principal::Client | Principal::Gateway => false,
+    };
+    let project = &job.binding.project;
+    let entered = found.scope.as_ref().is_some_and(|scope| scope.project() == project);
+    let known = entered || tx.caller().reach.knows(&found.acting, project).is_some();
+    (asks && job.owner == found.acting && !known)
+        .then(|| Question::Membership { owner: found.acting.clone(), project: project.clone() })
 }
 
 /// Jobs of the acting owner's own sessions, in projects that this call has shown it may enter.

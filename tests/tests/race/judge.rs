@@ -96,6 +96,7 @@ pub(crate) async fn judge(pair: &Pair, alice: &OwnerSession, track: &Track, seed
     let mut named = 0;
     for busy in evidence.iter() {
         let projects: BTreeSet<_> = busy.jobs.iter().map(|job| project_of[job.job_id.as_str()]).collect();
+        assert!(!busy.jobs.is_empty() || busy.queued + busy.running > 0, "busy with nothing: {busy:?}");
         assert!(projects.len() <= 1, "I1: at one instant in {projects:?}: {busy:?}");
         named += busy.jobs.len();
     }
