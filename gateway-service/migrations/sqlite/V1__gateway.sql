@@ -92,14 +92,17 @@ CREATE TABLE job (
     ended_by            INTEGER NOT NULL,
     CHECK ((state = 1) = (lease_until IS NOT NULL) AND (state >= 2) = (ended_at IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
--- The guard, and the queue of an agent: oldest first within its one project.
-CREATE INDEX job_of_agent ON job (agent, state, project, id) WHERE state < 2;
+-- The guard, and the queue of an agent: oldest first within its one project. One index for each state:
+-- SQLite uses a partial index only where the statement has the index's own condition, so these seek and never
+-- walk. Statements name the index they rest on (INDEXED BY), and fail to prepare where it cannot serve.
+CREATE INDEX job_queued ON job (agent, project, id) WHERE state = 0;
+CREATE INDEX job_running ON job (agent, project, id) WHERE state = 1;
 -- Quotas, and whether a session still waits for jobs.
 CREATE INDEX job_of_owner ON job (owner, session, id) WHERE state < 2;
--- Sweeps of leases and of the queue.
-CREATE INDEX job_live ON job (state, id) WHERE state < 2;
--- Jobs that were given back, by how long they have run: nearly nothing.
-CREATE INDEX job_given_back ON job (first_started_at, id) WHERE state = 0 AND first_started_at IS NOT NULL;
+-- Sweeps: of the queue, oldest first; of leases; of what has run for too long, given back or not.
+CREATE INDEX job_waiting ON job (id) WHERE state = 0;
+CREATE INDEX job_leased ON job (lease_until, id) WHERE state = 1;
+CREATE INDEX job_begun ON job (first_started_at, id) WHERE ended_at IS NULL AND first_started_at IS NOT NULL;
 -- Lists.
 CREATE INDEX job_of_session ON job (session, id);
 -- Retention.

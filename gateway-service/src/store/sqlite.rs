@@ -141,10 +141,10 @@ impl Rows for SqliteRows<'_> {
     fn projects_in_flight(&self, agent: &AgentId) -> Read<Option<(ProjectId, ProjectId)>> {
         // Four seeks in the index, however long the queue is.
         let sql = "SELECT MIN(p), MAX(p) FROM (
-                SELECT (SELECT MIN(project) FROM job WHERE agent = ?1 AND state = 0) AS p
-                UNION ALL SELECT (SELECT MAX(project) FROM job WHERE agent = ?1 AND state = 0)
-                UNION ALL SELECT (SELECT MIN(project) FROM job WHERE agent = ?1 AND state = 1)
-                UNION ALL SELECT (SELECT MAX(project) FROM job WHERE agent = ?1 AND state = 1))";
+                SELECT (SELECT MIN(project) FROM job INDEXED BY job_queued WHERE agent = ?1 AND state = 0) AS p
+                UNION ALL SELECT (SELECT MAX(project) FROM job INDEXED BY job_queued WHERE agent = ?1 AND state = 0)
+                UNION ALL SELECT (SELECT MIN(project) FROM job INDEXED BY job_running WHERE agent = ?1 AND state = 1)
+                UNION ALL SELECT (SELECT MAX(project) FROM job INDEXED BY job_running WHERE agent = ?1 AND state = 1))";
         let both = self.one(sql, [agent.as_str()], |row| {
             Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<String>>(1)?))
         })?;
@@ -155,10 +155,11 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn load(&self, agent: &AgentId) -> Read<Load> {
-        let count = "SELECT COUNT(*) FROM job WHERE agent = ?1 AND state = ?2 AND state < 2";
+        let queued = "SELECT COUNT(*) FROM job INDEXED BY job_queued WHERE agent = ?1 AND state = 0";
+        let running = "SELECT COUNT(*) FROM job INDEXED BY job_running WHERE agent = ?1 AND state = 1";
         Ok(Load {
-            queued: self.only(count, (agent.as_str(), 0))?,
-            running: self.only(count, (agent.as_str(), 1))?,
+            queued: self.only(queued, [agent.as_str()])?,
+            running: self.only(running, [agent.as_str()])?,
         })
     }
 
@@ -172,15 +173,16 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn queue_position(&self, agent: &AgentId, job: &JobId) -> Read<u32> {
-        let sql = "SELECT COUNT(*) FROM job WHERE agent = ?1 AND state = 0 AND id <= ?2";
+        let sql =
+            "SELECT COUNT(*) FROM job INDEXED BY job_queued WHERE agent = ?1 AND state = 0 AND id <= ?2";
         self.only(sql, [agent.as_str(), job.as_str()])
     }
 
     fn queue(&self, agent: &AgentId, limit: usize) -> Read<Vec<Job>> {
         // All are in one project (I1): naming it lets the index give them in order.
         let sql = &format!(
-            "SELECT {} FROM job WHERE agent = ?1 AND state = 0
-               AND project = (SELECT MIN(project) FROM job WHERE agent = ?1 AND state = 0)
+            "SELECT {} FROM job INDEXED BY job_queued WHERE agent = ?1 AND state = 0
+               AND project = (SELECT MIN(project) FROM job INDEXED BY job_queued WHERE agent = ?1 AND state = 0)
              ORDER BY id LIMIT ?2",
             columns::JOB
         );
@@ -302,7 +304,8 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn next_deadline(&self) -> Read<Option<Timestamp>> {
-        let at: Option<i64> = self.only("SELECT MIN(lease_until) FROM job WHERE state = 1", [])?;
+        let at: Option<i64> =
+            self.only("SELECT MIN(lease_until) FROM job INDEXED BY job_leased WHERE state = 1", [])?;
         Ok(at.map(Timestamp::from_micros))
     }
 }

@@ -162,7 +162,9 @@ impl<D: Domain> Drain<D> {
                 answer_all(alone, &Ok(()));
                 continue;
             };
-            if matches!(fault, Fault::Unavailable(_)) && Clock::instant().duration_since(began) >= ALONE_WITHIN {
+            if matches!(fault, Fault::Unavailable(_))
+                && Clock::instant().duration_since(began) >= ALONE_WITHIN
+            {
                 alone.extend(batch);
                 return self.fail(alone, &fault);
             }

@@ -6,12 +6,14 @@
 //! - `hostile`: malformed requests, and guessing;
 //! - `worker`: leases, fencing, and workers and gateways that die;
 //! - `operate`: drain, configuration mistakes, two programs on one store, health, probes, restarts;
+//! - `reload`: certificates and authorities replaced under running services;
 //! - `secrets`: nothing secret in logs and stores.
 
 mod attach;
 mod audit_rows;
 mod hostile;
 mod operate;
+mod reload;
 mod secrets;
 mod sign_in;
 mod worker;

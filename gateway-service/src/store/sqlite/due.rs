@@ -16,17 +16,24 @@ pub(super) fn due(rows: &SqliteRows<'_>, now: Timestamp, limits: &Limits) -> Rea
     let session = |row: &rusqlite::Row<'_>| Ok(SessionId::stored(row.get(0)?));
 
     let leases = rows.many(
-        "SELECT id FROM job WHERE state = 1 AND (lease_until <= ?1 OR first_started_at <= ?2) ORDER BY id LIMIT ?3",
+        "SELECT id FROM (SELECT id FROM job INDEXED BY job_leased WHERE state = 1 AND lease_until <= ?1
+                         ORDER BY lease_until, id LIMIT ?3)
+         UNION
+         SELECT id FROM (SELECT id FROM job INDEXED BY job_begun
+                         WHERE state = 1 AND ended_at IS NULL AND first_started_at <= ?2
+                         ORDER BY first_started_at, id LIMIT ?3)
+         ORDER BY 1 LIMIT ?3",
         (now.as_micros(), at(limits.run_time_max), limit),
         job,
     )?;
     // Ids sort by time: what is too old is among the first. What was given back and has run for too long may be
     // anywhere, and has an index of its own.
     let overdue = rows.many(
-        "SELECT id FROM (SELECT id, submitted_at FROM job WHERE state = 0 ORDER BY id LIMIT ?2)
+        "SELECT id FROM (SELECT id, submitted_at FROM job INDEXED BY job_waiting WHERE state = 0 ORDER BY id LIMIT ?2)
          WHERE submitted_at <= ?1
          UNION
-         SELECT id FROM (SELECT id FROM job WHERE state = 0 AND first_started_at <= ?3
+         SELECT id FROM (SELECT id FROM job INDEXED BY job_begun
+                         WHERE state = 0 AND ended_at IS NULL AND first_started_at <= ?3
                          ORDER BY first_started_at, id LIMIT ?2)
          ORDER BY 1 LIMIT ?2",
         (at(limits.queue_age_max), limit, at(limits.run_time_max)),
