@@ -58,8 +58,9 @@ id!(
 );
 id!(
     /// What people call a project. Unique.
-    ProjectName, "1 to 64 of a-z, 0-9, '-', '_' and '.', starting with a letter or digit; not 'system'",
+    ProjectName, "1 to 64 of a-z, 0-9, '-', '_' and '.', starting with a letter or digit; not 'system', nor like an id (prj_…)",
     |text| text.len() <= 64 && text.bytes().all(is_name) && !text.starts_with(['-', '_', '.']) && text != "system"
+        && !text.starts_with("prj_")
 );
 id!(
     /// An owner session: `ows_…`.
@@ -134,8 +135,8 @@ mod tests {
     }
 
     #[test]
-    fn no_project_is_named_system() {
-        for text in ["system", "-a", ".a"] {
+    fn no_project_is_named_system_or_like_an_id() {
+        for text in ["system", "-a", ".a", "prj_1"] {
             ProjectName::parse("name", text).expect_err("refused");
         }
         ProjectName::parse("name", "system2").expect("another name");
