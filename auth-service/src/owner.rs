@@ -1,6 +1,6 @@
 //! Owners: who signs in with a password.
 //!
-//! Owners come from accounts sources (`accounts.rs` reads them). [`ApplyAccounts`] writes those records
+//! Owners come from accounts sources (`accounts.rs` reads them). [`ApplyAccount`] writes those records
 //! that differ from what the same source said when it was last applied; the row that remembers this
 //! outlives the owner. So a restart neither revives a removed owner nor undoes an edit made at run time
 //! (DESIGN 14.16). A record that is gone from its source changes nothing. Where two sources know an owner, only

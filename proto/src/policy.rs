@@ -2,7 +2,7 @@
 //!
 //! Policies stand in the .proto as method options (`interlock.options.v1.Policy`); this module reads
 //! them back from the descriptor set. Health and reflection are not ours to annotate: their policies
-//! stand in [`FOREIGN`]. A method that is in neither place has no policy, and no server serves it.
+//! stand in a table of their own here. A method that is in neither place has no policy, and no server serves it.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 

@@ -1,6 +1,6 @@
 //! The door to the store: what a verb can read, and what it can write with which permit.
 //!
-//! - [`Shell`] runs a [`Verb`] in a transaction, a [`Query`] on a snapshot, for a [`Call`].
+//! - [`Shell`] runs a [`Verb`] in a transaction, a [`Query`] on a snapshot, for a [`crate::caller::Call`].
 //! - [`View`] reads. [`Tx`] is a view that also plans writes; each takes the permit of `policy.rs`.
 //! - `Rows` is what an engine does: a few keyed reads. Nothing outside this folder reaches it.
 //!
