@@ -56,7 +56,10 @@ pub async fn login(
     let Some(LoginFacts { version, .. }) = facts.filter(|_| verified.ok) else {
         // By source, whatever names are tried.
         if parts.gate.has_row(source, Reason::InvalidCredentials) {
-            parts.shell.run(call, RefuseLogin { claimed: known.then_some(owner) }).await?;
+            match known {
+                true => parts.shell.run(call, RefuseLogin { claimed: owner }).await?,
+                false => parts.shell.record_refusal(call, &policy::wrong_credentials()).await?,
+            }
         }
         return Err(policy::wrong_credentials());
     };

@@ -63,7 +63,7 @@ async fn a_refused_sign_in_is_audited_under_the_claimed_name() {
     for engine in ENGINES {
         let bench = Bench::open(engine);
         let call = nobody("owner_session.login");
-        let refused = bench.run(&call, RefuseLogin { claimed: Some(OwnerId::made("mallory")) }).await;
+        let refused = bench.run(&call, RefuseLogin { claimed: OwnerId::made("mallory") }).await;
         assert_eq!(reason(refused), Reason::InvalidCredentials);
         assert_eq!(reason(bench.login(&OwnerId::made("nobody")).await), Reason::InvalidCredentials);
         if bench.shows_audit() {

@@ -102,23 +102,21 @@ impl Verb for Login {
     }
 }
 
-/// Records that a sign-in was refused: unknown owner, wrong password and inactive owner alike. Always
+/// Records that a sign-in was refused: wrong password and inactive owner alike. Always
 /// answers `INVALID_CREDENTIALS`.
 #[derive(Clone, Debug)]
 pub struct RefuseLogin {
-    /// Whom the caller claimed to be; `None` where there is no such owner. A name that is nobody's may be a
-    /// password typed into the wrong field: it is kept nowhere.
-    pub claimed: Option<OwnerId>,
+    /// Whom the caller claimed to be: an owner that there is. A name that is nobody's may be a password typed
+    /// into the wrong field, and is kept nowhere.
+    pub claimed: OwnerId,
 }
 
 impl Verb for RefuseLogin {
     type Out = ();
 
     fn run(&self, tx: &mut Tx<'_>) -> Result<(), Stop> {
-        if let Some(owner) = &self.claimed {
-            tx.attribute(owner.as_str(), "");
-            tx.concerning(owner.as_str());
-        }
+        tx.attribute(self.claimed.as_str(), "");
+        tx.concerning(self.claimed.as_str());
         Err(policy::wrong_credentials().into())
     }
 }
