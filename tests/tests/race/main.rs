@@ -33,6 +33,15 @@ const WORKERS: u64 = 3;
 /// Attaches in all.
 const ATTACHES: usize = 1_000;
 
+/// Ends the look at the store with the test, also where that fails: a runtime waits for its blocking tasks.
+struct Ends(Arc<AtomicBool>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_binding_never_changes_under_a_job() {
     let given = std::env::var("INTERLOCK_SEED").ok().and_then(|text| text.parse().ok());
@@ -53,6 +62,7 @@ async fn a_binding_never_changes_under_a_job() {
         workers.spawn(work(pair.gateway_public(), metadata, rng, Arc::clone(&track), stopped.clone()));
     }
     let over = Arc::new(AtomicBool::new(false));
+    let _ends = Ends(Arc::clone(&over));
     let looking = tokio::task::spawn_blocking({
         let (store, over) = (pair.world.path("gateway/gateway.db"), Arc::clone(&over));
         move || watch_store(&store, &over)

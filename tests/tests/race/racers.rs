@@ -109,7 +109,8 @@ pub(crate) async fn work(
             let said = tokio::select! {
                 said = says.message() => said.expect("a worker's stream lives"),
                 _ = stopped.wait_for(|stop| *stop) => {
-                    asks.send(ask(Ask::Goodbye(Goodbye {}))).expect("open");
+                    // The stream may be ending already, after a goodbye before.
+                    let _ = asks.send(ask(Ask::Goodbye(Goodbye {})));
                     return;
                 }
             };
@@ -119,12 +120,12 @@ pub(crate) async fn work(
                     let held = assignment.held;
                     if rng.random_bool(0.03) {
                         track.tally.goodbyes.fetch_add(1, Ordering::Relaxed);
-                        asks.send(ask(Ask::Goodbye(Goodbye {}))).expect("open");
+                        let _ = asks.send(ask(Ask::Goodbye(Goodbye {})));
                         continue;
                     }
                     if rng.random_bool(0.2) {
                         let progress = Progress { held: held.clone(), number: 1, data: "half".into() };
-                        asks.send(ask(Ask::Progress(progress))).expect("open");
+                        let _ = asks.send(ask(Ask::Progress(progress)));
                     }
                     let state = if rng.random_bool(0.9) { JobState::Succeeded } else { JobState::Failed };
                     let finish =
