@@ -94,11 +94,12 @@ CREATE TABLE job (
 ) STRICT, WITHOUT ROWID;
 -- The guard, and the queue of an agent: oldest first within its one project. One index for each state:
 -- SQLite uses a partial index only where the statement has the index's own condition, so these seek and never
--- walk. Statements name the index they rest on (INDEXED BY), and fail to prepare where it cannot serve.
-CREATE INDEX job_queued ON job (agent, project, id) WHERE state = 0;
-CREATE INDEX job_running ON job (agent, project, id) WHERE state = 1;
+-- walk. The state stands in them so that counts read the index alone. Statements name the index they rest on
+-- (INDEXED BY), and fail to prepare where it cannot serve.
+CREATE INDEX job_queued ON job (agent, project, id, state) WHERE state = 0;
+CREATE INDEX job_running ON job (agent, project, id, state) WHERE state = 1;
 -- Quotas, and whether a session still waits for jobs.
-CREATE INDEX job_of_owner ON job (owner, session, id) WHERE state < 2;
+CREATE INDEX job_of_owner ON job (owner, session, id, state) WHERE state < 2;
 -- Sweeps: of the queue, oldest first; of leases; of what has run for too long, given back or not.
 CREATE INDEX job_waiting ON job (id) WHERE state = 0;
 CREATE INDEX job_leased ON job (lease_until, id) WHERE state = 1;
