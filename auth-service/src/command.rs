@@ -3,7 +3,10 @@
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use interlock_kit::config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, Mistake};
+use interlock_kit::{
+    command::{self, key_value, say},
+    config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE},
+};
 
 use crate::{config::Config, offline, serving};
 
@@ -39,22 +42,12 @@ enum Host {
     },
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("must be KEY=VALUE".to_owned()),
-    }
-}
-
 /// Parses arguments (the first is the program's name) and runs. Exit codes: 0 as it should, 1 failed, 64 wrong
 /// usage or configuration.
 pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let command = match Command::try_parse_from(args) {
+    let command: Command = match command::parse(args) {
         Ok(command) => command,
-        Err(said) => {
-            let shown = said.print().is_ok();
-            return ExitCode::from(if said.use_stderr() || !shown { EXIT_USAGE } else { EXIT_OK });
-        }
+        Err(code) => return code,
     };
     let Settings { config, set } = command.settings;
     let read = match &command.host {
@@ -62,17 +55,10 @@ pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
         None => Config::of_process(config.as_deref(), set),
     };
     match (read, command.host) {
-        (Err(mistakes), _) => misconfigured(&mistakes),
+        (Err(mistakes), _) => command::misconfigured("interlock-auth", &mistakes),
         (Ok(config), Some(Host::Auth { what })) => offline::main(&config, &what),
         (Ok(config), None) => serve(Config { print_first_tokens: command.print_first_tokens, ..config }),
     }
-}
-
-fn misconfigured(mistakes: &[Mistake]) -> ExitCode {
-    for mistake in mistakes {
-        say(&format!("interlock-auth: {mistake}"));
-    }
-    ExitCode::from(EXIT_USAGE)
 }
 
 fn serve(config: Config) -> ExitCode {
@@ -86,11 +72,4 @@ fn serve(config: Config) -> ExitCode {
             ExitCode::from(if error.is_configuration() { EXIT_USAGE } else { EXIT_FAILURE })
         }
     }
-}
-
-/// One line on stderr, for what must be said where no log goes.
-pub(crate) fn say(line: &str) {
-    use std::io::Write as _;
-    // Who closed stderr wants no answer.
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

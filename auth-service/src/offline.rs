@@ -8,6 +8,7 @@ use std::{io::Write as _, process::ExitCode};
 use clap::Subcommand;
 use interlock_kit::{
     clock::Clock,
+    command::say,
     config::{EXIT_FAILURE, EXIT_OK},
     error::Error,
 };
@@ -16,7 +17,6 @@ use thiserror::Error as ThisError;
 use zeroize::Zeroizing;
 
 use crate::{
-    command::say,
     config::Config,
     first_start::{self, TokensError},
     opening::{self, OpeningError},

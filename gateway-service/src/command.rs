@@ -4,6 +4,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use interlock_kit::{
+    command::{self, key_value, say},
     config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE},
     telemetry,
 };
@@ -31,29 +32,16 @@ struct Command {
     check_config: bool,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("must be KEY=VALUE".to_owned()),
-    }
-}
-
 /// Parses arguments (the first is the program's name) and runs. Exit codes: 0 as it should, 1 failed, 64 wrong
 /// usage or configuration.
 pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let command = match Command::try_parse_from(args) {
+    let command: Command = match command::parse(args) {
         Ok(command) => command,
-        Err(said) => {
-            let shown = said.print().is_ok();
-            return ExitCode::from(if said.use_stderr() || !shown { EXIT_USAGE } else { EXIT_OK });
-        }
+        Err(code) => return code,
     };
     let config = match config::load(command.config.as_deref(), command.set) {
         Ok(config) => config,
-        Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| say(&format!("interlock-gateway: {mistake}")));
-            return ExitCode::from(EXIT_USAGE);
-        }
+        Err(mistakes) => return command::misconfigured("interlock-gateway", &mistakes),
     };
     if command.check_config {
         say("interlock-gateway: the configuration is good");
@@ -91,11 +79,4 @@ fn on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
         shutdown.cancel();
     });
     Ok(())
-}
-
-/// One line on stderr, for what must be said where no log goes.
-fn say(line: &str) {
-    use std::io::Write as _;
-    // Who closed stderr wants no answer.
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

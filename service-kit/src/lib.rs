@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`error`] | reasons, and the one map to statuses |
 //! | [`clock`], [`random`] | where instants and randomness come from |
+//! | [`command`] | what the command lines of our servers share |
 //! | [`config`] | file under environment under flags; all mistakes together |
 //! | [`secret_file`], [`internal_token`], [`reload`], [`ready_file`] | files: secrets, what changes at run time, readiness |
 //! | [`pki`], [`spiffe`] | development certificates, and who a certificate is for |
@@ -16,6 +17,7 @@
 
 pub mod authn;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod denials;
 pub mod error;
