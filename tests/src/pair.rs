@@ -1,6 +1,6 @@
 //! Both services, and every way in.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use interlock_client::{Auth, Connection, Credentials, Gateway, OwnerSession, Reason, Tls};
 use interlock_proto::credential::Credential;
@@ -25,6 +25,8 @@ pub struct Pair {
     pub gateway: Service,
     /// Their folder.
     pub world: World,
+    /// Where the gateway finds auth, if not where it listens: what stands between them.
+    pub link: Option<SocketAddr>,
 }
 
 /// Who a connection to an internal listener is from.
@@ -54,14 +56,27 @@ impl Pair {
     /// # Panics
     /// Where they do not start.
     pub async fn start_with(setup: Setup) -> Self {
-        let world = World::new(setup);
-        let folder = world.path("");
-        let mut pair =
-            Self { auth: Service::new("auth", &folder), gateway: Service::new("gateway", &folder), world };
+        let mut pair = Self::stopped(setup);
         pair.start_auth().await;
         pair.start_gateway().await;
         pair.serving().await;
         pair
+    }
+
+    /// Both with these settings, neither started.
+    ///
+    /// # Panics
+    /// Where their folder cannot be made.
+    #[must_use]
+    pub fn stopped(setup: Setup) -> Self {
+        let world = World::new(setup);
+        let folder = world.path("");
+        Self {
+            auth: Service::new("auth", &folder),
+            gateway: Service::new("gateway", &folder),
+            world,
+            link: None,
+        }
     }
 
     /// Starts auth, where it was before.
@@ -78,7 +93,8 @@ impl Pair {
     /// # Panics
     /// Where it does not start.
     pub async fn start_gateway(&mut self) -> Duration {
-        self.world.configure_gateway(self.auth.address("internal"), self.gateway.addresses());
+        let auth = self.link.unwrap_or_else(|| self.auth.address("internal"));
+        self.world.configure_gateway(auth, self.gateway.addresses());
         self.gateway.start().await
     }
 

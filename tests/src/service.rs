@@ -24,6 +24,8 @@ pub struct Service {
     config: PathBuf,
     ready_file: PathBuf,
     log: PathBuf,
+    /// Its whole environment, beside the one for backtraces.
+    environment: BTreeMap<String, String>,
     child: Option<Child>,
     /// By listener. Kept over restarts.
     addresses: BTreeMap<String, SocketAddr>,
@@ -60,9 +62,21 @@ impl Service {
             config: folder.join(format!("{name}.toml")),
             ready_file: folder.join(format!("{name}.ready.json")),
             log: folder.join(format!("{name}.log")),
+            environment: BTreeMap::new(),
             child: None,
             addresses: BTreeMap::new(),
         }
+    }
+
+    /// Sets a variable of its environment, which is empty otherwise. Counts from the next start.
+    pub fn env(&mut self, name: &str, value: &str) {
+        self.environment.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// The process, where it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Its addresses, once it has served.
@@ -94,6 +108,7 @@ impl Service {
             .arg(&self.config)
             .env_clear()
             .env("RUST_BACKTRACE", "1")
+            .envs(&self.environment)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
