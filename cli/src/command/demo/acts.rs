@@ -172,8 +172,7 @@ async fn rebind_while_busy(stage: &Stage, job: &str) -> Act {
 }
 
 async fn finish(stage: &Stage, job: &str) -> Act {
-    stage.open_gate().await?;
-    let job = stage.gateway(stage.dev()?)?.jobs().wait(job).await?;
+    let job = stage.let_through(&stage.gateway(stage.dev()?)?.jobs(), job).await?;
     Ok(Seen::that(is_done(stage, &job)?, format!("{} {}: {}", job.job_id, job.state, said(&job))))
 }
 
@@ -202,8 +201,7 @@ async fn lose_a_worker(stage: &mut Stage) -> Act {
     let killed = now();
     stage.at_the_gate(&job.job_id, 2).await?;
     let gap = killed.elapsed();
-    stage.open_gate().await?;
-    let job = jobs.wait(&job.job_id).await?;
+    let job = stage.let_through(&jobs, &job.job_id).await?;
     let held = is_done(stage, &job)? && job.attempt == 2;
     let saw = format!(
         "worker process {victim} killed; process {other} had the job {} ms later and finished it as attempt {}",
@@ -264,11 +262,9 @@ async fn crash(stage: &mut Stage) -> Act {
     let kept = log_now.starts_with(&log)
         && gateway.sessions().get(&stage.session).await?.binding == session.binding
         && gateway.jobs().list(&stage.session, false).await?.len() == jobs.len();
-    // Both jobs come to the gate, one after the other.
     let mut done = true;
     for job in [&queued, &waiting] {
-        stage.open_gate().await?;
-        done &= is_done(stage, &gateway.jobs().wait(&job.job_id).await?)?;
+        done &= is_done(stage, &stage.let_through(&gateway.jobs(), &job.job_id).await?)?;
     }
     let saw =
         format!("{crashed}; {} events and {} jobs are there, and both jobs are done", log.len(), jobs.len());

@@ -2,24 +2,29 @@
 
 use std::{
     ffi::OsStr,
+    fs::File,
+    io::{self, Write as _},
     path::{Path, PathBuf},
+    pin::pin,
     process::Stdio,
     sync::Arc,
     time::Duration,
 };
 
 use interlock_client::{
-    Auth, Connection, Credentials, Event, EventKind, Gateway, OwnerSession, StreamFrom, StreamItem, Tls,
+    Auth, Connection, Credentials, Event, EventKind, Gateway, Job, Jobs, OwnerSession, StreamFrom,
+    StreamItem, Tls,
 };
 use rustix::{
-    fs::{CWD, FileType, Mode, mknodat},
+    fs::{CWD, FileType, Mode, OFlags, mknodat, open},
+    io::Errno,
     process::{Pid, Signal, kill_process},
 };
 use tokio::{
     process::{Child, Command},
     sync::watch,
     task::JoinHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -40,6 +45,8 @@ pub(crate) const AGENT: &str = "builder";
 pub(crate) const OTHER_AGENT: &str = "reviewer";
 /// Nothing here takes longer, or it does not come at all.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often the gate is opened while a job has to come through.
+const LOOK: Duration = Duration::from_millis(10);
 /// The file that the jobs read: a part of this program.
 const FILE: &[u8] = include_bytes!("../../../../proto/proto/interlock/gateway/v1/session.proto");
 /// A job: reads a file's name, waits at the gate, answers with the file's digest.
@@ -268,16 +275,41 @@ impl Stage {
         kill_process(pid, Signal::KILL).map_err(|error| Failure::local(format!("kill -9: {error}")))
     }
 
-    /// Lets the one job at the gate go on. Opening a FIFO waits for its reader.
+    /// Keeps the gate open until the job has ended. However often it comes there: an attempt that lost its
+    /// lease meanwhile stands at the gate too, beside the one that counts.
     ///
     /// # Errors
-    /// Where no job comes to the gate.
-    pub(crate) async fn open_gate(&self) -> Result<(), Failure> {
-        let gate = self.gate.clone();
-        let open = tokio::task::spawn_blocking(move || std::fs::write(gate, "go\n"));
-        let opened = timeout(PATIENCE, open).await.map_err(|_| too_late("a job at the gate"))?;
-        opened.map_err(|error| Failure::local(error.to_string()))??;
-        Ok(())
+    /// Where the job does not end, or its state cannot be asked.
+    pub(crate) async fn let_through(&self, jobs: &Jobs, job: &str) -> Result<Job, Failure> {
+        let open = async {
+            let mut ended = pin!(jobs.wait(job));
+            loop {
+                tokio::select! {
+                    job = &mut ended => return Ok(job?),
+                    () = sleep(LOOK) => self.open_gate()?,
+                }
+            }
+        };
+        timeout(PATIENCE, open).await.map_err(|_| too_late("a job's end"))?
+    }
+
+    /// Lets whoever waits at the gate go on, if anybody does.
+    fn open_gate(&self) -> Result<(), Failure> {
+        let failed =
+            |error: io::Error| Failure::local(format!("the gate at {}: {error}", self.gate.display()));
+        let gate = match open(&self.gate, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+        {
+            Ok(gate) => gate,
+            // Nobody is there.
+            Err(Errno::NXIO) => return Ok(()),
+            Err(error) => return Err(failed(error.into())),
+        };
+        match File::from(gate).write_all(b"go\n") {
+            Ok(()) => Ok(()),
+            // Who was there has gone on, or its program has ended.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// Opens the second stream: it sees the session's whole life.
