@@ -17,6 +17,7 @@ use interlock_kit::{
 };
 use interlock_proto::{
     credential::{Credential, Hash, Kind},
+    metadata,
     options::v1::{Caller as CallerKind, Listener},
     policy,
 };
@@ -147,7 +148,8 @@ impl Gate {
         verdict: Option<(Arc<Verdict>, Credential)>,
         cookies: Vec<Cookie>,
     ) -> Result<Admitted, Error> {
-        let named = call.named_project.clone().map(ProjectId::parse).transpose()?;
+        let named = call.named_project.clone();
+        let named = named.map(|text| ProjectId::parse_as(metadata::PROJECT, text)).transpose()?;
         let principal = match &verdict {
             Some((verdict, _)) => principal(verdict)?,
             None => Principal::Client,

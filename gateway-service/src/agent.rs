@@ -3,9 +3,11 @@
 use interlock_kit::clock::Timestamp;
 
 use interlock_kit::error::Error;
+use interlock_proto::text;
 
 use crate::{
     ids::{AgentId, OwnerId},
+    limits,
     page::Page,
     store::{Query, Stop, Tx, Verb, View},
 };
@@ -26,9 +28,6 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// The longest description, bytes.
-    pub const DESCRIPTION_BYTES_MAX: usize = 256;
-
     /// Whether it exists from the start and is guarded.
     #[must_use]
     pub fn is_built_in(&self) -> bool {
@@ -97,9 +96,10 @@ impl Verb for SetAgent {
     const ACTION: &'static str = "agent.set";
 
     fn run(&self, tx: &mut Tx<'_>) -> Result<AgentStored, Stop> {
-        let described = self.description.as_ref().map_or(0, String::len);
-        if described > Agent::DESCRIPTION_BYTES_MAX {
-            return Err(Error::invalid_field("description", "0 to 256 bytes").into());
+        let described = self.description.as_deref().filter(|description| !description.is_empty());
+        if described.is_some_and(|text| !text::is_label(text, limits::DESCRIPTION_BYTES_MAX)) {
+            let accepted = "0 to 256 bytes that all show, without blanks at the ends";
+            return Err(Error::invalid_field("description", accepted).into());
         }
         let (before, permit) = tx.may_set_agent(&self.agent, self.shared.is_some())?;
         let created = before.is_none();

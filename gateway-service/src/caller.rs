@@ -3,7 +3,7 @@
 //! The shell fills a [`Caller`] from what the gate admitted. Nothing here is looked up: a cookie is
 //! judged inside the transaction that it acts in.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use interlock_kit::{clock::Timestamp, store::audit::Origin};
 
@@ -89,20 +89,22 @@ pub enum Unscoped {
     Deny,
 }
 
-/// Answers to "may this owner enter this project", as far as they were asked.
+/// Answers to "may this owner enter this project", as far as they were asked. Few: one or two a call, and
+/// a bound on them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reach(BTreeMap<(OwnerId, ProjectId), bool>);
+pub struct Reach(Vec<(OwnerId, ProjectId, bool)>);
 
 impl Reach {
-    /// Adds an answer.
+    /// Adds an answer. The latest one counts.
     pub fn learn(&mut self, owner: OwnerId, project: ProjectId, may: bool) {
-        self.0.insert((owner, project), may);
+        self.0.retain(|(o, p, _)| *o != owner || *p != project);
+        self.0.push((owner, project, may));
     }
 
     /// The answer, where there is one.
     #[must_use]
     pub fn knows(&self, owner: &OwnerId, project: &ProjectId) -> Option<bool> {
-        self.0.get(&(owner.clone(), project.clone())).copied()
+        self.0.iter().find(|(o, p, _)| o == owner && p == project).map(|(_, _, may)| *may)
     }
 
     /// How many answers.

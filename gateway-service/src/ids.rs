@@ -3,10 +3,13 @@
 use std::fmt;
 
 use interlock_kit::error::Error;
+use interlock_proto::text;
 use serde::{Deserialize, Serialize};
 
+use crate::limits;
+
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $field:literal, $check:expr, $accepted:literal) => {
+    ($(#[$doc:meta])* $name:ident, $field:literal, $check:expr, $accepted:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
@@ -18,12 +21,20 @@ macro_rules! id {
             /// # Errors
             /// `INVALID_FIELD`, or `MISSING_FIELD` for an empty text; the field is named.
             pub fn parse(text: impl Into<String>) -> Result<Self, Error> {
-                let text = text.into();
+                Self::parse_as($field, text)
+            }
+
+            /// Takes a text that has the right shape, from a field of another name than this kind's own.
+            ///
+            /// # Errors
+            /// As [`Self::parse`].
+            pub fn parse_as(field: &str, text: impl Into<String>) -> Result<Self, Error> {
+                let (text, fits): (String, fn(&str) -> bool) = (text.into(), $check);
                 if text.is_empty() {
-                    return Err(Error::missing_field($field));
+                    return Err(Error::missing_field(field));
                 }
-                if !$check(&text) {
-                    return Err(Error::invalid_field($field, $accepted));
+                if !fits(&text) {
+                    return Err(Error::invalid_field(field, $accepted));
                 }
                 Ok(Self(text))
             }
@@ -51,39 +62,47 @@ macro_rules! id {
 
 id!(
     /// A session: `ses_…`. Later ones sort later.
-    SessionId, "session_id", |t: &str| prefixed(t, "ses_"), "`ses_` and 1 to 60 of a-z and 0-9"
+    SessionId, "session_id", |text| text::is_id(text, "ses_"), "`ses_` and 1 to 60 of a-z and 0-9"
 );
 id!(
     /// A job: `job_…`. Later ones sort later.
-    JobId, "job_id", |t: &str| prefixed(t, "job_"), "`job_` and 1 to 60 of a-z and 0-9"
+    JobId, "job_id", |text| text::is_id(text, "job_"), "`job_` and 1 to 60 of a-z and 0-9"
 );
 id!(
     /// A client of a session: `clt_…`.
-    ClientId, "client_id", |t: &str| prefixed(t, "clt_"), "`clt_` and 1 to 60 of a-z and 0-9"
+    ClientId, "client_id", |text| text::is_id(text, "clt_"), "`clt_` and 1 to 60 of a-z and 0-9"
 );
 id!(
     /// An agent.
-    AgentId, "agent_id", name, "1 to 64 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit"
+    AgentId, "agent_id", text::is_name, text::NAME
 );
 id!(
     /// A project.
-    ProjectId, "project_id", name, "1 to 64 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit"
+    ProjectId, "project_id", text::is_name, text::NAME
 );
 id!(
     /// An owner.
-    OwnerId, "owner_id", owner, "1 to 64 printable characters without spaces"
+    OwnerId, "owner_id", text::is_name, text::NAME
 );
 id!(
-    /// A session's name, unique among its owner's living sessions.
-    SessionName, "name", name, "0 to 64 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit"
+    /// A session's name, unique among its owner's living sessions; never like an id, so that each can be told
+    /// from the other.
+    SessionName, "name", |text| text::is_name(text) && !text.starts_with("ses_"),
+    "0 to 64 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit; not like an id (`ses_…`)"
+);
+id!(
+    /// An open stream: `str_…`.
+    StreamId, "stream_id", |text| text::is_id(text, "str_"), "`str_` and 1 to 60 of a-z and 0-9"
 );
 id!(
     /// A caller's name for one of its calls.
-    RequestId, "request_id", printable, "1 to 64 printable characters"
+    RequestId, "request_id", |text| text::is_label(text, limits::REQUEST_ID_BYTES_MAX),
+    "1 to 64 bytes that all show, without blanks at the ends"
 );
 id!(
     /// A worker's name for itself, for people.
-    WorkerName, "worker", printable, "1 to 64 printable characters"
+    WorkerName, "worker", |text| text::is_label(text, limits::WORKER_BYTES_MAX),
+    "1 to 64 bytes that all show, without blanks at the ends"
 );
 
 impl SessionId {
@@ -158,26 +177,6 @@ impl OwnerId {
     }
 }
 
-fn prefixed(text: &str, prefix: &str) -> bool {
-    text.strip_prefix(prefix).is_some_and(|rest| {
-        (1..=60).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-    })
-}
-
-fn name(text: &str) -> bool {
-    text.len() <= 64
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
-        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-}
-
-fn owner(text: &str) -> bool {
-    text.len() <= 64 && text.bytes().all(|b| b.is_ascii_graphic())
-}
-
-fn printable(text: &str) -> bool {
-    text.len() <= 64 && text.chars().all(|c| !c.is_control())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +189,13 @@ mod tests {
         }
         assert!(SessionId::parse(SessionId::new().as_str()).is_ok());
         assert!(SessionId::parse("job_1").is_err());
+        for bad in ["", "a\u{1b}[31m", "\u{202e}a", "a ", &"a".repeat(65)] {
+            assert!(WorkerName::parse(bad).is_err() && RequestId::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(WorkerName::parse("Zoë's 2nd").is_ok());
+        assert!(SessionName::parse("ses_1").is_err(), "it could not be told from an id");
+        let error = AgentId::parse_as("agent_ids[3]", "A").expect_err("no name");
+        assert!(error.to_string().starts_with("agent_ids[3]: "), "{error}");
         let error = RequestId::parse("").expect_err("empty");
         assert_eq!(error.to_string(), "request_id is missing");
     }

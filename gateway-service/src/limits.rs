@@ -1,6 +1,20 @@
-//! Every number of this service's domain, with unit and default, and the relations between them.
+//! Every number of this service's domain, with unit and default, and the relations between them. [`Limits`] are
+//! those that are configured or that tests make small; what a field of a request may hold is fixed.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
+
+/// Bytes of a caller's own name for one of its calls.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Bytes of a worker's name for itself.
+pub const WORKER_BYTES_MAX: usize = 64;
+/// Bytes of an agent's description; none is a description too.
+pub const DESCRIPTION_BYTES_MAX: usize = 256;
+/// Bytes of a page token: twice those of the longest id.
+pub const PAGE_TOKEN_BYTES_MAX: usize = 128;
+/// How long WaitJob waits.
+pub const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
+/// How long WaitJob waits where the caller does not say.
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// What bounds sessions, jobs, leases and logs. [`Limits::check`] holds the relations.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use interlock_kit::error::Error;
 
-use crate::limits::Limits;
+use crate::limits::{Limits, PAGE_TOKEN_BYTES_MAX};
 
 /// Which page.
 #[derive(Clone, Debug)]
@@ -50,7 +50,8 @@ fn encode(id: &str) -> String {
 }
 
 fn decode(token: &str) -> Option<String> {
-    if !token.len().is_multiple_of(2) || token.len() > 256 || !token.is_ascii() {
+    let plain = token.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if !token.len().is_multiple_of(2) || token.len() > PAGE_TOKEN_BYTES_MAX || !plain {
         return None;
     }
     let bytes = (0..token.len()).step_by(2).map(|at| u8::from_str_radix(&token[at..at + 2], 16).ok());
@@ -70,7 +71,7 @@ mod tests {
         let next = Page::read(2, &token, AgentId::parse, &limits).expect("a good token");
         assert_eq!(next.from.map(|id| id.to_string()).as_deref(), Some("b"));
         assert_eq!(page.next(&["a", "b"], |id| id), "");
-        for bad in ["zz", "6", "6é", "ff"] {
+        for bad in ["zz", "6", "6é", "ff", "+1", "6A"] {
             assert!(Page::read(2, bad, AgentId::parse, &limits).is_err(), "{bad}");
         }
         assert!(Page::read(501, "", AgentId::parse, &limits).is_err());

@@ -40,7 +40,7 @@ const FLUSH: Duration = Duration::from_secs(10);
 
 /// Sweeps until the gateway drains.
 pub(crate) async fn run(front: Arc<Front>) {
-    let sweeper = Sweeper { caller: Caller::gateway(), front: &front, looks: AtomicU32::new(0) };
+    let sweeper = Sweeper { caller: Arc::new(Caller::gateway()), front: &front, looks: AtomicU32::new(0) };
     front.draining.run_until_cancelled(sweeper.turns()).await;
 }
 
@@ -57,7 +57,7 @@ pub(crate) async fn flush_denials(front: Arc<Front>) {
 
 struct Sweeper<'a> {
     front: &'a Front,
-    caller: Caller,
+    caller: Arc<Caller>,
     /// How many looks there have been.
     looks: AtomicU32,
 }

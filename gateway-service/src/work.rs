@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use interlock_kit::{
     authn::Call,
     error::{Error, Reason},
+    field,
 };
 use interlock_proto::gateway::v1::{
     WorkRequest, WorkResponse,
@@ -20,7 +21,7 @@ use interlock_proto::gateway::v1::{
     work_response::{self, Message as Told},
 };
 use tokio::time::{Instant, timeout};
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 mod hello;
 
@@ -142,10 +143,14 @@ impl Desk {
             _ = self.standing.ended() => return Err(End::Quiet),
             first = timeout(HELLO_WITHIN, requests.message()) => first,
         };
-        let Ok(Ok(Some(WorkRequest { message: Some(Asked::Hello(asked)) }))) = first else {
-            return Err(Error::missing_field("hello").into());
+        let asked = match first {
+            Ok(Ok(Some(WorkRequest { message: Some(Asked::Hello(asked)) }))) => asked,
+            Ok(Err(status)) => return Err(self.unreadable(&status)),
+            // Nothing in time, or something else.
+            Ok(Ok(_)) | Err(_) => return Err(Error::missing_field("hello").into()),
         };
-        let (hello, held) = hello::read(asked, self.front.shell.limits())?;
+        let read = hello::read(asked, self.front.shell.limits());
+        let (hello, held) = read.map_err(|error| error.within("hello"))?;
         let agents = hello.agents.clone();
         self.front.ask(&self.call, &self.caller, Serve { agents }).await?;
         let resumed = self.front.run(&self.call, &self.caller, Resume { held }).await?.out;
@@ -186,7 +191,8 @@ impl Desk {
                     Ok(Some(WorkRequest { message: Some(asked) })) => self.take(asked).await?,
                     Ok(Some(WorkRequest { message: None })) => return Err(Error::missing_field("message").into()),
                     // Nothing is released: leases end by themselves.
-                    Ok(None) | Err(_) => return Err(End::Quiet),
+                    Ok(None) => return Err(End::Quiet),
+                    Err(status) => return Err(self.unreadable(&status)),
                 },
                 () = self.bell.rung() => false,
                 () = self.lease_back() => true,
@@ -197,6 +203,15 @@ impl Desk {
                 return Err(draining().into());
             }
         }
+    }
+
+    /// The end of a stream that brought no message: the worker is told of what cannot be decoded, and no fault of
+    /// ours is logged.
+    fn unreadable(&self, status: &Status) -> End {
+        if let Some(error) = field::unreadable(status) {
+            self.outlet.close(error);
+        }
+        End::Quiet
     }
 
     /// Waits for auth's lease to come back where it is lapsed now: jobs may be claimed again then.
@@ -211,9 +226,11 @@ impl Desk {
         self.caller = admit::following(&self.caller, &self.standing)?;
         match asked {
             Asked::Hello(_) => Err(Error::invalid_field("hello", "first, and once").into()),
-            Asked::Heartbeat(beat) => self.renew(beat).await.map(|()| false),
-            Asked::Progress(progress) => self.progress(progress).await.map(|()| false),
-            Asked::Finish(finish) => self.finish(finish).await.map(|()| true),
+            Asked::Heartbeat(beat) => self.renew(beat).await.map(|()| false).map_err(within("heartbeat")),
+            Asked::Progress(progress) => {
+                self.progress(progress).await.map(|()| false).map_err(within("progress"))
+            }
+            Asked::Finish(finish) => self.finish(finish).await.map(|()| true).map_err(within("finish")),
             Asked::Goodbye(_) => {
                 let held = self
                     .held
@@ -358,6 +375,14 @@ impl Desk {
 
     async fn send(&self, told: Told) -> Result<(), Gone> {
         self.outlet.send(WorkResponse { message: Some(told) }).await
+    }
+}
+
+/// Names fields by their path from the message.
+fn within(path: &str) -> impl Fn(End) -> End {
+    move |end| match end {
+        End::Refused(error) => End::Refused(error.within(path)),
+        End::Quiet => End::Quiet,
     }
 }
 

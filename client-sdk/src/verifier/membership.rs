@@ -29,8 +29,7 @@ impl Member {
 
 impl Core {
     pub(super) async fn may_enter(&self, owner_id: &str, project_id: &str) -> Result<bool, VerifyError> {
-        // Ids never hold a NUL: one key, one pair.
-        let key = format!("{owner_id}\0{project_id}");
+        let key = key(owner_id, project_id);
         for _ in 0..ASKS_MAX {
             if !self.lease.holds(&self.clock) {
                 return Err(VerifyError::AuthUnavailable);
@@ -56,6 +55,14 @@ impl Core {
         Err(VerifyError::AuthUnavailable)
     }
 
+    pub(super) fn is_known_member(&self, owner_id: &str, project_id: &str) -> bool {
+        let member = self.members.find(&key(owner_id, project_id));
+        let good = |member: &Arc<Member>| {
+            self.log.standing(&member.checked, |row| member.matched_by(row)) == Standing::Good
+        };
+        member.as_ref().is_some_and(good) && self.lease.holds(&self.clock)
+    }
+
     async fn ask_membership(&self, owner_id: &str, project_id: &str) -> Result<Option<Member>, VerifyError> {
         let request =
             wire::CheckMembershipRequest { owner_id: owner_id.to_owned(), project_id: project_id.to_owned() };
@@ -74,4 +81,9 @@ impl Core {
             checked: AtomicU64::new(answer.sequence),
         }))
     }
+}
+
+/// Ids never hold a NUL: one key, one pair.
+fn key(owner_id: &str, project_id: &str) -> String {
+    format!("{owner_id}\0{project_id}")
 }

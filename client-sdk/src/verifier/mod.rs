@@ -171,6 +171,13 @@ impl Verifier {
         self.core.may_enter(owner_id, project_id).await
     }
 
+    /// Whether it is known already, under a living lease, that an owner may enter a project: asks
+    /// nobody. `false` says nothing about the owner.
+    #[must_use]
+    pub fn is_known_member(&self, owner_id: &str, project_id: &str) -> bool {
+        self.core.is_known_member(owner_id, project_id)
+    }
+
     /// Whether the lease lives, now.
     #[must_use]
     pub fn holds_lease(&self) -> bool {

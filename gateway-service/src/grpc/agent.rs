@@ -54,8 +54,7 @@ impl AgentService for Rpc {
     ) -> Result<Response<ListAgentsResponse>, Status> {
         let (call, admitted, request) = parts(request);
         let work = async {
-            let page_token = wire::page_token(request.page_token)?;
-            let list = ListAgents { page_size: request.page_size, page_token };
+            let list = ListAgents { page_size: request.page_size, page_token: request.page_token };
             let told = self.0.ask(&call, &admitted.caller, list).await?;
             Ok(told.map(|page| ListAgentsResponse {
                 agents: page.agents.iter().map(wire::agent).collect(),

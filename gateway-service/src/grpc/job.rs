@@ -52,10 +52,9 @@ impl JobService for Rpc {
     ) -> Result<Response<ListJobsResponse>, Status> {
         let (call, admitted, request) = parts(request);
         let work = async {
-            let session = SessionId::parse(request.session_id)?;
-            let page_token = wire::page_token(request.page_token)?;
+            let ListJobsRequest { session_id, in_flight, page_size, page_token } = request;
+            let session = SessionId::parse(session_id)?;
             let caller = admitted.for_session(&session);
-            let (in_flight, page_size) = (request.in_flight, request.page_size);
             let told =
                 self.0.ask(&call, &caller, ListJobs { session, in_flight, page_size, page_token }).await?;
             Ok(told.map(|page| ListJobsResponse {

@@ -88,6 +88,10 @@ impl<T> Told<T> {
 }
 
 impl Resolver for Front {
+    fn known(&self, owner: &OwnerId, project: &ProjectId) -> Option<bool> {
+        self.verifier.is_known_member(owner.as_str(), project.as_str()).then_some(true)
+    }
+
     async fn may_enter(&self, owner: &OwnerId, project: &ProjectId) -> Result<bool, Error> {
         self.verifier.may_enter(owner.as_str(), project.as_str()).await.map_err(|_| auth_unavailable())
     }
@@ -98,7 +102,7 @@ impl Front {
     pub(crate) async fn run<V: Verb>(
         &self,
         call: &Call,
-        caller: &Caller,
+        caller: &Arc<Caller>,
         verb: V,
     ) -> Result<Told<V::Out>, Error> {
         let ran = self.shell.run(caller, verb, self).await;
@@ -110,7 +114,7 @@ impl Front {
     pub(crate) async fn ask<Q: Query>(
         &self,
         call: &Call,
-        caller: &Caller,
+        caller: &Arc<Caller>,
         query: Q,
     ) -> Result<Told<Q::Out>, Error> {
         let asked = self.shell.ask(caller, query, self).await;

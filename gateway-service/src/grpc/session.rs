@@ -27,7 +27,7 @@ use crate::{
     binding::Attach,
     client::Ack,
     event::From,
-    ids::{AgentId, ClientId, ProjectId, RequestId, SessionId},
+    ids::{AgentId, ClientId, ProjectId, RequestId, SessionId, StreamId},
     outlet::Answers,
     session::{CloseSession, CreateSession, Created, GetSession, ListSessions},
     store::Told,
@@ -74,9 +74,8 @@ impl SessionService for Rpc {
     ) -> Result<Response<ListSessionsResponse>, Status> {
         let (call, admitted, request) = parts(request);
         let work = async {
-            let page_token = wire::page_token(request.page_token)?;
             let owner = wire::owner(request.owner_id)?;
-            let list = ListSessions { page_size: request.page_size, page_token, owner };
+            let list = ListSessions { page_size: request.page_size, page_token: request.page_token, owner };
             let told = self.0.ask(&call, &admitted.caller, list).await?;
             Ok(told.map(|page| ListSessionsResponse {
                 sessions: page.sessions.iter().map(wire::session).collect(),
@@ -139,8 +138,9 @@ impl SessionService for Rpc {
         request: Request<RenewStreamRequest>,
     ) -> Result<Response<RenewStreamResponse>, Status> {
         let (call, admitted, request) = parts(request);
+        let stream = StreamId::parse(request.stream_id).map_err(|error| refuse(&error, &call.request_id))?;
         let renewed =
-            self.0.streams.renew(&request.stream_id, &admitted.principal(), admitted.verdict.as_ref());
+            self.0.streams.renew(stream.as_str(), &admitted.principal(), admitted.verdict.as_ref());
         if let Err(error) = &renewed {
             self.0.gate.record_refusal(&call, &admitted, error).await;
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use interlock_kit::{clock::Timestamp, error::Error};
+use interlock_kit::{clock::Timestamp, error::Error, field};
 use interlock_proto::gateway::v1 as wire;
 
 use crate::{
@@ -12,14 +12,10 @@ use crate::{
     ids::{JobId, OwnerId, SessionName},
     job::{self, Job, JobWhole, Outcome},
     lease::Held,
+    limits,
     session::{self, SessionSeen},
     worker::Assignment,
 };
-
-/// A wait is never longer.
-pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
-const WAIT_DEFAULT: Duration = Duration::from_secs(30);
-const PAGE_TOKEN_BYTES_MAX: usize = 256;
 
 /// An optional name: empty is none.
 pub(crate) fn name(text: String) -> Result<Option<SessionName>, Error> {
@@ -31,19 +27,9 @@ pub(crate) fn owner(text: String) -> Result<Option<OwnerId>, Error> {
     if text.is_empty() { Ok(None) } else { OwnerId::parse(text).map(Some) }
 }
 
-/// A page token is bounded before anything looks at it.
-pub(crate) fn page_token(text: String) -> Result<String, Error> {
-    if text.len() > PAGE_TOKEN_BYTES_MAX {
-        return Err(Error::invalid_field("page_token", "empty, or from the answer before"));
-    }
-    Ok(text)
-}
-
 /// How long to wait: 0 to 60 s, 30 s where absent.
 pub(crate) fn wait(asked: Option<prost_types::Duration>) -> Result<Duration, Error> {
-    let Some(asked) = asked else { return Ok(WAIT_DEFAULT) };
-    let wait = Duration::try_from(asked).ok().filter(|wait| *wait <= WAIT_MAX);
-    wait.ok_or_else(|| Error::invalid_field("wait", "0 to 60 s"))
+    Ok(field::span("wait", asked, &limits::WAIT, "0 to 60 s")?.unwrap_or(limits::WAIT_DEFAULT))
 }
 
 pub(crate) fn duration(duration: Duration) -> prost_types::Duration {
@@ -199,7 +185,8 @@ pub(crate) fn held(held: &Held) -> wire::Held {
 
 pub(crate) fn held_from(held: Option<wire::Held>) -> Result<Held, Error> {
     let held = held.ok_or_else(|| Error::missing_field("held"))?;
-    Ok(Held { job: JobId::parse(held.job_id)?, fencing: held.fencing_token })
+    let job = JobId::parse(held.job_id).map_err(|error| error.within("held"))?;
+    Ok(Held { job, fencing: held.fencing_token })
 }
 
 /// Jobs that a worker says it holds, at most `most`.
@@ -207,7 +194,11 @@ pub(crate) fn all_held(all: Vec<wire::Held>, most: u32) -> Result<Vec<Held>, Err
     if all.len() > most as usize {
         return Err(Error::invalid_field("held", format!("at most {most} jobs")));
     }
-    all.into_iter().map(|held| held_from(Some(held))).collect()
+    let read = |(at, held): (usize, wire::Held)| {
+        let job = JobId::parse(held.job_id).map_err(|error| error.within(&format!("held[{at}]")))?;
+        Ok(Held { job, fencing: held.fencing_token })
+    };
+    all.into_iter().enumerate().map(read).collect()
 }
 
 /// How a worker says that a job ended.
@@ -243,8 +234,8 @@ mod tests {
     #[test]
     fn a_wait_is_bounded_and_never_negative() {
         let asked = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
-        assert_eq!(wait(None).expect("the default"), WAIT_DEFAULT);
-        assert_eq!(wait(asked(60)).expect("the most"), WAIT_MAX);
+        assert_eq!(wait(None).expect("the default"), limits::WAIT_DEFAULT);
+        assert_eq!(wait(asked(60)).expect("the most"), *limits::WAIT.end());
         for bad in [asked(61), asked(-1), asked(i64::MAX)] {
             assert_eq!(wait(bad).expect_err("out of bounds").reason(), Reason::InvalidField);
         }
@@ -254,7 +245,10 @@ mod tests {
     fn what_a_worker_holds_is_bounded_and_named() {
         let one = wire::Held { job_id: JobId::new().to_string(), fencing_token: 3 };
         assert_eq!(all_held(vec![one.clone(); 2], 2).expect("two").len(), 2);
-        assert!(all_held(vec![one; 3], 2).is_err());
+        assert!(all_held(vec![one.clone(); 3], 2).is_err());
+        let bad = wire::Held { job_id: "../job".to_owned(), ..one.clone() };
+        let error = all_held(vec![one, bad], 2).expect_err("no id");
+        assert!(error.to_string().starts_with("held[1].job_id: "), "{error}");
         assert_eq!(held_from(None).expect_err("none").reason(), Reason::MissingField);
     }
 }

@@ -155,6 +155,12 @@ pub struct Told<T> {
 
 /// Answers what verbs cannot know. The gateway asks its verifier.
 pub trait Resolver: Send + Sync {
+    /// Whether this owner may enter this project, where that is known without asking.
+    fn known(&self, owner: &OwnerId, project: &ProjectId) -> Option<bool> {
+        let _ = (owner, project);
+        None
+    }
+
     /// Whether this owner may enter this project.
     fn may_enter(
         &self,
@@ -209,14 +215,14 @@ impl Shell {
     /// The verb's refusal, the resolver's, or the store's.
     pub async fn run<V: Verb>(
         &self,
-        caller: &Caller,
+        caller: &Arc<Caller>,
         verb: V,
         resolver: &impl Resolver,
     ) -> Result<Told<V::Out>, Error> {
         let verb = Arc::new(verb);
-        let mut caller = caller.clone();
+        let mut caller = anticipated(caller, resolver);
         loop {
-            let (verb, limits, as_whom) = (Arc::clone(&verb), Arc::clone(&self.limits), caller.clone());
+            let (verb, limits, as_whom) = (Arc::clone(&verb), Arc::clone(&self.limits), Arc::clone(&caller));
             let ran = self
                 .store
                 .write(move |rows: &mut (dyn Rows + '_), now: Timestamp| {
@@ -237,14 +243,15 @@ impl Shell {
     /// As [`Shell::run`].
     pub async fn ask<Q: Query>(
         &self,
-        caller: &Caller,
+        caller: &Arc<Caller>,
         query: Q,
         resolver: &impl Resolver,
     ) -> Result<Told<Q::Out>, Error> {
         let query = Arc::new(query);
-        let mut caller = caller.clone();
+        let mut caller = anticipated(caller, resolver);
         loop {
-            let (query, limits, as_whom) = (Arc::clone(&query), Arc::clone(&self.limits), caller.clone());
+            let (query, limits, as_whom) =
+                (Arc::clone(&query), Arc::clone(&self.limits), Arc::clone(&caller));
             let ran = self
                 .store
                 .read(move |rows: &mut (dyn Rows + '_), now: Timestamp| {
@@ -273,13 +280,30 @@ impl Shell {
     }
 }
 
-async fn resolve(caller: &mut Caller, question: Question, resolver: &impl Resolver) -> Result<(), Error> {
+/// The caller, with what is known about the project it names: most verbs would stop to ask just that.
+/// Learned for each run anew, so that nothing outlives what the resolver knows.
+fn anticipated(caller: &Arc<Caller>, resolver: &impl Resolver) -> Arc<Caller> {
+    let mut caller = Arc::clone(caller);
+    if let (Some(project), Some(owner)) = (&caller.named, caller.owner())
+        && let Some(may) = resolver.known(&owner, project)
+    {
+        let project = project.clone();
+        Arc::make_mut(&mut caller).reach.learn(owner, project, may);
+    }
+    caller
+}
+
+async fn resolve(
+    caller: &mut Arc<Caller>,
+    question: Question,
+    resolver: &impl Resolver,
+) -> Result<(), Error> {
     if caller.reach.len() >= QUESTIONS_MAX {
         return Err(Error::new(Reason::LimitReached, "this call concerns too many projects"));
     }
     let Question::Membership { owner, project } = question;
     let may = resolver.may_enter(&owner, &project).await?;
-    caller.reach.learn(owner, project, may);
+    Arc::make_mut(caller).reach.learn(owner, project, may);
     Ok(())
 }
 

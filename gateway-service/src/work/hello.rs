@@ -24,17 +24,21 @@ pub(super) struct Hello {
 /// Reads a hello, and the jobs that the worker says it holds.
 ///
 /// # Errors
-/// `INVALID_FIELD` or `MISSING_FIELD`, naming the field.
+/// `INVALID_FIELD` or `MISSING_FIELD`, naming the field within the hello.
 pub(super) fn read(asked: work_request::Hello, limits: &Limits) -> Result<(Hello, Vec<Held>), Error> {
-    if asked.agent_ids.is_empty() || asked.agent_ids.len() > limits.served_agents_max {
+    if asked.agent_ids.is_empty() {
+        return Err(Error::missing_field("agent_ids"));
+    }
+    if asked.agent_ids.len() > limits.served_agents_max {
         return Err(Error::invalid_field("agent_ids", format!("1 to {} agents", limits.served_agents_max)));
     }
     if asked.capacity == 0 || asked.capacity > limits.capacity_max {
         return Err(Error::invalid_field("capacity", format!("1 to {}", limits.capacity_max)));
     }
     let held = wire::all_held(asked.held, limits.capacity_max)?;
-    let mut agents: Vec<AgentId> =
-        asked.agent_ids.into_iter().map(AgentId::parse).collect::<Result<_, _>>()?;
+    let named = asked.agent_ids.into_iter().enumerate();
+    let named = named.map(|(at, agent)| AgentId::parse_as(&format!("agent_ids[{at}]"), agent));
+    let mut agents: Vec<AgentId> = named.collect::<Result<_, _>>()?;
     agents.sort();
     agents.dedup();
     let worker = WorkerName::parse(asked.worker)?;

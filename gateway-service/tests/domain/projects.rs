@@ -1,6 +1,6 @@
 //! The three locks, and calls that name no project.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use interlock_gateway::{
     binding::Attach,
@@ -79,9 +79,9 @@ async fn calls_that_name_no_project(world: World) {
     world.agent(&ann, "a", false).await;
     let session = world.session(&ann).await;
     let to = Attach { session: session.clone(), agent: agent("a"), project: project("p") };
-    let told = world.shell.run(&ann, to.clone(), &world.members).await.unwrap();
+    let told = world.shell.run(&Arc::new(ann.clone()), to.clone(), &world.members).await.unwrap();
     assert!(told.unscoped, "it is answered, and marked");
-    let told = world.shell.run(&ann.clone().naming("p"), to.clone(), &world.members).await.unwrap();
+    let told = world.shell.run(&Arc::new(ann.clone().naming("p")), to.clone(), &world.members).await.unwrap();
     assert!(!told.unscoped);
     let deny = Caller { unscoped: Unscoped::Deny, ..ann.clone() };
     world.denied(&deny, to.clone(), Reason::ProjectRequired).await;

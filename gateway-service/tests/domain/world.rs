@@ -167,11 +167,11 @@ impl World {
     }
 
     pub(crate) async fn run<V: Verb>(&self, caller: &Caller, verb: V) -> Result<V::Out, Error> {
-        self.shell.run(caller, verb, &self.members).await.map(|told| told.out)
+        self.shell.run(&Arc::new(caller.clone()), verb, &self.members).await.map(|told| told.out)
     }
 
     pub(crate) async fn ask<Q: Query>(&self, caller: &Caller, query: Q) -> Result<Q::Out, Error> {
-        self.shell.ask(caller, query, &self.members).await.map(|told| told.out)
+        self.shell.ask(&Arc::new(caller.clone()), query, &self.members).await.map(|told| told.out)
     }
 
     pub(crate) fn number(&self) -> u64 {
