@@ -16,7 +16,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use crate::{
-    connect::{Connection, Line},
+    connect::{Connection, Line, Place},
     cookie::Cookie,
     credentials::{Credentials, Presented},
     error::{Error, Reason},
@@ -72,7 +72,7 @@ pub(crate) struct Answer<A> {
 /// A stream that the server has opened.
 pub(crate) struct Opened<A> {
     pub(crate) messages: Streaming<A>,
-    pub(crate) line: Arc<Line>,
+    pub(crate) line: Place,
     pub(crate) presented: Option<Presented>,
 }
 
@@ -118,7 +118,7 @@ impl Connection {
             if failure.before_sending || !is_idempotent(path) || !is_passing(&error) {
                 return Err(error);
             }
-            let again = Instant::now() + backoff.pause(error.retry_after());
+            let again = Instant::now() + backoff.pause(error.retry_after()).max(self.rest_left());
             if again >= call.deadline {
                 return Err(error);
             }
@@ -141,7 +141,7 @@ impl Connection {
         self.dress(request.metadata_mut(), call.who, presented.as_ref(), &call.request_id)
             .await
             .map_err(early)?;
-        let line = self.line();
+        let line = self.place(call.path);
         let codec = ProstCodec::<Q, A>::default();
         let sent = async {
             let mut grpc = Grpc::new(line.channel.clone());
@@ -189,7 +189,7 @@ impl Connection {
         let deadline = Instant::now() + self.deadline();
         let opening = async {
             let presented = who.credentials.present().await?;
-            let line = self.line();
+            let line = self.place(path);
             let mut request = Request::new(messages);
             self.dress(request.metadata_mut(), who, presented.as_ref(), &request_id).await?;
             let mut grpc = Grpc::new(line.channel.clone());

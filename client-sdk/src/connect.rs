@@ -4,11 +4,15 @@
 //! turn, and connects again by itself after any break (GOAWAY and ENHANCE_YOUR_CALM included: what
 //! was streaming resumes in [`crate::EventStream`] and [`crate::Worker`]).
 //!
+//! Calls that park and streams take up a connection's streams for as long as they last. So that ordinary calls
+//! always find one, the line to an endpoint has further HTTP/2 connections where many of those are open.
+//!
 //! The HTTP/2 windows are 64 KiB a stream and 8 MiB a connection: with larger stream windows one
 //! unread stream of small events would make the peer end the whole connection.
 
 use std::{
     fmt, io,
+    ops::Deref,
     path::PathBuf,
     pin::Pin,
     sync::{
@@ -22,6 +26,7 @@ use std::{
 use arc_swap::ArcSwap;
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use interlock_proto::policy::Policies;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -30,8 +35,10 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
+    berths::{Berth, Berths},
     error::Error,
     internal_token::InternalToken,
+    rest::Rest,
     tls::{Source, Tls},
 };
 
@@ -54,9 +61,25 @@ struct Shared {
     deadline: Duration,
 }
 
-/// One HTTP/2 channel. Replaced as a whole to move on to another endpoint.
+/// The way to one endpoint. Replaced as a whole to move on to another.
 pub(crate) struct Line {
+    channel: Channel,
+    berths: Berths,
+}
+
+/// A call's or a stream's place on a line, until it is dropped.
+pub(crate) struct Place {
+    line: Arc<Line>,
     pub(crate) channel: Channel,
+    _berth: Option<Berth>,
+}
+
+impl Deref for Place {
+    type Target = Arc<Line>;
+
+    fn deref(&self) -> &Arc<Line> {
+        &self.line
+    }
 }
 
 /// What a connection is made from.
@@ -81,9 +104,20 @@ impl Connection {
         }
     }
 
-    /// The channel that calls use now.
+    /// The line that calls use now.
     pub(crate) fn line(&self) -> Arc<Line> {
         self.0.line.load_full()
+    }
+
+    /// A place for a call of the method at `path`.
+    pub(crate) fn place(&self, path: &str) -> Place {
+        let line = self.line();
+        let parks = Policies::all().of(path).is_some_and(|policy| policy.parks);
+        if !parks {
+            return Place { channel: line.channel.clone(), line, _berth: None };
+        }
+        let (channel, berth) = line.berths.take(&line.channel, || self.0.channel());
+        Place { channel, line, _berth: Some(berth) }
     }
 
     /// The default deadline of a call.
@@ -93,6 +127,11 @@ impl Connection {
 
     pub(crate) fn internal_token(&self) -> Option<&Arc<InternalToken>> {
         self.0.internal_token.as_ref()
+    }
+
+    /// How long no new connection is tried.
+    pub(crate) fn rest_left(&self) -> Duration {
+        self.0.dialer.targets.rest.left()
     }
 
     /// Whether there is another endpoint to go to.
@@ -108,8 +147,14 @@ impl Connection {
             return;
         }
         self.0.dialer.targets.preferred.fetch_add(1, Ordering::Relaxed);
-        let channel = self.0.endpoint.connect_with_connector_lazy(self.0.dialer.clone());
-        self.0.line.compare_and_swap(from, Arc::new(Line { channel }));
+        let line = Line { channel: self.0.channel(), berths: Berths::default() };
+        self.0.line.compare_and_swap(from, Arc::new(line));
+    }
+}
+
+impl Shared {
+    fn channel(&self) -> Channel {
+        self.endpoint.connect_with_connector_lazy(self.dialer.clone())
     }
 }
 
@@ -169,6 +214,11 @@ impl ConnectionBuilder {
         if self.tls.is_none() && targets.iter().any(|t| t.secure) {
             return Err(Error::invalid("tls", "https endpoints need a CA file"));
         }
+        if let Some(tls) = &self.tls {
+            for target in targets.iter().filter(|target| target.secure) {
+                tls.name_of(&target.host).map_err(|e| Error::invalid("server_name", e.to_string()))?;
+            }
+        }
         let tls = self.tls.map(Source::load).transpose().map_err(|e| Error::invalid("tls", e.to_string()))?;
         let internal_token = self.internal_token.map(InternalToken::load).transpose();
         let internal_token =
@@ -176,7 +226,7 @@ impl ConnectionBuilder {
 
         let endpoint = endpoint(&targets[0])?;
         let dialer = Dialer {
-            targets: Arc::new(Targets { list: targets, preferred: AtomicUsize::new(0) }),
+            targets: Arc::new(Targets { list: targets, preferred: AtomicUsize::new(0), rest: Rest::new() }),
             tls: tls.map(Arc::new),
             within: self.connect_timeout,
         };
@@ -184,7 +234,7 @@ impl ConnectionBuilder {
         Ok(Connection(Arc::new(Shared {
             endpoint,
             dialer,
-            line: ArcSwap::from_pointee(Line { channel }),
+            line: ArcSwap::from_pointee(Line { channel, berths: Berths::default() }),
             internal_token: internal_token.map(Arc::new),
             deadline: self.deadline,
         })))
@@ -245,6 +295,8 @@ struct Targets {
     list: Vec<Target>,
     /// Where the next connection starts: the last one that answered.
     preferred: AtomicUsize,
+    /// Between two tries.
+    rest: Rest,
 }
 
 /// Makes one connection for a channel: each endpoint in turn, TCP, then TLS.
@@ -277,13 +329,15 @@ impl tower::Service<Uri> for Dialer {
 
 impl Dialer {
     async fn any(&self) -> io::Result<Dialed> {
-        let Targets { list, preferred } = &*self.targets;
+        let Targets { list, preferred, rest } = &*self.targets;
+        rest.is_over()?;
         let start = preferred.load(Ordering::Relaxed);
         let mut last = io::Error::other("no endpoint");
         for i in (0..list.len()).map(|i| (start + i) % list.len()) {
             match timeout(self.within, self.one(&list[i])).await {
                 Ok(Ok(socket)) => {
                     preferred.store(i, Ordering::Relaxed);
+                    rest.end();
                     return Ok(TokioIo::new(socket));
                 }
                 Ok(Err(error)) => last = error,
@@ -291,6 +345,7 @@ impl Dialer {
             }
             tracing::debug!(endpoint = %list[i].authority, error = %last, "endpoint not reached");
         }
+        rest.begin(&last);
         Err(last)
     }
 

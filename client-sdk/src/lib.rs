@@ -59,6 +59,7 @@
 
 mod agent;
 mod auth;
+mod berths;
 mod call;
 mod clock;
 mod code;
@@ -75,6 +76,7 @@ mod owner_session;
 mod path;
 mod random;
 mod renewal;
+mod rest;
 mod retry;
 mod session;
 mod tls;

@@ -171,10 +171,11 @@ pub struct GarbageLimit {
 }
 
 impl GarbageLimit {
-    /// So many look-ups a second from one source after a burst, with so many budgets in all (at least one).
+    /// So many look-ups a second from one source after a burst, with so many budgets in all (at least one of each).
     #[must_use]
-    pub fn new(per_second: NonZeroU32, burst: NonZeroU32, budgets: usize) -> Self {
-        let quota = Quota::per_second(per_second).allow_burst(burst);
+    pub fn new(per_second: u32, burst: u32, budgets: usize) -> Self {
+        let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(at_least_one(per_second)).allow_burst(at_least_one(burst));
         let count = u64::try_from(budgets).unwrap_or(u64::MAX).max(1);
         Self { budgets: RateLimiter::keyed(quota), hasher: RandomState::new(), count }
     }
@@ -185,7 +186,10 @@ impl GarbageLimit {
     /// `RATE_LIMITED` when the source has none left.
     pub fn check(&self, source: Source) -> Result<(), Error> {
         let budget = self.hasher.hash_one(source) % self.count;
-        self.budgets.check_key(&budget).map_err(|_| {
+        let spent = self.budgets.check_key(&budget);
+        let result = if spent.is_ok() { "looked_up" } else { "limited" };
+        metrics::counter!("unknown_credentials_total", "result" => result).increment(1);
+        spent.map_err(|_| {
             let slow_down = Error::new(Reason::RateLimited, "too many unknown credentials");
             slow_down.retry_after(Duration::from_secs(1))
         })
@@ -256,14 +260,13 @@ mod tests {
 
     #[test]
     fn garbage_is_limited_by_source() {
-        let (one, three) = (NonZeroU32::MIN, NonZeroU32::new(3).expect("three"));
-        let limit = GarbageLimit::new(one, three, usize::MAX);
+        let limit = GarbageLimit::new(1, 3, usize::MAX);
         let source = |last: u8| Source::of([192, 0, 2, last].into());
         let admitted = |last| (0..3).filter(|_| limit.check(source(last)).is_ok()).count();
         assert_eq!(admitted(1), 3);
         assert_eq!(limit.check(source(1)).expect_err("spent").reason(), Reason::RateLimited);
         assert_eq!(admitted(2), 3, "others are unharmed");
-        let shared = GarbageLimit::new(one, three, 3);
+        let shared = GarbageLimit::new(1, 3, 3);
         (0..=255).for_each(|last| drop(shared.check(source(last))));
         assert!(shared.budgets.len() <= 3, "bounded");
     }

@@ -49,6 +49,8 @@ pub(crate) struct FakeTrust {
     pub(crate) answers: Semaphore,
     pub(crate) hellos: Mutex<Vec<Hello>>,
     pub(crate) applied: Mutex<Vec<Applied>>,
+    /// Of the newest ask for the lease, answered or not.
+    pub(crate) asked: AtomicU64,
     pub(crate) epoch: AtomicU64,
     link: Mutex<Option<Out>>,
 }
@@ -81,6 +83,7 @@ pub(crate) async fn stage_without_lease(frozen: bool) -> Stage {
         answers: Semaphore::new(10_000),
         hellos: Mutex::default(),
         applied: Mutex::default(),
+        asked: AtomicU64::new(0),
         epoch: AtomicU64::new(1),
         link: Mutex::default(),
     });
@@ -186,9 +189,14 @@ impl FakeTrust {
                 return;
             }
         };
+        self.asked.store(nonce, Ordering::SeqCst);
         if self.frozen.load(Ordering::SeqCst) {
             return;
         }
+        self.grant(nonce, reset, out).await;
+    }
+
+    async fn grant(&self, nonce: u64, reset: bool, out: &Out) {
         let granted = Granted {
             nonce,
             lease: Some(LEASE.try_into().unwrap()),
@@ -197,6 +205,12 @@ impl FakeTrust {
             reset,
         };
         let _ = out.send(Ok(HoldLeaseResponse { message: Some(Say::Granted(granted)) })).await;
+    }
+
+    /// Answers an ask that came while it was frozen, at last.
+    pub(crate) async fn answer_late(&self, nonce: u64) {
+        let link = self.link.lock().unwrap().clone().unwrap();
+        self.grant(nonce, false, &link).await;
     }
 }
 
@@ -239,6 +253,7 @@ impl TrustService for Service {
                 principal: Some(principal),
                 sequence,
                 epoch: String::new(),
+                now: None,
             })),
             None => Err(refusal(Code::Unauthenticated, Reason::ProviderAuthFailed)),
         }

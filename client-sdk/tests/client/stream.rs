@@ -1,6 +1,7 @@
 //! The event stream: whatever breaks, nothing is lost and nothing comes twice.
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
@@ -81,25 +82,34 @@ impl SessionService for Service {
     }
 }
 
-struct Stage {
+pub(crate) struct Stage {
     fake: Arc<Fake>,
     calls: mpsc::Receiver<Asked>,
-    events: EventStream,
+    pub(crate) events: EventStream,
 }
 
 async fn stage(from: StreamFrom) -> Stage {
+    stage_behind(from, async |server| ((), server)).await.0
+}
+
+/// The same with something between client and server: what it is, and where it listens.
+pub(crate) async fn stage_behind<T>(
+    from: StreamFrom,
+    between: impl AsyncFnOnce(SocketAddr) -> (T, SocketAddr),
+) -> (Stage, T) {
     let (asked, calls) = mpsc::channel(8);
     let fake = Arc::new(Fake { asked, renewed: Mutex::default() });
     let service = SessionServiceServer::new(Service(Arc::clone(&fake)));
-    let address = serve(Server::builder().add_service(service)).await;
+    let server = serve(Server::builder().add_service(service)).await;
+    let (between, address) = between(server).await;
     let bearer = Credentials::bearer(Credential::new(Kind::User, &[1; 32]));
     let events = Gateway::new(connection(address), bearer).sessions().stream("ses_1", from);
-    Stage { fake, calls, events }
+    (Stage { fake, calls, events }, between)
 }
 
 impl Stage {
     /// Answers the next call with a stream; returns what was asked and the way into it.
-    async fn accept(&mut self) -> (StreamEventsRequest, mpsc::Sender<Result<Said, Status>>) {
+    pub(crate) async fn accept(&mut self) -> (StreamEventsRequest, mpsc::Sender<Result<Said, Status>>) {
         let (request, answer) = soon("a call", self.calls.recv()).await.unwrap();
         let (said, stream) = mpsc::channel(64);
         assert!(answer.send(Ok(ReceiverStream::new(stream))).is_ok());
@@ -111,7 +121,7 @@ impl Stage {
         assert!(answer.send(Err(status)).is_ok());
     }
 
-    async fn sequence(&mut self) -> u64 {
+    pub(crate) async fn sequence(&mut self) -> u64 {
         match soon("an item", self.events.next()).await.unwrap().unwrap() {
             StreamItem::Event(event) => event.sequence,
             other => panic!("{other:?}"),
@@ -129,7 +139,7 @@ fn say(message: Message) -> Result<Said, Status> {
     Ok(Said { message: Some(message) })
 }
 
-fn event(sequence: u64) -> Result<Said, Status> {
+pub(crate) fn event(sequence: u64) -> Result<Said, Status> {
     say(Message::Event(wire::Event { sequence, ..Default::default() }))
 }
 

@@ -134,6 +134,24 @@ async fn a_frozen_auth_lapses_the_lease_and_a_thawed_one_gives_it_back() {
     assert_eq!(s.auth.questions.load(Ordering::SeqCst), 1, "the cache outlives a lapse");
 }
 
+// I8: an answer that took a lease's length to come gives nothing.
+#[tokio::test]
+async fn a_lease_counts_from_before_it_was_asked_for() {
+    let s = stage().await;
+    s.auth.frozen.store(true, Ordering::SeqCst);
+    let before = s.auth.asked.load(Ordering::SeqCst);
+    // The first of these may have been answered still.
+    until("asks that wait", || s.auth.asked.load(Ordering::SeqCst) > before + 1).await;
+    let asked = s.auth.asked.load(Ordering::SeqCst);
+    s.clock.advance(LEASE);
+    assert!(!s.verifier.holds_lease());
+    s.auth.answer_late(asked).await;
+    // What is said on one stream is heard in order: once this is acknowledged, the grant was heard.
+    let sequence = s.auth.push(Subject::OwnerId("nobody".to_owned()), 1).await;
+    s.auth.acknowledged(sequence).await;
+    assert!(!s.verifier.holds_lease(), "it ends a lease's length after the ask, whenever the answer came");
+}
+
 #[tokio::test]
 async fn a_wall_clock_set_forward_ends_the_lease() {
     let s = stage().await;

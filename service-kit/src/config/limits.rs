@@ -22,6 +22,7 @@ pub(super) fn read(r: &mut Reader, mut limits: ServerLimits) -> ServerLimits {
     bounded(r, "limits.calls_per_connection", &mut l.calls_per_connection, 1..=10_000);
     bounded(r, "limits.calls", &mut l.calls, 1..=100_000);
     bounded(r, "limits.parked_calls", &mut l.parked_calls, 1..=1_000_000);
+    bounded(r, "limits.unknown_credentials", &mut l.unknown_credentials, 1..=1_000_000);
     bounded(r, "limits.connections", &mut l.connections, 1..=1_000_000);
     bounded(r, "limits.connections_per_source", &mut l.connections_per_source, 1..=1_000_000);
     bounded(r, "limits.handshakes", &mut l.handshakes, 1..=65_536);
@@ -35,7 +36,8 @@ pub(super) fn read(r: &mut Reader, mut limits: ServerLimits) -> ServerLimits {
     };
     let (ms, s) = (Duration::from_millis, Duration::from_secs);
     bounded(r, "limits.timeout", &mut l.timeout, ms(50)..=s(600));
-    bounded(r, "limits.keepalive_interval", &mut l.keepalive_interval, s(1)..=s(86_400));
+    // Linux takes no more than 32,767 s for TCP's own (tcp(7)); a socket that refused it could not be served.
+    bounded(r, "limits.keepalive_interval", &mut l.keepalive_interval, s(1)..=s(9 * 3_600));
     bounded(r, "limits.keepalive_timeout", &mut l.keepalive_timeout, ms(100)..=s(60));
     bounded(r, "limits.connection_age", &mut l.connection_age, s(1)..=s(86_400));
     bounded(r, "limits.connection_age_grace", &mut l.connection_age_grace, ms(100)..=s(3_600));

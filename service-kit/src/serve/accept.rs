@@ -21,12 +21,15 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::{
-    ServerLimits,
+    Lanes, ServerLimits,
     caps::{Caps, Permit},
     peer::{Peer, PeerCertificate, Source},
     wire::{self, Stream, Wire},
 };
 use crate::tls::{ALPN_H2, Tls};
+
+/// How often the log says that connections are refused.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Told of a certificate that was not accepted: who showed it, and why not.
 pub(super) type OnRefusedCertificate =
@@ -61,13 +64,19 @@ enum Unopened {
     Certificate(String),
 }
 
-/// Accepts until `shutdown`; then returns, and lets go of the socket. Connections live in `tracker`.
+/// Where connections live, and what waits for their end.
+pub(super) struct Homes {
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) tracker: TaskTracker,
+}
+
+/// Accepts until `shutdown`; then returns, and lets go of the socket. Connections live in `homes`.
 pub(super) async fn run<S>(
     door: Door,
     service: S,
     limits: ServerLimits,
     shutdown: CancellationToken,
-    tracker: TaskTracker,
+    homes: Homes,
 ) where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
@@ -82,6 +91,7 @@ pub(super) async fn run<S>(
         service,
         shutdown: shutdown.clone(),
     });
+    let mut trouble = Trouble::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -90,24 +100,66 @@ pub(super) async fn run<S>(
         };
         match accepted {
             Ok((stream, address)) => {
+                trouble.accepted(shared.listener);
                 let source = Source::of(address.ip());
                 match (shared.open.admit(source), shared.shaking.admit(source)) {
                     (Some(open), Some(shaking)) => {
-                        let connection = connection(Arc::clone(&shared), stream, address, shaking);
-                        tracker.spawn(async move {
-                            connection.await;
+                        let shared = Arc::clone(&shared);
+                        let life = move |stream| async move {
+                            connection(shared, stream, address, shaking).await;
                             drop(open);
-                        });
+                        };
+                        if let Err(error) = homes.lanes.spawn(&homes.tracker, stream, life) {
+                            tracing::warn!(%error, "a connection could not be moved to its lane");
+                        }
                     }
-                    _ => unopened(shared.listener, "full"),
+                    _ => {
+                        unopened(shared.listener, "full");
+                        trouble.full(shared.listener, source);
+                    }
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, listener = shared.listener.as_str_name(), "accept failed");
                 unopened(shared.listener, "accept");
+                trouble.failed(shared.listener, &error);
                 tokio::time::sleep(shared.limits.accept_pause).await;
             }
         }
+    }
+}
+
+/// What was said of connections that could not be taken. The metric counts each; the log is no flood.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// The last accept failed.
+    failing: bool,
+    /// When a full listener was told of last, and how many were refused since.
+    full: Option<(Instant, u64)>,
+}
+
+impl Trouble {
+    fn failed(&mut self, listener: Listener, error: &io::Error) {
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::warn!(%error, listener = listener.as_str_name(), "accept failed; trying on");
+        }
+    }
+
+    fn accepted(&mut self, listener: Listener) {
+        if std::mem::take(&mut self.failing) {
+            tracing::info!(listener = listener.as_str_name(), "accepts again");
+        }
+    }
+
+    fn full(&mut self, listener: Listener, source: Source) {
+        let (told, refused) = self.full.unwrap_or((Instant::now(), 0));
+        let first = self.full.is_none();
+        if !first && told.elapsed() < TOLD_EVERY {
+            self.full = Some((told, refused + 1));
+            return;
+        }
+        let listener = listener.as_str_name();
+        tracing::warn!(listener, %source, before = refused, "connection refused: too many are open");
+        self.full = Some((Instant::now(), 0));
     }
 }
 
@@ -211,7 +263,9 @@ where
     S::Future: Send,
 {
     let limits = &shared.limits;
-    metrics::gauge!("connections_open", "listener" => shared.listener.as_str_name()).increment(1.0);
+    let listener = shared.listener.as_str_name();
+    metrics::counter!("connections_served_total", "listener" => listener).increment(1);
+    metrics::gauge!("connections_open", "listener" => listener).increment(1.0);
     let service = shared.service.clone();
     let calls = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
@@ -247,7 +301,7 @@ where
             }
         }
     }
-    metrics::gauge!("connections_open", "listener" => shared.listener.as_str_name()).decrement(1.0);
+    metrics::gauge!("connections_open", "listener" => listener).decrement(1.0);
 }
 
 fn builder(limits: &ServerLimits) -> http2::Builder<TokioExecutor> {

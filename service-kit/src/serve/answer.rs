@@ -13,10 +13,13 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Code, Status, body::Body};
 
-use crate::error::{Error, Reason};
+use super::caps::Permit;
+use crate::{
+    error::{Error, Reason},
+    field,
+};
 
 /// The answer to a refused call: headers only.
 pub(crate) fn refusal(error: &Error, request_id: &str) -> Response<Body> {
@@ -24,11 +27,7 @@ pub(crate) fn refusal(error: &Error, request_id: &str) -> Response<Body> {
 }
 
 /// The answer as it leaves. `held` is released when its last message has left.
-pub(super) fn finished(
-    mut answer: Response<Body>,
-    request_id: &str,
-    held: Option<OwnedSemaphorePermit>,
-) -> Response<Body> {
+pub(super) fn finished(mut answer: Response<Body>, request_id: &str, held: Option<Permit>) -> Response<Body> {
     rebuild(answer.headers_mut(), request_id);
     super::strict::mark_sensitive(answer.headers_mut());
     answer.map(|body| Body::new(Finished { body, request_id: request_id.to_owned(), _held: held }))
@@ -55,9 +54,9 @@ fn rebuild(headers: &mut HeaderMap, request_id: &str) {
 /// What a status that we did not make means.
 fn of_the_library(code: Code) -> Error {
     let (reason, message) = match code {
-        Code::OutOfRange => (Reason::LimitReached, "message too large"),
+        Code::OutOfRange => (Reason::LimitReached, field::TOO_LARGE),
         Code::ResourceExhausted => (Reason::LimitReached, "too much at once"),
-        Code::Internal => (Reason::Internal, "malformed request"),
+        Code::Internal => (Reason::Internal, field::MALFORMED),
         Code::Unimplemented => (Reason::Unimplemented, "not supported here"),
         Code::NotFound => (Reason::NotFound, "not found"),
         Code::InvalidArgument => (Reason::InvalidField, "not a valid request"),
@@ -77,7 +76,7 @@ pub(super) const DEADLINE: &str = "the deadline passed";
 struct Finished {
     body: Body,
     request_id: String,
-    _held: Option<OwnedSemaphorePermit>,
+    _held: Option<Permit>,
 }
 
 impl http_body::Body for Finished {

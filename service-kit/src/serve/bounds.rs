@@ -17,17 +17,22 @@ use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response};
 use interlock_proto::{
     metadata,
+    options::v1::Listener,
     policy::{MethodPolicy, Policies},
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tonic::{Code, body::Body};
 use tower::Service;
 use tracing::Instrument as _;
 
-use super::{ServerLimits, answer, call::Call, peer::Peer, strict};
+use super::{
+    ServerLimits, answer,
+    call::Call,
+    caps::{Caps, Permit},
+    peer::{Peer, Source},
+    strict,
+    timely::Timely,
+};
 use crate::error::{Error, Reason};
 
 /// When a caller that found no room should try again.
@@ -40,27 +45,35 @@ pub(super) struct Bounded<S> {
     inner: S,
 }
 
-/// The room of one server, shared by its listeners.
+/// The room of one listener. Each has its own: whoever fills that of clients leaves room for services,
+/// and whoever fills both leaves room for health.
 #[derive(Debug)]
 pub(super) struct Room {
     limits: ServerLimits,
-    calls: Arc<Semaphore>,
-    parked: Arc<Semaphore>,
+    calls: Arc<Caps>,
+    parked: Arc<Caps>,
+    /// Streams that anyone may open. Those of known callers do not compete with them.
+    watches: Arc<Caps>,
 }
 
 impl Room {
-    pub(super) fn new(limits: ServerLimits) -> Arc<Self> {
-        let calls = Arc::new(Semaphore::new(limits.calls));
-        let parked = Arc::new(Semaphore::new(limits.parked_calls));
-        Arc::new(Self { limits, calls, parked })
+    pub(super) fn new(limits: ServerLimits, listener: Listener) -> Arc<Self> {
+        let caps = |total: usize| {
+            // Clients come from anywhere; services are few, and known by their certificates.
+            let per_source = if listener == Listener::Public { total.div_ceil(2) } else { total };
+            Caps::new(total, per_source)
+        };
+        let (calls, parked) = (caps(limits.calls), caps(limits.parked_calls));
+        let watches = caps(limits.watches());
+        Arc::new(Self { limits, calls, parked, watches })
     }
 }
 
-/// What a call holds while it runs: an ordinary one a place of its connection and one of the server,
+/// What a call holds while it runs: an ordinary one a place of its connection and one of the listener,
 /// a parked one a place of its own kind until its stream has ended.
 struct Held {
-    _ordinary: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
-    parked: Option<OwnedSemaphorePermit>,
+    _ordinary: Option<(OwnedSemaphorePermit, Permit)>,
+    parked: Option<Permit>,
 }
 
 impl<S> Bounded<S> {
@@ -127,6 +140,10 @@ where
     let held = enter(room, &peer, policy)?;
     request.extensions_mut().insert(Call::new(request_id.to_owned(), policy, &peer));
     request.extensions_mut().insert(peer);
+    if policy.parks && !policy.client_streaming {
+        // The answer may take long; the question may not.
+        request = request.map(|body| Body::new(Timely::new(body, arrived + room.limits.timeout)));
+    }
 
     // A panic of a handler is a fault of its own call only, and answered as one.
     let answering = AssertUnwindSafe(inner.call(request)).catch_unwind();
@@ -160,15 +177,15 @@ fn too_late() -> Error {
 }
 
 fn enter(room: &Room, peer: &Peer, policy: &MethodPolicy) -> Result<Held, Error> {
-    let place = |of: &Arc<Semaphore>| {
-        Arc::clone(of)
-            .try_acquire_owned()
-            .map_err(|_| Error::new(Reason::LimitReached, "too many calls at once").retry_after(RETRY_AFTER))
-    };
+    let full = || Error::new(Reason::LimitReached, "too many calls at once").retry_after(RETRY_AFTER);
+    let source = Source::of(peer.address.ip());
+    let place = |of: &Arc<Caps>| of.admit(source).ok_or_else(full);
     Ok(if policy.parks {
-        Held { _ordinary: None, parked: Some(place(&room.parked)?) }
+        let kind = if policy.public() && policy.server_streaming { &room.watches } else { &room.parked };
+        Held { _ordinary: None, parked: Some(place(kind)?) }
     } else {
-        Held { _ordinary: Some((place(&peer.calls)?, place(&room.calls)?)), parked: None }
+        let of_connection = Arc::clone(&peer.calls).try_acquire_owned().map_err(|_| full())?;
+        Held { _ordinary: Some((of_connection, place(&room.calls)?)), parked: None }
     })
 }
 

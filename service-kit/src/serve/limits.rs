@@ -15,9 +15,10 @@ pub struct ServerLimits {
     pub pending_accept_resets: usize,
     /// Ordinary calls at once on one connection; the excess is refused at once.
     pub calls_per_connection: usize,
-    /// Ordinary calls at once in all.
+    /// Ordinary calls at once on each listener. Of these and of the parked ones, one source may hold half
+    /// on the public listener.
     pub calls: usize,
-    /// Parked calls and streams at once in all: apart from the ordinary ones.
+    /// Parked calls and streams at once on each listener: apart from the ordinary ones.
     pub parked_calls: usize,
     /// How long an ordinary call may take; a caller can only ask for less.
     pub timeout: Duration,
@@ -30,6 +31,8 @@ pub struct ServerLimits {
     pub connection_window_bytes: u32,
     /// Decoded header list of one request.
     pub header_list_bytes: u32,
+    /// Look-ups of unknown credentials that one source may cause, a second.
+    pub unknown_credentials: u32,
     /// The largest message that is decoded. Each generated service is told it when it is built.
     pub message_bytes: usize,
     /// How often a quiet connection is pinged.
@@ -52,8 +55,8 @@ pub struct ServerLimits {
     pub handshake_timeout: Duration,
     /// How long the first 33 bytes (preface and SETTINGS header) may take after it.
     pub preface_timeout: Duration,
-    /// How long a peer may be silent inside a frame or a header block, or before it has acknowledged
-    /// our settings.
+    /// How long a peer may be silent inside the data of a frame, and how long a whole header block may take,
+    /// any other frame, and the acknowledgement of our settings.
     pub frame_timeout: Duration,
     /// The pause after a failed accept (no file descriptors left, for one).
     pub accept_pause: Duration,
@@ -73,6 +76,8 @@ impl ServerLimits {
             calls: 256,
             parked_calls: 1_024,
             timeout: Duration::from_secs(5),
+            // Far more than honest clients need, far fewer than the store can.
+            unknown_credentials: 2_000,
             message_bytes: 64 * 1024,
             ..Self::shared()
         }
@@ -89,6 +94,8 @@ impl ServerLimits {
             calls: 1_024,
             parked_calls: 16_384,
             timeout: Duration::from_secs(10),
+            // Each is a call to auth.
+            unknown_credentials: 100,
             message_bytes: 1024 * 1024,
             ..Self::shared()
         }
@@ -107,6 +114,7 @@ impl ServerLimits {
             stream_window_bytes: 64 * 1024,
             connection_window_bytes: 8 * 1024 * 1024,
             header_list_bytes: 8 * 1024,
+            unknown_credentials: 100,
             message_bytes: 64 * 1024,
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(5),
@@ -121,6 +129,27 @@ impl ServerLimits {
             frame_timeout: Duration::from_secs(4),
             accept_pause: Duration::from_millis(50),
             drain: Duration::from_secs(10),
+        }
+    }
+
+    /// Streams that callers with no credential may hold at once on each listener, apart from the parked
+    /// calls of known ones: an eighth of their number.
+    pub(crate) fn watches(&self) -> usize {
+        self.parked_calls.div_ceil(8)
+    }
+
+    /// The same, with no more connections than there are file descriptors for.
+    #[must_use]
+    pub(crate) fn within(self, connections: usize) -> Self {
+        if self.connections <= connections {
+            return self;
+        }
+        Self {
+            connections,
+            connections_per_source: self.connections_per_source.min(connections.div_ceil(2)),
+            handshakes: self.handshakes.min(connections.div_ceil(2)),
+            handshakes_per_source: self.handshakes_per_source.min(connections.div_ceil(4)),
+            ..self
         }
     }
 
@@ -167,5 +196,16 @@ mod tests {
     fn a_broken_relation_is_named() {
         let limits = ServerLimits { calls_per_connection: 65, ..ServerLimits::auth() };
         assert_eq!(limits.faults(), ["calls per connection exceed its streams"]);
+    }
+
+    #[test]
+    fn fewer_connections_keep_their_relations() {
+        for connections in [2, 3, 40, 560, 8_191] {
+            let limits = ServerLimits::gateway().within(connections);
+            assert_eq!(limits.faults(), Vec::<&str>::new(), "{connections}");
+            assert_eq!(limits.connections, connections);
+            assert!(limits.connections_per_source < connections, "{connections}: one source holds all");
+        }
+        assert_eq!(ServerLimits::auth().within(20_000).connections, ServerLimits::auth().connections);
     }
 }

@@ -4,8 +4,11 @@
 //! |---|---|
 //! | [`ServerLimits`] | every bound, with both services' values |
 //! | `accept` | the accept loop, and the life of a connection |
-//! | `caps` | counts of connections, in all and by source |
+//! | `caps` | counts of connections and of calls, in all and by source |
+//! | `descriptors` | how many connections there are file descriptors for |
+//! | [`Lanes`] | where connections live: a runtime for each core |
 //! | `wire` | first bytes, and silence inside a frame |
+//! | `timely` | a question that is whole in time, however long its answer takes |
 //! | [`Peer`], [`Source`] | who is at the other end |
 //! | `bounds` | request id, strict gRPC, policy, deadline, room: the outermost layer |
 //! | `answer` | every refusal leaves with `google.rpc.ErrorInfo` |
@@ -26,25 +29,32 @@ mod answer;
 mod bounds;
 mod call;
 mod caps;
+mod descriptors;
+mod lanes;
 mod limits;
 mod peer;
 mod services;
 mod strict;
 #[cfg(test)]
 mod tests;
+mod timely;
 mod wire;
 
 use self::{
-    accept::{Door, OnRefusedCertificate},
+    accept::{Door, Homes, OnRefusedCertificate},
     bounds::{Bounded, Room},
 };
 pub(crate) use self::{answer::refusal, strict::is_token};
 pub use self::{
     call::Call,
+    lanes::Lanes,
     limits::ServerLimits,
     peer::{Peer, PeerCertificate, Source},
     services::{Services, WithoutPolicy, check_policies},
 };
+// For the fuzz target `metadata` alone: a server reads it by itself.
+#[doc(hidden)]
+pub use self::strict::timeout as asked_timeout;
 use crate::{
     authn::{Admit, Gate, LiveTrust},
     tls::Tls,
@@ -68,6 +78,7 @@ pub enum ServeError {
 pub struct Server<A> {
     limits: ServerLimits,
     admit: Arc<A>,
+    lanes: Arc<Lanes>,
     tls: Vec<(Door, Option<LiveTrust>)>,
     health: Vec<(Door, Services)>,
 }
@@ -75,7 +86,15 @@ pub struct Server<A> {
 impl<A: Admit> Server<A> {
     /// A server with no listener yet.
     pub fn new(limits: ServerLimits, admit: Arc<A>) -> Self {
-        Self { limits, admit, tls: Vec::new(), health: Vec::new() }
+        Self { limits, admit, lanes: Arc::default(), tls: Vec::new(), health: Vec::new() }
+    }
+
+    /// Lets connections live in these lanes; without, in the runtime that [`Server::run`] runs in. Whoever
+    /// keeps them ends what still runs there by dropping them.
+    #[must_use]
+    pub fn lanes(mut self, lanes: &Arc<Lanes>) -> Self {
+        self.lanes = Arc::clone(lanes);
+        self
     }
 
     /// The services for clients: TLS, a client certificate is optional.
@@ -124,21 +143,21 @@ impl<A: Admit> Server<A> {
         for (_, services) in &self.health {
             check_policies(services.names())?;
         }
-        let (room, tracker) = (Room::new(self.limits.clone()), TaskTracker::new());
+        let (tracker, descriptors) = (TaskTracker::new(), descriptors::available());
         let mut accepting = tokio::task::JoinSet::new();
         let routes = services.into_routes();
         for (door, trust) in self.tls {
+            let limits = descriptors::fit(&self.limits, door.listener, descriptors);
             let gate = Gate::new(Arc::clone(&self.admit), trust, routes.clone());
-            let service = Bounded::new(Arc::clone(&room), gate);
-            let (limits, shutdown, tracker) = (self.limits.clone(), shutdown.clone(), tracker.clone());
-            accepting.spawn(accept::run(door, service, limits, shutdown, tracker));
+            let service = Bounded::new(Room::new(limits.clone(), door.listener), gate);
+            let homes = Homes { lanes: Arc::clone(&self.lanes), tracker: tracker.clone() };
+            accepting.spawn(accept::run(door, service, limits, shutdown.clone(), homes));
         }
         for (door, services) in self.health {
-            // Room of its own: a full server still says how it is.
-            let room = Room::new(self.limits.clone());
-            let service = Bounded::new(room, services.into_routes());
-            let (limits, shutdown, tracker) = (self.limits.clone(), shutdown.clone(), tracker.clone());
-            accepting.spawn(accept::run(door, service, limits, shutdown, tracker));
+            let limits = descriptors::fit(&self.limits, door.listener, descriptors);
+            let service = Bounded::new(Room::new(limits.clone(), door.listener), services.into_routes());
+            let homes = Homes { lanes: Arc::clone(&self.lanes), tracker: tracker.clone() };
+            accepting.spawn(accept::run(door, service, limits, shutdown.clone(), homes));
         }
         while let Some(ended) = accepting.join_next().await {
             ended.map_err(io::Error::other)?;

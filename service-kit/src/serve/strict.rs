@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use interlock_proto::metadata;
+use interlock_proto::{credential, metadata};
 use tonic::body::Body;
 
 use crate::{error::Error, telemetry::RequestId};
@@ -46,7 +46,7 @@ fn is_grpc(content_type: &[u8]) -> bool {
 ///
 /// # Errors
 /// `INVALID_FIELD` for a text that is no timeout, or two of them.
-pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Error> {
+pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Error> {
     let mut values = headers.get_all(TIMEOUT).iter();
     let Some(value) = values.next() else { return Ok(None) };
     match (parse_timeout(value.as_bytes()), values.next()) {
@@ -82,10 +82,10 @@ pub(super) fn request_id(headers: &HeaderMap) -> RequestId {
     RequestId::given_or_new(given)
 }
 
-/// Whether a text is 1 to `max` bytes of letters, digits, `.`, `_` and `-`.
+/// Whether a text is 1 to `max` bytes of letters, digits, `.`, `_` and `-`, and no credential in the wrong place.
 pub(crate) fn is_token(text: &str, max: usize) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    (1..=max).contains(&text.len()) && text.bytes().all(fits)
+    (1..=max).contains(&text.len()) && text.bytes().all(fits) && !credential::is_in(text)
 }
 
 /// Keeps secrets out of logs: and out of HPACK's shared tables (RFC 7541 section 7.1).

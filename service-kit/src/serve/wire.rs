@@ -23,6 +23,7 @@ const FRAME_HEADER: usize = 9;
 /// The preface and the header of the SETTINGS frame that must follow it.
 pub(super) const OPENING: usize = PREFACE.len() + FRAME_HEADER;
 
+const DATA: u8 = 0x0;
 const SETTINGS: u8 = 0x4;
 const HEADERS: u8 = 0x1;
 const PUSH_PROMISE: u8 = 0x5;
@@ -96,8 +97,9 @@ impl AsyncRead for Wire {
         match Pin::new(&mut this.stream).poll_read(cx, buf) {
             Poll::Pending => this.poll_silence(cx),
             ready @ Poll::Ready(_) => {
+                let steps = this.frames.steps;
                 this.frames.pass(&buf.filled()[before..]);
-                if let Some(timer) = &mut this.timer {
+                if let Some(timer) = this.timer.as_mut().filter(|_| this.frames.steps != steps) {
                     timer.as_mut().reset(Instant::now() + this.silence);
                 }
                 ready
@@ -138,12 +140,17 @@ struct Frames {
     header: [u8; FRAME_HEADER],
     /// Bytes of the present header that are there.
     have: usize,
+    /// What the present payload is of.
+    kind: u8,
     /// Bytes of the present payload that are not there yet.
     left: usize,
     /// A header block that has begun and not ended.
     block: bool,
     /// The peer has acknowledged our settings.
     acknowledged: bool,
+    /// How often the peer got somewhere: data of any length, a whole header block, a whole frame of another
+    /// kind. Single bytes of a header block are no step, so that it cannot be spun out.
+    steps: u64,
 }
 
 impl Frames {
@@ -152,6 +159,9 @@ impl Frames {
             let payload = self.left.min(bytes.len());
             self.left -= payload;
             bytes = &bytes[payload..];
+            if payload > 0 && (self.left == 0 || self.kind == DATA) {
+                self.step();
+            }
             let header = (FRAME_HEADER - self.have).min(bytes.len());
             self.header[self.have..self.have + header].copy_from_slice(&bytes[..header]);
             self.have += header;
@@ -164,12 +174,21 @@ impl Frames {
 
     fn begin(&mut self) {
         let [a, b, c, kind, flags, ..] = self.header;
-        self.have = 0;
+        (self.have, self.kind) = (0, kind);
         self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         match kind {
             HEADERS | PUSH_PROMISE | CONTINUATION => self.block = flags & FLAG_END_HEADERS == 0,
             SETTINGS => self.acknowledged |= flags & FLAG_ACK != 0,
             _ => {}
+        }
+        if self.left == 0 {
+            self.step();
+        }
+    }
+
+    fn step(&mut self) {
+        if self.acknowledged && !self.block {
+            self.steps += 1;
         }
     }
 
@@ -228,6 +247,41 @@ mod tests {
             assert_eq!(fault.kind(), io::ErrorKind::TimedOut);
             assert!(began.elapsed() < Duration::from_secs(5));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_block_cannot_be_spun_out() {
+        let (mut peer, ours) = tokio::io::duplex(64);
+        let wire = Wire::new(Box::new(ours), settings(), Duration::from_secs(4));
+        let began = Instant::now();
+        let reader = tokio::spawn(read_all(wire));
+        // A byte a second: never silent for long, never done.
+        peer.write_all(&SETTINGS_ACK).await.expect("room");
+        peer.write_all(&[0, 0, 200, HEADERS, 0x5, 0, 0, 0, 1]).await.expect("room");
+        for _ in 0..200 {
+            if peer.write_all(&[0x82]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let fault = reader.await.expect("no panic").expect_err("it is never done");
+        assert_eq!(fault.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_data_is_no_silence() {
+        let (mut peer, ours) = tokio::io::duplex(64);
+        let wire = Wire::new(Box::new(ours), settings(), Duration::from_secs(4));
+        let reader = tokio::spawn(read_all(wire));
+        peer.write_all(&SETTINGS_ACK).await.expect("room");
+        peer.write_all(&[0, 0, 20, DATA, 0, 0, 0, 0, 1]).await.expect("room");
+        for _ in 0..20 {
+            peer.write_all(&[1]).await.expect("still open");
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        drop(peer);
+        reader.await.expect("no panic").expect("an orderly end");
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-use super::fixture::{self, Fixture, asks, owner, reason};
+use super::fixture::{self, Fixture, TOKEN, asks, owner, reason};
 use crate::serve::ServerLimits;
 
 const WHO_AM_I: &str = "/interlock.auth.v1.IdentityService/WhoAmI";
@@ -168,6 +168,40 @@ async fn a_call_ends_at_the_callers_or_the_servers_deadline() {
         *r.body_mut() = Body::new(http_body_util::StreamBody::new(silent));
     });
     assert_eq!(status(answer.await).await.code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn the_question_of_a_parked_call_has_a_deadline_though_its_answer_has_none() {
+    let limits = ServerLimits { timeout: Duration::from_millis(50), ..ServerLimits::auth() };
+    let fixture = Fixture::with(limits).await;
+    let sender = fixture.raw().await;
+    let watch = "/grpc.health.v1.Health/Watch".parse::<Uri>().expect("a path");
+    let answer = raw(&sender, |r| {
+        let silent = stream::pending::<Result<http_body::Frame<Bytes>, Status>>();
+        *r.uri_mut() = watch.clone();
+        *r.body_mut() = Body::new(http_body_util::StreamBody::new(silent));
+    });
+    let status = status(answer.await).await;
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
+    let mut answer = raw(&sender, |r| *r.uri_mut() = watch).await;
+    answer.body_mut().frame().await.expect("a first message").expect("whole");
+    let more = tokio::time::timeout(Duration::from_millis(200), answer.body_mut().frame()).await;
+    assert!(more.is_err(), "a whole question is answered for as long as it takes");
+}
+
+#[tokio::test]
+async fn strangers_that_watch_take_no_room_of_services() {
+    let limits = ServerLimits { parked_calls: 8, ..ServerLimits::auth() };
+    let fixture = Fixture::with(limits).await;
+    let mut client = HealthClient::new(fixture.channel(fixture.public, None).await);
+    let _watch = client.watch(HealthCheckRequest::default()).await.expect("one of eight");
+    let status = client.watch(HealthCheckRequest::default()).await.expect_err("a second");
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "LIMIT_REACHED"));
+    client.check(HealthCheckRequest::default()).await.expect("no parked call");
+    let gateway = fixture.issue("gateway");
+    let mut services = HealthClient::new(fixture.channel(fixture.internal, Some(&gateway)).await);
+    let request = asks(HealthCheckRequest::default(), &[("x-internal-token", TOKEN)]);
+    services.watch(request).await.expect("each listener has its own");
 }
 
 #[tokio::test]

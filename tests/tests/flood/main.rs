@@ -1,0 +1,22 @@
+//! Floods, silent sockets, readers that stop, file descriptors that run out: at the real programs, each beside
+//! an honest client whose calls are all answered.
+//!
+//! - `silent`: 1,000 sockets that fall silent in five phases, and the caps on connections;
+//! - `floods`: too much of every kind on one connection, and of connections;
+//! - `tokens`: credentials that look good and are not, at speed;
+//! - `room`: calls and parked calls beyond their bounds;
+//! - `reader`: one that stops while 40,000 small events are made for it;
+//! - `descriptors`: none left.
+//!
+//! Figures are printed (`--no-capture`). Asserted are what HARDENING.md says of answers, that memory comes back,
+//! and that everything ends; not the machine's speed.
+
+mod descriptors;
+mod floods;
+mod honest;
+mod process;
+mod reader;
+mod room;
+mod silent;
+mod target;
+mod tokens;
