@@ -85,7 +85,7 @@ pub async fn rotate(parts: &Arc<Parts>, call: &Call, ask: Ask) -> Result<Answer,
     })
 }
 
-/// Copy, store, copy. The copy is settled whatever became of the verb.
+/// Copy, store, copy. The copy is settled whatever became of the verb, if that is known.
 async fn commit(
     parts: &Parts,
     call: &Call,
@@ -104,6 +104,10 @@ async fn commit(
     let pending = kept.settled(&stored).with_pending(verb.role, token);
     write(&copy, pending.clone()).await.map_err(|e| not_stored(&e))?;
     let rotated = parts.shell.run(call, verb).await;
+    if rotated.as_ref().is_err_and(|error| error.reason() == Reason::StoreUnavailable) {
+        // It may yet turn out to have happened: then nobody else knows the token.
+        return rotated.map(|rotated| (rotated, path));
+    }
     if let Err(error) = settle(&parts.shell, &copy, &pending).await {
         // The copy is complete all the same: the next change or start settles it.
         tracing::warn!(%error, "the recoverable copy of the role tokens is not settled yet");

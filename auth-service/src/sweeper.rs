@@ -21,23 +21,33 @@ const PAUSE: Duration = Duration::from_secs(10);
 const LISTS_MAX: u32 = 64;
 const ACTION: &str = "sweep.clear";
 
+/// Between two looks at a store that has failed.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Goes round until `shutdown`.
 pub async fn run(shell: Shell, gate: Arc<Gate>, health: Health, shutdown: CancellationToken) {
+    let looks = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            // Nobody else would try, while nobody is sent here.
+            if unavailable(&health) && gate.probe_store().await.is_ok() {
+                health.set(STORE_CONDITION, Ok(()));
+                tracing::info!("the store takes writes again");
+            }
+        }
+    };
     let rounds = async {
         loop {
             tokio::time::sleep(PAUSE).await;
             if let Err(error) = gate.record_counted(false).await {
                 tracing::error!(%error, "counted refusals could not be recorded");
             }
-            if unavailable(&health) && gate.probe_store().await.is_ok() {
-                health.set(STORE_CONDITION, Ok(()));
-            }
             if let Err(error) = round(&shell).await {
                 tracing::error!(%error, "a sweep failed; the next one tries again");
             }
         }
     };
-    shutdown.run_until_cancelled(rounds).await;
+    shutdown.run_until_cancelled(async { tokio::join!(looks, rounds) }).await;
 }
 
 /// Whether the store failed in a way that may be over.

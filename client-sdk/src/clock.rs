@@ -23,6 +23,8 @@ struct Manual {
 }
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// The most that the wall clock has been ahead of the monotonic one, microseconds.
+static AHEAD_US: AtomicI64 = AtomicI64::new(i64::MIN);
 
 impl Clock {
     /// The clocks of the machine.
@@ -58,11 +60,17 @@ impl Clock {
         }
     }
 
-    /// The wall clock.
+    /// The wall clock, as long as that goes on: of the steps that it and the monotonic clock have made since the
+    /// start it takes the larger. So one that is set back prolongs no credential that ends by it.
     #[must_use]
     pub fn wall(&self) -> SystemTime {
         match &self.0 {
-            None => SystemTime::now(),
+            None => {
+                // In this order: a pause between the two makes the difference smaller, never larger.
+                let set_to = i64::try_from(micros(SystemTime::now())).unwrap_or(i64::MAX);
+                let steady = i64::try_from(self.monotonic_ns() / 1_000).unwrap_or(i64::MAX);
+                SystemTime::UNIX_EPOCH + Duration::from_micros(largest_step(&AHEAD_US, set_to, steady))
+            }
             Some(m) => {
                 let us = u64::try_from(m.wall_us.load(Ordering::SeqCst)).unwrap_or(0);
                 SystemTime::UNIX_EPOCH + Duration::from_micros(us)
@@ -79,6 +87,16 @@ impl Clock {
             Some(m) => m.monotonic_ns.load(Ordering::SeqCst),
         }
     }
+}
+
+/// What the wall clock would show had it never been set back.
+fn largest_step(ahead_us: &AtomicI64, set_to: i64, steady: i64) -> u64 {
+    let ahead = set_to.saturating_sub(steady);
+    let mut most = ahead_us.load(Ordering::Relaxed);
+    if ahead > most {
+        most = ahead_us.fetch_max(ahead, Ordering::Relaxed).max(ahead);
+    }
+    u64::try_from(steady.saturating_add(most)).unwrap_or(0)
 }
 
 /// Nanoseconds, at most `u64::MAX`.
@@ -100,4 +118,21 @@ pub(crate) fn from_wire(at: Option<prost_types::Timestamp>) -> Option<SystemTime
 /// A span of the wire; zero where it is absent or negative.
 pub(crate) fn span(duration: Option<prost_types::Duration>) -> Duration {
     duration.and_then(|d| d.try_into().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_clock_that_is_set_back_goes_on_all_the_same() {
+        const DAY: i64 = 86_400_000_000;
+        let ahead = AtomicI64::new(i64::MIN);
+        let shown = |set_to, steady| i64::try_from(largest_step(&ahead, set_to, steady)).expect("small");
+        assert_eq!(shown(10 * DAY, 5), 10 * DAY);
+        assert_eq!(shown(10 * DAY + 100, 105), 10 * DAY + 100);
+        assert_eq!(shown(9 * DAY, 205), 10 * DAY + 200, "set back: the other clock's steps count");
+        assert_eq!(shown(11 * DAY, 305), 11 * DAY, "set forward: its own count");
+        assert_eq!(shown(10 * DAY, 405), 11 * DAY + 100, "and set back again");
+    }
 }

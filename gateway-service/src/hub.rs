@@ -200,12 +200,14 @@ impl Observer<Gateway> for Hub {
 
     fn failed(&self, fault: &Fault) {
         match fault {
-            Fault::Unavailable(_) => self.0.store_failed.store(true, Ordering::Relaxed),
+            Fault::Unavailable(_) | Fault::Full(_) | Fault::Uncertain(_) => {
+                self.0.store_failed.store(true, Ordering::Relaxed);
+            }
             Fault::Broken(_) => {
                 let _ = self.0.broken.set("an invariant of the store is broken; see the log".to_owned());
             }
         }
-        tracing::error!(%fault, "the store failed; nothing of the batch was changed");
+        tracing::error!(%fault, "the store failed");
     }
 }
 
@@ -348,7 +350,8 @@ mod tests {
         let session = SessionId::new();
         let bell = hub.bell([Topic::Session(session.clone())]);
         for sequence in 1..=64 {
-            let kind = EventKind::JobProgress { job: JobId::new(), attempt: 1, data: vec![0; 16 * 1024] };
+            let kind =
+                EventKind::JobProgress { job: JobId::new(), attempt: 1, data: vec![0; 16 * 1024].into() };
             let event = Event { sequence, at: Timestamp::default(), project: None, epoch: 0, kind };
             hub.committed(vec![Signal::Logged { session: session.clone(), event: Arc::new(event) }]);
         }

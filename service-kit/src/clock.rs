@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use parking_lot::Mutex;
+
 /// An instant in microseconds since the Unix epoch, UTC. As stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
@@ -69,21 +71,37 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Where instants come from.
+/// Where instants come from. Clones are one clock.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
-    System,
+    System(Arc<Mutex<Anchor>>),
     Manual(Arc<AtomicI64>),
 }
 
+/// An instant, and when it was by the monotonic clock.
+#[derive(Clone, Copy, Debug)]
+struct Anchor {
+    at: Timestamp,
+    seen: Instant,
+}
+
+impl Anchor {
+    /// The instant that the monotonic clock has come to since.
+    fn come_to(self, seen: Instant) -> Timestamp {
+        self.at.after(seen.duration_since(self.seen))
+    }
+}
+
 impl Clock {
-    /// The wall clock.
+    /// The wall clock, as long as that goes on. It never goes back and never stands still: of the steps that the
+    /// wall clock and the monotonic clock have made it takes the larger. So a wall clock that is set forward ends
+    /// what a day ends, and one that is set back prolongs nothing: time goes on from where it was.
     #[must_use]
     pub fn system() -> Self {
-        Self(Source::System)
+        Self(Source::System(Arc::new(Mutex::new(Anchor { at: wall(), seen: Self::instant() }))))
     }
 
     /// A clock that only moves when told to: for tests and simulations.
@@ -96,11 +114,28 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System => {
-                let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+            Source::System(anchor) => {
+                let mut anchor = anchor.lock();
+                forward(&mut anchor, wall(), Self::instant())
             }
             Source::Manual(at) => Timestamp(at.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// What the machine's clock shows, whatever has been stored: for what others have dated, like certificates.
+    #[must_use]
+    pub fn wall(&self) -> Timestamp {
+        match &self.0 {
+            Source::System(_) => wall(),
+            Source::Manual(_) => self.now(),
+        }
+    }
+
+    /// From here on no instant is before `at`: the last one that was stored. What is stored ends by the clock that
+    /// stored it, though that was ahead; a manual clock does not listen.
+    pub fn not_before(&self, at: Timestamp) {
+        if let Source::System(anchor) = &self.0 {
+            forward(&mut anchor.lock(), at, Self::instant());
         }
     }
 
@@ -115,5 +150,61 @@ impl Clock {
     #[must_use]
     pub fn instant() -> Instant {
         Instant::now()
+    }
+}
+
+/// The later of `at` and what the anchor has come to. Only a step ahead moves the anchor: so nothing is lost to
+/// rounding, however often it is asked.
+fn forward(anchor: &mut Anchor, at: Timestamp, seen: Instant) -> Timestamp {
+    let come_to = anchor.come_to(seen);
+    if at > come_to {
+        *anchor = Anchor { at, seen };
+    }
+    at.max(come_to)
+}
+
+fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DAY: i64 = 86_400_000_000;
+
+    proptest! {
+        /// Whatever a wall clock does: time never goes back, never stands still, and never goes faster than the
+        /// faster of the two.
+        #[test]
+        fn the_larger_step_counts(steps in prop::collection::vec((0_u64..5_000_000, -DAY..DAY), 1..60)) {
+            let begin = Instant::now();
+            let start = Timestamp(1_000 * DAY);
+            let mut anchor = Anchor { at: start, seen: begin };
+            let (mut steady, mut at_wall, mut before, mut most) = (0, start.0, start, start.0);
+            for (elapsed, jump) in steps {
+                steady += elapsed;
+                at_wall += i64::try_from(elapsed).expect("small") + jump;
+                let now = forward(&mut anchor, Timestamp(at_wall), begin + Duration::from_micros(steady));
+                prop_assert!(now >= before.after(Duration::from_micros(elapsed)), "{before:?} {now:?}");
+                prop_assert!(now.0 >= at_wall);
+                most = (most + i64::try_from(elapsed).expect("small")).max(at_wall);
+                prop_assert_eq!(now.0, most);
+                before = now;
+            }
+        }
+    }
+
+    #[test]
+    fn a_stored_instant_that_is_ahead_is_where_time_goes_on() {
+        let clock = Clock::system();
+        let ahead = clock.now().after(Duration::from_secs(86_400));
+        clock.clone().not_before(ahead);
+        assert!(clock.now() >= ahead && clock.now() < ahead.after(Duration::from_secs(3_600)));
+        clock.not_before(Timestamp(0));
+        assert!(clock.now() >= ahead, "and it stays there");
     }
 }

@@ -274,6 +274,25 @@ async fn a_refused_read_is_recorded_before_it_is_answered() {
     assert_eq!(reasons, ["OWNER_MISMATCH"]);
 }
 
+// I11: no row, no change, no answer.
+#[tokio::test]
+async fn no_row_no_change() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store =
+        sqlite::open::<Counters>(&options(at(folder.path())), Arc::new(Ear::default())).expect("opens");
+    assert_eq!(store.write(add("a", 9)).await.expect("room"), 1);
+    let other = sqlite::connect(&at(folder.path())).expect("opens");
+    let full =
+        "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no room for rows'); END";
+    other.execute_batch(full).expect("from now on no row goes in");
+    refused(store.write(add("a", 9)).await);
+    assert_eq!(store.read(read("a")).await.expect("a value"), 1, "a change without its row");
+    other.execute_batch("DROP TRIGGER full").expect("there is room again");
+    assert_eq!(store.write(add("a", 9)).await.expect("room"), 2);
+    store.close().await;
+    assert_eq!(sqlite::verify(&other, &ChainKey::new(KEY)).expect("reads"), []);
+}
+
 #[tokio::test]
 async fn a_question_writes_nothing() {
     let (store, plain) = model::open::<Counters>(Clock::system(), Arc::new(Ear::default()));

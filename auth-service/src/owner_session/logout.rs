@@ -31,6 +31,7 @@ pub struct LoggedOut {
 impl Verb for Logout {
     /// `None`: the session had ended before, or the credential is not known any more.
     type Out = Option<LoggedOut>;
+    const REVOKES: bool = true;
 
     fn run(&self, tx: &mut Tx<'_>) -> Result<Self::Out, Stop> {
         let found = match self.kind {

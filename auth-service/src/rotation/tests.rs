@@ -53,7 +53,7 @@ async fn parts(folder: &std::path::Path) -> Arc<Parts> {
     first_start::settle(&shell, &copy).await.expect("first tokens");
     let terms = Terms { lease: Duration::from_secs(1), verifiers_max: 1, outgoing_max: 1 };
     Arc::new(Parts {
-        gate: Arc::new(Gate::new(store, Clock::system())),
+        gate: Arc::new(Gate::new(store, Clock::system(), Arc::default(), 1)),
         shell,
         barrier: Barrier::new(terms, 0, Duration::ZERO),
         hasher: Hasher::start(Params::default(), 1, 1).expect("starts"),
@@ -84,7 +84,7 @@ async fn a_caller_that_goes_away_leaves_no_half_rotation() {
     else {
         panic!("the admin token is good")
     };
-    let caller = Caller::Principal(Box::new(verdict.principal));
+    let caller = Caller::Principal(verdict.principal);
     let call = Call { caller, ..host_call("role_token.rotate") };
     let request = RequestId::made("r");
     let ask = Ask { role: Role::User, grace: Duration::ZERO, request, presented: admin };

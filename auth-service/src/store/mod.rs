@@ -61,6 +61,8 @@ pub type Stop = kit::Stop<Auth>;
 pub trait Verb: Send + 'static {
     /// Its answer.
     type Out: Send + 'static;
+    /// Whether it takes rights away: it is done on a full disk too, in the space that is kept for that.
+    const REVOKES: bool = false;
 
     /// Reads, decides, plans.
     ///

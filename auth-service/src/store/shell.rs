@@ -45,7 +45,9 @@ impl Shell {
         let run = move |rows: &mut (dyn Rows + '_), now: Timestamp| {
             rate.bound(tx::run(rows, &call, now, &verb), now)
         };
-        self.store.write(run).await.map_err(refusal)
+        let ran =
+            if V::REVOKES { self.store.write_on_full_disk(run).await } else { self.store.write(run).await };
+        ran.map_err(refusal)
     }
 
     /// Runs a query. A refusal is durable in the audit log before it is answered.

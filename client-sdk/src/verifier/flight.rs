@@ -71,9 +71,10 @@ impl Core {
         for _ in 0..ASKS_MAX {
             let request = wire::ValidateRequest { credential_sha256: hash.to_vec().into() };
             let nobody = Identity::default();
+            let asked = self.clock.wall();
             let answer = self.trust.unary(path::VALIDATE, &nobody, request, ANSWER_WITHIN).await;
             let answer: wire::ValidateResponse = answer.map_err(|error| refusal(&error))?.message;
-            let Some(verdict) = Verdict::from_wire(hash, answer) else {
+            let Some(verdict) = Verdict::from_wire(hash, answer, asked) else {
                 tracing::warn!("auth answered with nobody");
                 return Err(VerifyError::AuthUnavailable);
             };

@@ -10,7 +10,7 @@ use interlock_proto::auth::v1::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -26,8 +26,13 @@ use crate::{
 
 /// How soon a lapse shows to watchers, and an expiry to streams.
 const TICK: Duration = Duration::from_millis(50);
-/// A stream on which nothing is heard for so long is given up: auth is frozen, or cut off.
+/// A stream on which nothing is heard for so long is given up: auth is frozen, or cut off. Sooner where the
+/// lease is short: see [`Holder::silence_max`].
 const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// What a stream gets to open, at the least: TCP, TLS and HTTP/2 take their round trips, however short the lease.
+const OPENING_MIN: Duration = Duration::from_secs(1);
+/// A lease is asked for at least so often in its life: one lost answer does not end it.
+const ASKS_A_LEASE: u32 = 3;
 /// Messages on their way to auth. Beyond it auth does not read: the stream is given up.
 const OUTBOX: usize = 256;
 /// Questions for the lease without an answer.
@@ -39,20 +44,29 @@ const RECHECKS: usize = 32;
 pub(super) async fn run(core: Arc<Core>, verifier_id: String, renew_every: Duration) {
     let ticking = Arc::clone(&core);
     let _ticker = AbortOnDropHandle::new(tokio::spawn(async move { tick(&ticking).await }));
-    let mut holder = Holder { core, verifier_id, renew_every, nonce: 0, epoch: String::new(), recheck: None };
+    let mut holder = Holder {
+        core,
+        verifier_id,
+        renew_every,
+        lease: Duration::MAX,
+        nonce: 0,
+        renewed: false,
+        epoch: String::new(),
+        recheck: None,
+    };
     let mut backoff = Backoff::new(TICK, Duration::from_secs(1));
     loop {
-        let granted = holder.nonce;
+        holder.renewed = false;
         let error = match holder.hold().await {
             Ok(never) => match never {},
             Err(error) => error,
         };
-        // Renewals went out on it: the stream had worked, and the next one may be tried at once.
-        if holder.nonce > granted + 1 {
+        // A renewal was answered on it: the stream had worked, and the next one may be tried at once.
+        if holder.renewed {
             backoff.reset();
         }
         tracing::warn!(%error, "no stream to auth; the lease lives on until it runs out");
-        sleep(backoff.pause(error.retry_after())).await;
+        sleep(backoff.pause(error.retry_after()).max(holder.core.trust.rest_left())).await;
     }
 }
 
@@ -70,8 +84,12 @@ struct Holder {
     core: Arc<Core>,
     verifier_id: String,
     renew_every: Duration,
+    /// As it was last granted.
+    lease: Duration,
     /// Of the last question, on any stream.
     nonce: u64,
+    /// Whether a renewal, and not only the hello, was answered on this stream.
+    renewed: bool,
     /// Of the last grant; empty before the first.
     epoch: String,
     recheck: Option<AbortOnDropHandle<()>>,
@@ -80,6 +98,8 @@ struct Holder {
 /// One stream: what goes out, and the questions that wait for an answer.
 struct Link {
     outbox: mpsc::Sender<HoldLeaseRequest>,
+    /// Of its hello.
+    first: u64,
     asked: VecDeque<(u64, Stamp)>,
     /// What auth was told is applied here: it sends no row up to this one again.
     told: u64,
@@ -93,8 +113,9 @@ impl Holder {
     async fn hold(&mut self) -> Result<Never, Error> {
         let (outbox, sending) = mpsc::channel(OUTBOX);
         let applied = if self.epoch.is_empty() { 0 } else { self.core.log.applied() };
-        let mut link = Link { outbox, asked: VecDeque::new(), told: applied, newest: 0 };
+        let mut link = Link { outbox, first: 0, asked: VecDeque::new(), told: applied, newest: 0 };
         let nonce = self.ask(&mut link);
+        link.first = nonce;
         link.send(ask::Message::Hello(ask::Hello {
             verifier_id: self.verifier_id.clone(),
             applied,
@@ -105,7 +126,7 @@ impl Holder {
         let nobody = Identity::default();
         let opening = core.trust.open(path::HOLD_LEASE, &nobody, ReceiverStream::new(sending));
         let line = core.trust.line();
-        let Ok(opened) = timeout(SILENCE_MAX, opening).await else {
+        let Ok(opened) = timeout(self.silence_max().max(OPENING_MIN), opening).await else {
             // The connection may be a dead one that nobody has reset: the next try gets another.
             core.trust.move_on(&line);
             return Err(Error::deadline());
@@ -113,10 +134,8 @@ impl Holder {
         let opened: Opened<HoldLeaseResponse> = opened?;
         let Opened { mut messages, line, .. } = opened;
 
-        let mut renewals = interval(self.renew_every);
-        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        renewals.tick().await;
         let mut heard = Instant::now();
+        let mut asked = heard;
         loop {
             tokio::select! {
                 message = messages.message() => {
@@ -125,8 +144,10 @@ impl Holder {
                     let message = message.ok_or_else(|| Error::transport("auth ended the stream"))?;
                     self.hear(message, &mut link)?;
                 }
-                _ = renewals.tick() => {
-                    if heard.elapsed() >= SILENCE_MAX {
+                // Counted anew after each answer, which may have told a shorter lease.
+                () = sleep_until(asked + self.pace()) => {
+                    asked = Instant::now();
+                    if heard + self.silence_max() <= asked {
                         core.trust.move_on(&line);
                         return Err(Error::transport("auth is silent"));
                     }
@@ -136,6 +157,17 @@ impl Holder {
                 }
             }
         }
+    }
+
+    /// Between two renewals.
+    fn pace(&self) -> Duration {
+        self.renew_every.min(self.lease / ASKS_A_LEASE)
+    }
+
+    /// For how long nothing may be heard: two renewals without an answer, so that a third can go out on
+    /// another connection while the lease lives. A connection that died without a word costs nobody a call.
+    fn silence_max(&self) -> Duration {
+        SILENCE_MAX.min(self.lease / ASKS_A_LEASE * (ASKS_A_LEASE - 1))
     }
 
     /// Notes the time before a question is sent.
@@ -180,6 +212,8 @@ impl Holder {
             link.told = 0;
         }
         self.epoch = granted.epoch;
+        self.lease = span(granted.lease).max(TICK);
+        self.renewed |= granted.nonce > link.first;
         self.core.lease.grant(sent, span(granted.lease), &self.core.clock);
     }
 }

@@ -47,9 +47,9 @@ pub struct Verdict {
     pub issuance: u64,
     /// The generation of a role token.
     pub generation: u64,
-    /// When the credential ends.
+    /// When the credential ends, by the verifier's own clock.
     pub expires_at: Option<SystemTime>,
-    /// Until when root is unlocked.
+    /// Until when root is unlocked, likewise.
     pub elevated_until: Option<SystemTime>,
     hash: Hash,
     /// [`Verdict::expires_at`] in microseconds since 1970, for the look at each call.
@@ -111,7 +111,15 @@ impl Verdict {
     }
 
     /// Reads auth's answer. `None` where it names nobody: never admitted.
-    pub(super) fn from_wire(hash: Hash, answer: wire::ValidateResponse) -> Option<Self> {
+    ///
+    /// It was asked for at `asked`, by our own clock. Auth's may show another time, and either may be set: what is
+    /// left of a credential is counted from there.
+    pub(super) fn from_wire(hash: Hash, answer: wire::ValidateResponse, asked: SystemTime) -> Option<Self> {
+        let made = from_wire(answer.now);
+        let ours = |at: SystemTime| match made {
+            Some(made) => asked + at.duration_since(made).unwrap_or_default(),
+            None => at,
+        };
         let p = answer.principal?;
         let kind = match p.kind() {
             wire::CredentialKind::RoleToken => CredentialKind::RoleToken,
@@ -119,7 +127,7 @@ impl Verdict {
             wire::CredentialKind::ProjectToken => CredentialKind::ProjectToken,
             wire::CredentialKind::Unspecified => return None,
         };
-        let expires_at = from_wire(p.expires_at);
+        let expires_at = from_wire(p.expires_at).map(ours);
         let filled = |text: String| Some(text).filter(|t| !t.is_empty());
         if p.owner_id.is_empty() || p.credential_id.is_empty() {
             return None;
@@ -137,7 +145,7 @@ impl Verdict {
             issuance: p.issuance,
             generation: p.generation,
             expires_at,
-            elevated_until: from_wire(p.elevated_until),
+            elevated_until: from_wire(p.elevated_until).map(ours),
             hash,
             expires_us: expires_at.map_or(u64::MAX, micros),
             checked: AtomicU64::new(answer.sequence),

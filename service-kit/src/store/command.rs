@@ -12,6 +12,8 @@ use crate::{
 pub trait Command<D: Domain>: Send {
     /// Runs it once more; only the last run counts.
     fn run(&mut self, rows: &mut D::Rows<'_>, now: Timestamp) -> Step<D>;
+    /// Whether it may use the space that is kept for a full disk.
+    fn goes_on_full_disk(&self) -> bool;
     /// Gives the answer of the last run, or the failure of its commit.
     fn answer(self: Box<Self>, committed: Result<(), Fault>);
 }
@@ -32,13 +34,14 @@ type Answer<D, T> = Result<T, Halt<D>>;
 /// A verb and its caller.
 pub(super) struct Pending<D: Domain, T, F> {
     run: F,
+    on_full_disk: bool,
     last: Option<Answer<D, T>>,
     reply: oneshot::Sender<Answer<D, T>>,
 }
 
 impl<D: Domain, T, F> Pending<D, T, F> {
-    pub(super) fn new(run: F, reply: oneshot::Sender<Answer<D, T>>) -> Self {
-        Self { run, last: None, reply }
+    pub(super) fn new(run: F, on_full_disk: bool, reply: oneshot::Sender<Answer<D, T>>) -> Self {
+        Self { run, on_full_disk, last: None, reply }
     }
 }
 
@@ -66,6 +69,10 @@ where
             Err(Stop::Miss(keys)) => Step::Miss(keys),
             Err(Stop::Fault(fault)) => Step::Fault(fault),
         }
+    }
+
+    fn goes_on_full_disk(&self) -> bool {
+        self.on_full_disk
     }
 
     fn answer(self: Box<Self>, committed: Result<(), Fault>) {

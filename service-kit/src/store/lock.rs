@@ -18,17 +18,24 @@ impl StoreLock {
     /// Takes the lock of `folder`, or says that another program has it.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] where another program holds it; else what the file system says.
+    /// [`io::ErrorKind::WouldBlock`] where another program holds it; else what the file system says. The text
+    /// names the file and says what to do.
     pub fn take(folder: &Path) -> io::Result<Self> {
         let path = folder.join("store.lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+        let unusable = |error: io::Error| {
+            let told = format!("{}: {error}; the folder must be writable by this user", path.display());
+            io::Error::new(error.kind(), told)
+        };
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = opened.map_err(unusable)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file, path }),
             Err(TryLockError::WouldBlock) => {
-                let held = format!("{} is held: another program uses this store", path.display());
+                let held = "another program uses this folder; end that one, or use another folder";
+                let held = format!("{} is held: {held}", path.display());
                 Err(io::Error::new(io::ErrorKind::WouldBlock, held))
             }
-            Err(TryLockError::Error(error)) => Err(error),
+            Err(TryLockError::Error(error)) => Err(unusable(error)),
         }
     }
 

@@ -11,6 +11,7 @@
 //! - [`Store`]: the handle that shells use: [`Store::write`], [`Store::read`], [`Store::record`].
 //! - [`writer`]: the bounded queue and the thread that drains it in batches.
 //! - [`sqlite`]: the embedded engine. [`model`]: the plain in-memory engine, the twin in tests.
+//! - `reserve`: the space that is kept for what must be done though the disk is full.
 //! - [`audit`]: audit entries and the hash chain of each writer, in the same commit.
 
 use std::{fmt, sync::Arc};
@@ -28,13 +29,15 @@ use crate::{
 };
 
 pub mod audit;
+mod chain_key;
 mod command;
 mod lock;
 pub mod model;
+mod reserve;
 pub mod sqlite;
 pub mod writer;
 
-pub use lock::StoreLock;
+pub use {chain_key::ChainKeyError, lock::StoreLock};
 
 /// What a service's store consists of.
 pub trait Domain: Sized + Send + Sync + 'static {
@@ -98,9 +101,15 @@ pub enum Halt<D: Domain> {
 /// A failure of the store itself.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Fault {
-    /// It cannot be read or written now: full, locked, gone. Trying again may help.
+    /// It cannot be read or written now: locked, gone. Trying again may help.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// There is no space. Only what may use the space that is kept goes on.
+    #[error("the disk is full: {0}")]
+    Full(String),
+    /// It failed under a commit, and could not be asked what became of that.
+    #[error("the store failed in a commit: {0}")]
+    Uncertain(String),
     /// Rows are not as an invariant of ours says. Trying again will not help.
     #[error("a store invariant is broken: {0}")]
     Broken(String),
@@ -123,6 +132,14 @@ impl From<Fault> for Error {
                 Self::new(Reason::StoreUnavailable, "the store is unavailable; nothing was changed")
                     .caused_by(fault)
             }
+            Fault::Full(_) => {
+                Self::new(Reason::StoreUnavailable, "the disk is full; nothing was changed").caused_by(fault)
+            }
+            Fault::Uncertain(_) => Self::new(
+                Reason::StoreUnavailable,
+                "the store failed; whether this was done is not known: ask again, with the same request id",
+            )
+            .caused_by(fault),
             Fault::Broken(_) => Self::internal(fault),
         }
     }
@@ -171,7 +188,20 @@ impl<D: Domain> Store<D> {
         T: Send + 'static,
         F: FnMut(&mut D::Rows<'_>, Timestamp) -> Ran<D, T> + Send + 'static,
     {
-        through(&self.writer, run).await
+        through(&self.writer, run, false).await
+    }
+
+    /// As [`Store::write`], for what must be done though the disk is full: it may use the space that is kept for
+    /// that. For revocations; what uses it for more leaves none for them.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub async fn write_on_full_disk<T, F>(&self, run: F) -> Result<T, Halt<D>>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut D::Rows<'_>, Timestamp) -> Ran<D, T> + Send + 'static,
+    {
+        through(&self.writer, run, true).await
     }
 
     /// Runs a reading verb on a snapshot. Its refusals are recorded before they are answered.
@@ -184,7 +214,7 @@ impl<D: Domain> Store<D> {
         F: FnMut(&mut D::Rows<'_>, Timestamp) -> Ran<D, T> + Send + 'static,
     {
         let lane = self.reader.as_ref().unwrap_or(&self.writer);
-        let (result, audit) = through(lane, move |rows: &mut D::Rows<'_>, now| {
+        let read = move |rows: &mut D::Rows<'_>, now| {
             let ran = run(rows, now);
             assert!(ran.changes.is_empty(), "a read plans no changes");
             let result = match ran.result {
@@ -195,8 +225,8 @@ impl<D: Domain> Store<D> {
                 Err(Stop::Fault(fault)) => Err(Stop::Fault(fault)),
             };
             Ran { result, changes: Vec::new(), audit: Vec::new() }
-        })
-        .await?;
+        };
+        let (result, audit) = through(lane, read, false).await?;
         if !audit.is_empty() {
             self.record(audit).await.map_err(Halt::Refused)?;
         }
@@ -225,14 +255,14 @@ impl<D: Domain> Store<D> {
     }
 }
 
-async fn through<D, T, F>(lane: &Writer<D>, run: F) -> Result<T, Halt<D>>
+async fn through<D, T, F>(lane: &Writer<D>, run: F, on_full_disk: bool) -> Result<T, Halt<D>>
 where
     D: Domain,
     T: Send + 'static,
     F: FnMut(&mut D::Rows<'_>, Timestamp) -> Ran<D, T> + Send + 'static,
 {
     let (reply, answer) = oneshot::channel();
-    let command: Box<dyn Command<D>> = Box::new(Pending::new(run, reply));
+    let command: Box<dyn Command<D>> = Box::new(Pending::new(run, on_full_disk, reply));
     lane.submit(command).map_err(Halt::Refused)?;
     answer.await.unwrap_or_else(|_| {
         Err(Halt::Refused(Error::new(

@@ -3,18 +3,24 @@
 //! A batch is one transaction: its verbs run one after another on the rows as they are, the changes of
 //! each are applied before the next one looks, then audit rows, chain link and the instant go in, then
 //! one commit. Reads run in groups on a connection of their own, each group on one snapshot.
+//!
+//! **A sync that failed** leaves a commit in the log of which nobody knows whether it lasts: the system may have
+//! dropped the pages and call them clean. So a failed commit is settled before anything else happens: on a new
+//! connection its witness is looked for, and a commit of our own takes its place in the log. Nothing of an
+//! earlier process's log is built upon either: it is written back at the start. **A full disk** refuses all but
+//! what may use the [`reserve`](super::reserve).
 
 use std::{
     collections::BTreeSet,
     fmt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
 };
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 
 use crate::{
     clock::{Clock, Timestamp},
@@ -22,13 +28,20 @@ use crate::{
     store::{
         Domain, Fault, Observer, Store,
         audit::{ChainKey, Entry, Head},
+        reserve::Reserve,
         writer::{Command, Engine, QueueLimits, Step, Writer},
     },
 };
 
 mod audit;
+mod log;
+mod opening;
 
-pub use audit::{Damage, Filter, rows, verify};
+use opening::{BUSY_WITHIN, beside, migrate};
+pub use {
+    audit::{Damage, Filter, rows, verify},
+    opening::{OpenError, connect},
+};
 
 /// What a service brings to this engine.
 pub trait SqliteDomain: Domain {
@@ -82,40 +95,6 @@ pub enum Place {
     Memory,
 }
 
-/// Why a store cannot be opened. One line that says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// It cannot be opened, or is no database.
-    #[error("cannot open the store {place}: {source}; it was left as it is")]
-    Open {
-        /// Which.
-        place: String,
-        /// Why.
-        source: rusqlite::Error,
-    },
-    /// It is of a newer version, or a migration failed.
-    #[error(
-        "cannot bring the store {place} to this version: {source}; use the program that last wrote it, or a newer one"
-    )]
-    Migrate {
-        /// Which.
-        place: String,
-        /// Why.
-        source: Box<refinery::Error>,
-    },
-    /// No thread to run it.
-    #[error("cannot start the store's thread: {0}")]
-    Thread(#[from] std::io::Error),
-    /// The chain's start could not be written.
-    #[error("cannot write to the store {place}: {source}")]
-    Write {
-        /// Which.
-        place: String,
-        /// Why.
-        source: Fault,
-    },
-}
-
 /// Opens a store, brings it to this version, seals the chains of earlier writers.
 ///
 /// # Errors
@@ -125,12 +104,17 @@ pub fn open<D: SqliteDomain>(
     observer: Arc<dyn Observer<D>>,
 ) -> Result<Store<D>, OpenError> {
     let place = options.place.to_string();
+    if let Place::File(path) = &options.place {
+        opening::check::<D>(path)?;
+    }
     let mut connection =
         connect(&options.place).map_err(|source| OpenError::Open { place: place.clone(), source })?;
+    write_back(&connection).map_err(|source| OpenError::Open { place: place.clone(), source })?;
     migrate::<D>(&mut connection, &place)?;
     let last: i64 = connection
         .query_row("SELECT at FROM moment", [], |row| row.get(0))
         .map_err(|source| OpenError::Open { place: place.clone(), source })?;
+    options.clock.not_before(Timestamp::from_micros(last));
     let moment = Arc::new(AtomicI64::new(last));
     let mut engine = Sqlite::<D> {
         connection,
@@ -139,11 +123,15 @@ pub fn open<D: SqliteDomain>(
         key: options.chain_key.clone(),
         head: Head::start(random::id("wrt")),
         inject_misses: options.inject_misses,
-        log: options.place.log(),
+        place: options.place.clone(),
+        doubt: None,
+        reserve: options.place.beside("-reserve").map(Reserve::new),
+        log: options.place.beside("-wal"),
         look_in: LOOK_EVERY.0,
         look_every: LOOK_EVERY.0,
         _domain: std::marker::PhantomData,
     };
+    engine.keep_space();
     engine.seal_earlier().map_err(|source| OpenError::Write { place: place.clone(), source })?;
     if options.inline {
         return Ok(Store::new(Writer::inline(Box::new(engine), observer), None));
@@ -167,13 +155,10 @@ pub fn open<D: SqliteDomain>(
 }
 
 impl Place {
-    fn log(&self) -> Option<PathBuf> {
+    /// The file beside the store's that has this after its name; none in memory.
+    fn beside(&self, ending: &str) -> Option<PathBuf> {
         match self {
-            Self::File(path) => {
-                let mut log = path.clone().into_os_string();
-                log.push("-wal");
-                Some(log.into())
-            }
+            Self::File(path) => Some(beside(path, ending)),
             Self::Memory => None,
         }
     }
@@ -197,50 +182,12 @@ const CUT_WITHIN: std::time::Duration = std::time::Duration::from_millis(250);
 /// read, up to the second number.
 const LOOK_EVERY: (u32, u32) = (16, 4_096);
 
-/// How long another program's lock is waited for: a write that fails for it still fails in its deadline.
-const BUSY_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
-
-/// Opens a connection as every part of ours does.
-///
-/// # Errors
-/// What SQLite says.
-pub fn connect(place: &Place) -> rusqlite::Result<Connection> {
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = match place {
-        Place::File(path) => {
-            make_private(path);
-            Connection::open_with_flags(path, flags)?
-        }
-        Place::Memory => Connection::open_in_memory_with_flags(flags)?,
-    };
-    connection.busy_timeout(BUSY_WITHIN)?;
-    connection.set_prepared_statement_cache_capacity(128);
-    // Fewer checkpoints: measured 15 % faster, at 40 MB of log, and `LOG_BYTES_MAX` beside busy readers.
-    connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 10000;
-         PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;",
-    )?;
-    Ok(connection)
-}
-
-/// A new store file is nobody else's to read. What cannot be made here fails at the open that follows.
-fn make_private(path: &Path) {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-}
-
-fn migrate<D: SqliteDomain>(connection: &mut Connection, place: &str) -> Result<(), OpenError> {
-    mod kit {
-        refinery::embed_migrations!("migrations/sqlite");
-    }
-    let mut ours = kit::migrations::runner();
-    ours.set_migration_table_name("kit_migrations");
-    for runner in [ours, D::migrations()] {
-        runner
-            .set_grouped(true)
-            .run(connection)
-            .map_err(|source| OpenError::Migrate { place: place.to_owned(), source: Box::new(source) })?;
+/// Writes the whole log back and begins a new one. Of what an earlier process wrote there before its sync failed,
+/// the system shows us all and may have kept nothing: what is built upon it would go with it.
+fn write_back(connection: &Connection) -> rusqlite::Result<()> {
+    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy {
+        tracing::warn!("another program reads the store: its log is written back later");
     }
     Ok(())
 }
@@ -248,6 +195,11 @@ fn migrate<D: SqliteDomain>(connection: &mut Connection, place: &str) -> Result<
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full(error.to_string()),
+            // The index of the log cannot grow.
+            Some(_) if extended(&error) == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => {
+                Self::Full(error.to_string())
+            }
             // The statement met rows that an invariant of ours excludes.
             Some(rusqlite::ErrorCode::ConstraintViolation | rusqlite::ErrorCode::TypeMismatch) | None => {
                 Self::Broken(error.to_string())
@@ -257,6 +209,29 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
+fn extended(error: &rusqlite::Error) -> i32 {
+    error.sqlite_error().map_or(0, |error| error.extended_code)
+}
+
+/// Whether a commit that ended so has certainly not happened: it was refused before all of it was in the log.
+fn undid(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{ConstraintViolation, DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly};
+    matches!(
+        error.sqlite_error_code(),
+        Some(DiskFull | DatabaseBusy | DatabaseLocked | ConstraintViolation | ReadOnly)
+    )
+}
+
+/// A commit that may have happened.
+struct Doubt {
+    /// The chain's end, if it has.
+    head: Head,
+    /// Its instant.
+    at: Timestamp,
+    /// The instant before it.
+    before: Timestamp,
+}
+
 struct Sqlite<D> {
     connection: Connection,
     clock: Clock,
@@ -264,6 +239,10 @@ struct Sqlite<D> {
     key: ChainKey,
     head: Head,
     inject_misses: bool,
+    place: Place,
+    doubt: Option<Doubt>,
+    /// None in memory.
+    reserve: Option<Reserve>,
     /// The write-ahead log's file; none in memory.
     log: Option<PathBuf>,
     /// Commits until the next look at it.
@@ -273,7 +252,39 @@ struct Sqlite<D> {
 }
 
 impl<D: SqliteDomain> Engine<D> for Sqlite<D> {
+    fn room(&mut self) -> Result<(), Fault> {
+        let Some(reserve) = self.reserve.as_mut().filter(|reserve| reserve.is_needed()) else {
+            return Ok(());
+        };
+        reserve.refill().map_err(|error| Fault::Full(error.to_string()))?;
+        tracing::info!("there is space for the store again");
+        Ok(())
+    }
+
     fn batch(&mut self, commands: &mut [Box<dyn Command<D>>]) -> Result<Vec<D::Signal>, Fault> {
+        let on_full_disk = commands.iter().all(|command| command.goes_on_full_disk());
+        loop {
+            match self.attempt(commands, on_full_disk) {
+                Err(Fault::Full(why)) => {
+                    if !self.give_space(on_full_disk) {
+                        return Err(Fault::Full(why));
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+impl<D: SqliteDomain> Sqlite<D> {
+    fn attempt(
+        &mut self,
+        commands: &mut [Box<dyn Command<D>>],
+        on_full_disk: bool,
+    ) -> Result<Vec<D::Signal>, Fault> {
+        if self.doubt.is_some() {
+            self.settle(on_full_disk)?;
+        }
         let mut loaded = BTreeSet::new();
         loop {
             let now = instant(&self.clock, &self.moment);
@@ -293,12 +304,89 @@ impl<D: SqliteDomain> Engine<D> for Sqlite<D> {
                     transaction.prepare_cached("UPDATE moment SET at = ?1")?.execute([now.as_micros()])?;
                 Fault::unless_one(moved, "moment")?;
             }
-            transaction.commit()?;
-            self.head = head;
-            self.moment.store(now.as_micros(), Ordering::SeqCst);
+            if let Err(error) = transaction.commit() {
+                self.undone(error, head, now, on_full_disk)?;
+            } else {
+                self.head = head;
+                self.moment.store(now.as_micros(), Ordering::SeqCst);
+            }
             self.bound_log();
             return Ok(planned.signals);
         }
+    }
+
+    /// What became of a commit that failed: `Ok` where it has happened all the same.
+    fn undone(
+        &mut self,
+        error: rusqlite::Error,
+        head: Head,
+        at: Timestamp,
+        on_full_disk: bool,
+    ) -> Result<(), Fault> {
+        if undid(&error) {
+            return Err(error.into());
+        }
+        tracing::error!(%error, "a commit failed: the store is opened again");
+        let before = Timestamp::from_micros(self.moment.load(Ordering::SeqCst));
+        self.doubt = Some(Doubt { head, at, before });
+        match self.settle(on_full_disk) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(error.into()),
+            Err(fault) => Err(Fault::Uncertain(format!("{error}; opened again: {fault}"))),
+        }
+    }
+
+    /// Settles the doubt: whether that commit has happened. If it has not it never will.
+    fn settle(&mut self, on_full_disk: bool) -> Result<bool, Fault> {
+        loop {
+            match self.fence() {
+                Err(Fault::Full(why)) => {
+                    if !self.give_space(on_full_disk) {
+                        return Err(Fault::Full(why));
+                    }
+                }
+                settled => return settled,
+            }
+        }
+    }
+
+    fn fence(&mut self) -> Result<bool, Fault> {
+        let Some(doubt) = &self.doubt else { return Ok(false) };
+        if matches!(self.place, Place::File(_)) {
+            // The handles under which a sync has failed are not asked again.
+            self.connection = connect(&self.place)?;
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let stored: i64 = transaction.query_row("SELECT at FROM moment", [], |row| row.get(0))?;
+        let happened = if doubt.head == self.head {
+            doubt.at.as_micros() == stored && doubt.at > doubt.before
+        } else {
+            audit::holds(&transaction, &doubt.head)?
+        };
+        // Another instant than the stored one: an unchanged row is not written.
+        let now = instant(&self.clock, &self.moment).as_micros().max(stored.saturating_add(1));
+        let moved = transaction.execute("UPDATE moment SET at = ?1", [now])?;
+        Fault::unless_one(moved, "moment")?;
+        transaction.commit()?;
+        self.moment.store(now, Ordering::SeqCst);
+        if let Some(doubt) = self.doubt.take().filter(|_| happened) {
+            self.head = doubt.head;
+        }
+        Ok(happened)
+    }
+
+    /// Space is kept from the beginning; where there is none the store begins as one on a full disk.
+    fn keep_space(&mut self) {
+        if let Some(Err(error)) = self.reserve.as_mut().map(Reserve::keep) {
+            tracing::warn!(%error, "there is too little space for the store");
+        }
+    }
+
+    /// Makes room for what may be done on a full disk. Whether there is some.
+    fn give_space(&mut self, on_full_disk: bool) -> bool {
+        let Some(reserve) = &mut self.reserve else { return false };
+        reserve.need();
+        on_full_disk && reserve.give()
     }
 }
 
@@ -379,6 +467,15 @@ impl<D: SqliteDomain> Sqlite<D> {
 
     /// Writers whose process has ended can add nothing: a last link says so.
     fn seal_earlier(&mut self) -> Result<(), Fault> {
+        loop {
+            match self.seal() {
+                Err(Fault::Full(_)) if self.give_space(true) => {}
+                sealed => return sealed,
+            }
+        }
+    }
+
+    fn seal(&mut self) -> Result<(), Fault> {
         let now = instant(&self.clock, &self.moment);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for head in audit::open_heads(&transaction)? {

@@ -1,7 +1,8 @@
 //! The bounded queue before an engine, and the thread that drains it in batches.
 //!
-//! A batch that fails is run again verb by verb, so that only the guilty one is refused. A verb that
-//! panics (a broken invariant) fails alone, and the observer hears of it.
+//! A batch that fails is run again verb by verb, so that only the guilty one is refused; but not where nobody
+//! knows whether it was committed. While the disk is full only verbs that may use the space that is kept for
+//! them get as far as the engine. A verb that panics (a broken invariant) fails alone, and the observer hears of it.
 
 use std::{
     fmt,
@@ -23,8 +24,16 @@ use crate::{
 
 /// Runs batches. One lives behind each [`Writer`].
 pub trait Engine<D: Domain>: Send {
+    /// Whether there is room for verbs that may not use the space that is kept.
+    ///
+    /// # Errors
+    /// What to refuse them with.
+    fn room(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Runs the commands in order, commits what they planned, and tells what to signal. On a fault
-    /// nothing of the batch has happened.
+    /// nothing of the batch has happened; only [`Fault::Uncertain`] says that this is not known.
     ///
     /// # Errors
     /// The fault that undid the batch.
@@ -145,9 +154,19 @@ impl<D: Domain> Drain<D> {
     }
 
     fn one_batch(&mut self, mut batch: Vec<Box<dyn Command<D>>>) {
+        if let Err(fault) = self.engine.room() {
+            let (goes_on, stays) = batch.into_iter().partition(|command| command.goes_on_full_disk());
+            batch = goes_on;
+            self.fail(stays, &fault);
+        }
+        if batch.is_empty() {
+            return;
+        }
         match self.attempt(&mut batch) {
             Ok(()) => answer_all(batch, &Ok(())),
-            Err(fault) if batch.len() == 1 => self.fail(batch, &fault),
+            Err(fault) if batch.len() == 1 || matches!(fault, Fault::Uncertain(_)) => {
+                self.fail(batch, &fault);
+            }
             Err(_) => self.one_by_one(batch),
         }
     }
@@ -157,12 +176,13 @@ impl<D: Domain> Drain<D> {
         let began: Instant = Clock::instant();
         let mut batch = batch.into_iter();
         while let Some(command) = batch.next() {
+            let room = if command.goes_on_full_disk() { Ok(()) } else { self.engine.room() };
             let mut alone = vec![command];
-            let Err(fault) = self.attempt(&mut alone) else {
+            let Err(fault) = room.and_then(|()| self.attempt(&mut alone)) else {
                 answer_all(alone, &Ok(()));
                 continue;
             };
-            if matches!(fault, Fault::Unavailable(_))
+            if matches!(fault, Fault::Unavailable(_) | Fault::Uncertain(_))
                 && Clock::instant().duration_since(began) >= ALONE_WITHIN
             {
                 alone.extend(batch);
@@ -173,6 +193,9 @@ impl<D: Domain> Drain<D> {
     }
 
     fn fail(&self, batch: Vec<Box<dyn Command<D>>>, fault: &Fault) {
+        if batch.is_empty() {
+            return;
+        }
         self.hear(|observer| observer.failed(fault));
         answer_all(batch, &Err(fault.clone()));
     }

@@ -68,6 +68,14 @@ pub(super) fn open_heads(connection: &Connection) -> Result<Vec<Head>, Fault> {
     Ok(heads)
 }
 
+/// Whether the batch with this link is there.
+pub(super) fn holds(connection: &Connection, head: &Head) -> Result<bool, Fault> {
+    let number = i64::try_from(head.number).expect("a chain of 2^63 batches");
+    let mut statement =
+        connection.prepare("SELECT 1 FROM audit_batch WHERE writer = ?1 AND number = ?2 AND link = ?3")?;
+    Ok(statement.exists((&head.writer, number, &head.link[..]))?)
+}
+
 fn head(row: &SqlRow<'_>) -> rusqlite::Result<Head> {
     Ok(Head { writer: row.get(0)?, number: row.get::<_, i64>(1)? as u64, link: row.get(2)? })
 }

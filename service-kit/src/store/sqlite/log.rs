@@ -1,0 +1,52 @@
+//! The write-ahead log as it lies: <https://www.sqlite.org/fileformat2.html#walformat>.
+//!
+//! SQLite takes a log up to its first damaged frame, and one with a damaged header for empty: that is how a write
+//! that a power cut tore goes away. Where more is gone than a power cut can take, a start must not go on as if
+//! it had never been: commits are synced one by one, and the header before the first of them.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read as _},
+    path::Path,
+};
+
+/// Bytes of the header.
+pub(super) const HEADER_BYTES: usize = 32;
+const FRAME_HEADER_BYTES: usize = 24;
+const MAGIC: u32 = 0x377f_0682;
+
+/// Whether SQLite will read this log at all.
+pub(super) fn begins_well(log: &Path) -> io::Result<bool> {
+    let mut header = [0; HEADER_BYTES];
+    File::open(log)?.read_exact(&mut header)?;
+    let words: Vec<[u8; 4]> =
+        header.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]).collect();
+    let magic = u32::from_be_bytes(words[0]);
+    let read = if magic & 1 == 1 { u32::from_be_bytes } else { u32::from_le_bytes };
+    let (mut first, mut second) = (0_u32, 0_u32);
+    for pair in words[..6].chunks_exact(2) {
+        first = first.wrapping_add(read(pair[0])).wrapping_add(second);
+        second = second.wrapping_add(read(pair[1])).wrapping_add(first);
+    }
+    let sums = (u32::from_be_bytes(words[6]), u32::from_be_bytes(words[7]));
+    Ok(magic & !1 == MAGIC && sums == (first, second))
+}
+
+/// How many commits have been written to it since it was begun, whatever became of their frames.
+pub(super) fn commits(log: &Path) -> io::Result<usize> {
+    let file = File::open(log)?;
+    let frames = file.metadata()?.len().saturating_sub(HEADER_BYTES as u64);
+    let mut file = BufReader::new(file);
+    let mut header = [0; HEADER_BYTES];
+    file.read_exact(&mut header)?;
+    let page = u64::from(u32::from_be_bytes([header[8], header[9], header[10], header[11]]));
+    let mut commits = 0;
+    for _ in 0..frames / (page + FRAME_HEADER_BYTES as u64) {
+        let mut frame = [0; FRAME_HEADER_BYTES];
+        file.read_exact(&mut frame)?;
+        file.seek_relative(i64::try_from(page).map_err(io::Error::other)?)?;
+        // The size of the database after the commit; the salts of the log.
+        commits += usize::from(frame[4..8] != [0; 4] && frame[8..16] == header[16..24]);
+    }
+    Ok(commits)
+}
