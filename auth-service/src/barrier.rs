@@ -368,7 +368,9 @@ impl Core {
         for (&sequence, publication) in self.publications.range_mut(after + 1..=upto) {
             if publication.holders.contains(who) && publication.acknowledged.insert(Arc::clone(who)) {
                 // An acknowledgement of several at once tells its streams with the last.
-                publication.streams_closed += if sequence == upto { streams_closed } else { 0 };
+                // The number is the verifier's word: it is only told on, and has no bound.
+                let closed = if sequence == upto { streams_closed } else { 0 };
+                publication.streams_closed = publication.streams_closed.saturating_add(closed);
             }
         }
     }
@@ -594,14 +596,16 @@ impl Drop for Seat {
     }
 }
 
-impl From<Violation> for Error {
-    fn from(violation: Violation) -> Self {
-        match violation {
-            Violation::Unpublished => {
-                Error::invalid_field("applied", "a revocation that was sent on this stream, or before")
+impl Violation {
+    /// The refusal of a message in which `applied` is the field that says what was applied.
+    #[must_use]
+    pub fn on(self, applied: &str) -> Error {
+        match self {
+            Self::Unpublished => {
+                Error::invalid_field(applied, "a revocation that was sent on this stream, or before")
             }
-            Violation::Nonce => Error::invalid_field("nonce", "larger than the one before"),
-            Violation::Closed => Error::new(Reason::TooSlow, "this stream was closed; open another one"),
+            Self::Nonce => Error::invalid_field("renew.nonce", "larger than the one before"),
+            Self::Closed => Error::new(Reason::TooSlow, "this stream was closed; open another one"),
         }
     }
 }

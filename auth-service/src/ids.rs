@@ -4,9 +4,12 @@
 use std::fmt;
 
 use interlock_kit::error::Error;
+use interlock_proto::text;
+
+use crate::limits;
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $rule:literal, $well_formed:expr) => {
+    ($(#[$doc:meta])* $name:ident, $rule:expr, $well_formed:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(String);
@@ -50,35 +53,31 @@ macro_rules! id {
 
 id!(
     /// An owner: `alice`, or one of the built-in `admin`, `user`, `local`, `system`.
-    OwnerId, "1 to 64 of a-z, 0-9, '-', '_' and '.'", |text| text.len() <= 64 && text.bytes().all(is_name)
+    OwnerId, text::NAME, text::is_name
 );
 id!(
     /// A project: `prj_…`, or `system`.
-    ProjectId, "1 to 64 of a-z, 0-9, '-', '_' and '.'", |text| text.len() <= 64 && text.bytes().all(is_name)
+    ProjectId, text::NAME, text::is_name
 );
 id!(
-    /// What people call a project. Unique.
-    ProjectName, "1 to 64 of a-z, 0-9, '-', '_' and '.', starting with a letter or digit; not 'system', nor like an id (prj_…)",
-    |text| text.len() <= 64 && text.bytes().all(is_name) && !text.starts_with(['-', '_', '.']) && text != "system"
-        && !text.starts_with("prj_")
+    /// What people call a project. Unique; never like an id, so that each can be told from the other.
+    ProjectName,
+    "1 to 64 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit; not `system`, nor like an id (`prj_…`)",
+    |text| text::is_name(text) && text != "system" && !text.starts_with("prj_")
 );
 id!(
     /// An owner session: `ows_…`.
-    OwnerSessionId, "1 to 64 of a-z, 0-9, '-', '_' and '.'", |text| text.len() <= 64 && text.bytes().all(is_name)
+    OwnerSessionId, text::NAME, text::is_name
 );
 id!(
     /// The public handle of a credential: `crd_…`.
-    CredentialId, "1 to 64 of a-z, 0-9, '-', '_' and '.'", |text| text.len() <= 64 && text.bytes().all(is_name)
+    CredentialId, text::NAME, text::is_name
 );
 id!(
     /// What a caller calls a request, so that a repeated one is known.
-    RequestId, "1 to 64 characters, no control characters",
-    |text| text.chars().count() <= 64 && !text.chars().any(char::is_control)
+    RequestId, "1 to 64 bytes that all show, without blanks at the ends",
+    |text| text::is_label(text, limits::REQUEST_ID_BYTES_MAX)
 );
-
-fn is_name(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.')
-}
 
 /// Ids that no account can have (DESIGN 14.6).
 pub const RESERVED_OWNERS: [&str; 4] = ["admin", "user", "local", "system"];
@@ -126,7 +125,7 @@ mod tests {
     #[test]
     fn hostile_owner_ids_are_refused() {
         let long = "a".repeat(65);
-        for text in [&long, "Root", "a b", "a/b", "é", "a\n"] {
+        for text in [&long, "Root", "a b", "a/b", "é", "a\n", "..", "-rf", "a\u{202e}b"] {
             let refused = OwnerId::parse("owner_id", text).expect_err("malformed");
             assert_eq!(refused.reason(), Reason::InvalidField);
         }

@@ -1,6 +1,8 @@
 //! Every number with its unit, default, least and most; their relations are asserted at compile time.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
+
+use interlock_kit::hasher;
 
 /// One bounded span of time.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +31,12 @@ impl Span {
         asked.clamp(self.min, self.max)
     }
 
+    /// From the least to the most.
+    #[must_use]
+    pub fn bounds(self) -> RangeInclusive<Duration> {
+        self.min..=self.max
+    }
+
     /// Whether it may be configured.
     #[must_use]
     pub fn allows(self, asked: Duration) -> bool {
@@ -36,6 +44,8 @@ impl Span {
     }
 }
 
+/// How long a verifier may admit calls without hearing from auth.
+pub const LEASE: Span = span(3, 1, 30);
 /// How long an access token lives.
 pub const ACCESS_TTL: Span = span(15 * 60, 60, 60 * 60);
 /// How long an owner session lives, whatever is refreshed (`INTERLOCK_OWNER_SESSION_TTL_SEC`).
@@ -81,7 +91,11 @@ pub const ACCOUNTS_BYTES_MAX: usize = 8 << 20;
 /// Roles of one owner.
 pub const ROLES_MAX: usize = 16;
 /// Bytes of a role or a display name.
-pub const NAME_BYTES_MAX: usize = 128;
+pub const LABEL_BYTES_MAX: usize = 128;
+/// Bytes of a caller's own name for one of its calls.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Bytes of a verifier's id: unique for each of its starts, so not too short.
+pub const VERIFIER_ID_BYTES: RangeInclusive<usize> = 16..=64;
 
 // A verifier that has missed a dropped row is told to forget everything; so the age is about cost, not
 // safety. Still no cached verdict of an owner session should outlive the row that ends it.
@@ -89,3 +103,5 @@ const _: () = assert!(REVOCATION_AGE.as_secs() >= OWNER_SESSION_TTL.max.as_secs(
 const _: () = assert!(ACCESS_TTL.max.as_secs() >= OWNER_SESSION_TTL.min.as_secs(), "spans overlap");
 const _: () = assert!(REFRESH_WINDOW.as_secs() < ACCESS_TTL.min.as_secs());
 const _: () = assert!(PAGE_DEFAULT <= PAGE_MAX);
+const _: () = assert!(PASSWORD_BYTES_MAX <= hasher::PASSWORD_BYTES_MAX, "what may be set can be hashed");
+const _: () = assert!(PASSWORD_CHARS_MIN <= PASSWORD_BYTES_MAX);

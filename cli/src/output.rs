@@ -1,10 +1,12 @@
-//! Text for people, JSON for programs.
+//! Text for people, JSON for programs. Much of what is printed others wrote: a worker, a program, another owner.
+//! None of it steers the terminal that it is shown on; what would is escaped, in both forms.
 
 use std::{
     io::{self, Write as _},
     time::SystemTime,
 };
 
+use interlock_proto::text::{escaped, escaped_json, escaped_lines};
 use serde_json::Value;
 
 /// How to print.
@@ -22,9 +24,20 @@ impl Format {
     /// # Errors
     /// What standard output says, but for a closed pipe, which ends the output quietly.
     pub(crate) fn print(self, text: &str, json: &Value) -> io::Result<()> {
+        self.print_marked("", ("", text), json)
+    }
+
+    /// The same, with the first part of the text in bold where standard output is a terminal.
+    ///
+    /// # Errors
+    /// As [`Self::print`].
+    pub(crate) fn print_marked(self, before: &str, text: (&str, &str), json: &Value) -> io::Result<()> {
+        let (marked, rest) = (escaped(text.0), escaped_lines(text.1.trim_end()));
         let line = match self {
-            Self::Text => text.trim_end().to_owned(),
-            Self::Json => json.to_string(),
+            Self::Text if marked.is_empty() => rest.into_owned(),
+            // For pipes and files the styling is taken off again by what writes it.
+            Self::Text => format!("{}\u{1b}[1m{marked}\u{1b}[0m{rest}", escaped(before)),
+            Self::Json => plain_json(json),
         };
         let mut out = anstream::stdout().lock();
         match writeln!(out, "{line}").and_then(|()| out.flush()) {
@@ -34,8 +47,15 @@ impl Format {
     }
 }
 
-/// Columns under a heading, two spaces apart.
+/// JSON in which every character shows: serde_json escapes the controls of ASCII, and no others.
+pub(crate) fn plain_json(json: &Value) -> String {
+    escaped_json(&json.to_string()).into_owned()
+}
+
+/// Columns under a heading, two spaces apart; one line for each row, whatever is in it.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| escaped(cell).into_owned()).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([heading[column].chars().count()]).max().unwrap_or(0)
@@ -65,5 +85,19 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = vec![vec!["a".to_owned(), "long cell".to_owned()], vec!["bcd".to_owned(), String::new()]];
         assert_eq!(table(&["ID", "NAME"], &rows), "ID   NAME\na    long cell\nbcd");
+    }
+
+    #[test]
+    fn no_cell_breaks_its_row() {
+        let rows = vec![vec!["a\nb".to_owned(), "\u{1b}[2J\u{202e}".to_owned()]];
+        assert_eq!(table(&["ID", "NAME"], &rows), "ID    NAME\na\\nb  \\u{1b}[2J\\u{202e}");
+    }
+
+    #[test]
+    fn json_shows_every_character_and_stays_the_same() {
+        let value = serde_json::json!({ "k": "\u{1b}\u{9b}\u{7f}\u{202e}\u{e0041}é\n" });
+        let text = plain_json(&value);
+        assert!(!text.chars().any(interlock_proto::text::is_hidden), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).expect("JSON"), value);
     }
 }

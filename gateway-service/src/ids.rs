@@ -91,10 +91,6 @@ id!(
     "0 to 64 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit; not like an id (`ses_…`)"
 );
 id!(
-    /// An open stream: `str_…`.
-    StreamId, "stream_id", |text| text::is_id(text, "str_"), "`str_` and 1 to 60 of a-z and 0-9"
-);
-id!(
     /// A caller's name for one of its calls.
     RequestId, "request_id", |text| text::is_label(text, limits::REQUEST_ID_BYTES_MAX),
     "1 to 64 bytes that all show, without blanks at the ends"

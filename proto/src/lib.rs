@@ -5,6 +5,7 @@
 //! - [`credential`]: the text form of credentials and cookies.
 //! - [`reason`]: the reasons of refusals as they stand in `google.rpc.ErrorInfo`.
 //! - [`metadata`]: the names of the metadata keys that calls carry.
+//! - [`text`]: the rules for names and labels, and how text is shown.
 //!
 //! Nothing here does I/O, and nothing here decides: servers and clients share these facts.
 
@@ -12,6 +13,7 @@ pub mod credential;
 pub mod metadata;
 pub mod policy;
 pub mod reason;
+pub mod text;
 
 /// The encoded `FileDescriptorSet` of all our packages, options and comments included.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

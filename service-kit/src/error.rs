@@ -200,6 +200,21 @@ impl Error {
         error
     }
 
+    /// The same refusal of a field inside of `path`: a handler reads a nested message by the names of its own
+    /// fields, and the caller learns where in the request they stand.
+    #[must_use]
+    pub fn within(mut self, path: &str) -> Self {
+        if self.fields.is_empty() {
+            return self;
+        }
+        // The sentence of such a refusal begins with the field.
+        self.message = format!("{path}.{}", self.message).into();
+        for (field, _) in &mut self.fields {
+            *field = format!("{path}.{field}");
+        }
+        self
+    }
+
     /// A fault of ours. The source goes to the log, never to the caller.
     #[must_use]
     pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
@@ -309,6 +324,18 @@ mod tests {
         assert_eq!(info.metadata["request_id"], "req-1");
         assert_eq!(details.bad_request().expect("a field is named").field_violations[0].field, "name");
         assert_eq!(details.retry_info().expect("a delay is named").retry_delay, Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_field_is_named_by_its_path() {
+        let error = Error::missing_field("job_id").within("held[2]").within("hello");
+        assert_eq!(error.to_string(), "hello.held[2].job_id is missing");
+        let status = error.to_status("r");
+        let details = status.get_error_details();
+        let fields = &details.bad_request().expect("a field is named").field_violations;
+        assert_eq!(fields[0].field, "hello.held[2].job_id");
+        let other = Error::new(Reason::Forbidden, "no").within("hello");
+        assert_eq!(other.to_string(), "no", "of no field");
     }
 
     #[test]

@@ -153,6 +153,18 @@ fn what_no_verifier_may_say_ends_its_stream() {
 }
 
 #[test]
+fn numbers_that_verifiers_make_up_add_up_to_no_fault() {
+    let t0 = Instant::now();
+    let mut core = core(t0);
+    let (a, b) = (join(&mut core, "a", t0), join(&mut core, "b", t0));
+    core.publish(1, t0);
+    core.applied(a, 1, u64::MAX, t0).expect("published");
+    core.applied(b, 1, u64::MAX, t0).expect("published");
+    assert_eq!(core.wait(1, t0), over(2, 0, u64::MAX));
+    core.hello(&Hello { nonce: u64::MAX, ..hello("c", u64::MAX) }, t0).expect("as one with an empty cache");
+}
+
+#[test]
 fn places_are_bounded_and_freed_with_the_lease() {
     let t0 = Instant::now();
     let mut core = core(t0);

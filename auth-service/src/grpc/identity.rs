@@ -15,7 +15,7 @@ impl IdentityService for Identity {
     async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Result<Response<WhoAmIResponse>, Status> {
         answer(request, async |asked| {
             let known = self.0.shell.ask(&asked.call, WhoAmI).await?;
-            let principal = asked.call.caller.principal().ok_or_else(policy::login_required)?.clone();
+            let principal = asked.call.caller.principal().ok_or_else(policy::login_required)?;
             Ok(WhoAmIResponse {
                 principal: Some(wire::principal(principal)),
                 display_name: known.display_name,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use interlock_kit::{authn::Admit as _, error::Error, hasher::PASSWORD_BYTES_MAX};
+use interlock_kit::{authn::Admit as _, error::Error};
 use interlock_proto::{
     auth::v1::{
         LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, OwnerSessionServiceGetStatusRequest,
@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::{Asked, answer, wire};
-use crate::{ids::OwnerId, owner_session::SessionStatus, parts::Parts, policy, sign_in};
+use crate::{ids::OwnerId, limits, owner_session::SessionStatus, parts::Parts, policy, sign_in};
 
 pub(super) struct OwnerSessions(pub(super) Arc<Parts>);
 
@@ -26,7 +26,7 @@ impl OwnerSessionService for OwnerSessions {
         let password = Zeroizing::new(password.into_bytes());
         answer(request, async |asked| {
             let owner = OwnerId::parse("username", &username)?;
-            wire::bytes("password", &password, PASSWORD_BYTES_MAX)?;
+            wire::bytes("password", &password, limits::PASSWORD_BYTES_MAX)?;
             let source = asked.served.source();
             let (session, pair) = sign_in::login(&self.0, &asked.call, source, owner, password).await?;
             Ok(wire::signed_in(session, pair.access.expose(), pair.refresh.expose()))

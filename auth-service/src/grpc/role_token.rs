@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use interlock_kit::error::Error;
+use interlock_kit::{error::Error, field};
 use interlock_proto::{
     auth::v1::{
         RoleTokenServiceGetStatusRequest, RoleTokenServiceGetStatusResponse, RotateRequest, RotateResponse,
@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use super::{Asked, answer, wire};
 use crate::{
     ids::RequestId,
+    limits,
     parts::Parts,
     role_token::{self, Reveal, Role},
     rotation::{self, Ask},
@@ -75,7 +76,8 @@ impl RoleTokens {
 fn ask(asked: &Asked<RotateRequest>) -> Result<Ask, Error> {
     Ok(Ask {
         role: Role::parse("role", &asked.message.role)?,
-        grace: wire::span("grace", asked.message.grace)?,
+        grace: field::span("grace", asked.message.grace, &limits::ROTATION_GRACE.bounds(), "0 to 24 h")?
+            .unwrap_or(limits::ROTATION_GRACE.default),
         request: RequestId::parse("request_id", &asked.message.request_id)?,
         presented: asked.bearer()?.clone(),
     })

@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use futures_util::Stream;
 use interlock_kit::{
     error::{Error, Reason},
-    serve,
+    field, serve,
 };
 use interlock_proto::auth::v1::{
     CheckMembershipRequest, CheckMembershipResponse, HoldLeaseRequest, HoldLeaseResponse, ValidateRequest,
@@ -13,6 +13,7 @@ use interlock_proto::auth::v1::{
     hold_lease_request::{Applied, Hello, Message, Renew},
     trust_service_server::TrustService,
 };
+use interlock_proto::text;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -26,14 +27,13 @@ use crate::{
     parts::Parts,
     policy,
     revocation::RevocationsAfter,
-    trust::{CheckMembership, Validate, Validation},
+    trust::{CheckMembership, Validation},
 };
 
 /// A verifier that says nothing for so many leases has gone.
 const SILENCE_LEASES: u32 = 4;
 /// Messages on their way to one verifier, beyond the barrier's own queue for it.
 const ON_THE_WAY: usize = 16;
-const VERIFIER_ID_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
 
 pub(super) struct Trust(pub(super) Arc<Parts>);
 
@@ -59,14 +59,14 @@ impl TrustService for Trust {
         answer(request, async |asked| {
             let hash = asked.message.credential_sha256[..].try_into();
             let hash = hash.map_err(|_| Error::invalid_field("credential_sha256", "32 bytes"))?;
-            let verdict = match self.0.shell.ask(&asked.call, Validate { hash }).await? {
+            let verdict = match self.0.gate.validate(&asked.call, hash).await? {
                 Validation::Valid(verdict) => verdict,
                 Validation::Expired(_) => {
                     return Err(Error::new(Reason::TokenExpired, "the credential has expired"));
                 }
                 Validation::Refused => return Err(policy::login_required()),
             };
-            Ok(wire::verdict(verdict, &self.0.epoch))
+            Ok(wire::verdict(verdict, &self.0.epoch, self.0.clock.now()))
         })
         .await
     }
@@ -110,7 +110,7 @@ impl Line {
     async fn serve(&self, asked: &mut Streaming<HoldLeaseRequest>) -> Result<(), Error> {
         let hello = match self.next(asked).await? {
             Some(Message::Hello(hello)) => self.hello(&hello)?,
-            Some(_) => return Err(Error::invalid_field("message", "hello first")),
+            Some(_) => return Err(Error::missing_field("hello")),
             None => return Ok(()),
         };
         let (seat, mut messages) = self.seated(hello).await?;
@@ -122,7 +122,7 @@ impl Line {
                 },
                 message = messages.recv() => match message {
                     Some(message) => self.send(&message).await?,
-                    None => return Err(barrier::Violation::Closed.into()),
+                    None => return Err(barrier::Violation::Closed.on("applied")),
                 },
             }
         }
@@ -130,21 +130,24 @@ impl Line {
 
     fn heard(&self, seat: &Seat, message: &Message) -> Result<(), Error> {
         match message {
-            Message::Hello(_) => Err(Error::invalid_field("message", "hello only once")),
+            Message::Hello(_) => Err(Error::invalid_field("hello", "first, and once")),
             Message::Applied(Applied { sequence, streams_closed }) => {
-                Ok(seat.applied(*sequence, *streams_closed)?)
+                Ok(seat.applied(*sequence, *streams_closed).map_err(|v| v.on("applied.sequence"))?)
             }
             Message::Renew(Renew { nonce, applied }) => {
-                self.served.recheck_service(self.parts.clock.now())?;
-                Ok(seat.renew(*nonce, *applied)?)
+                self.served.recheck_service(self.parts.clock.wall())?;
+                Ok(seat.renew(*nonce, *applied).map_err(|v| v.on("renew.applied"))?)
             }
         }
     }
 
     fn hello(&self, hello: &Hello) -> Result<barrier::Hello, Error> {
         let id = &hello.verifier_id;
-        if !VERIFIER_ID_BYTES.contains(&id.len()) || !id.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(Error::invalid_field("verifier_id", "16 to 64 printable characters"));
+        if !limits::VERIFIER_ID_BYTES.contains(&id.len()) || !id.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::invalid_field("hello.verifier_id", "16 to 64 printable characters of ASCII"));
+        }
+        if !hello.epoch.is_empty() && !text::is_name(&hello.epoch) {
+            return Err(Error::invalid_field("hello.epoch", "empty, or that of the last grant"));
         }
         let service = self.served.service.as_ref().ok_or_else(policy::login_required)?;
         Ok(barrier::Hello {
@@ -160,7 +163,7 @@ impl Line {
         let Seated { seat, missed, messages } = self.parts.barrier.seat(&hello)?;
         let Some(missed) = missed else { return Ok((seat, messages)) };
         if self.send_missed(missed).await? {
-            seat.caught_up()?;
+            seat.caught_up().map_err(|v| v.on("hello.applied"))?;
             return Ok((seat, messages));
         }
         let Seated { seat, messages, .. } =
@@ -194,8 +197,14 @@ impl Line {
             Ok(None) => Ok(None),
             Ok(Some(HoldLeaseRequest { message: Some(message) })) => Ok(Some(message)),
             Ok(Some(HoldLeaseRequest { message: None })) => Err(Error::missing_field("message")),
-            // Cut off, reset, or undecodable: its lease runs out.
-            Err(_) => Ok(None),
+            // Cut off or reset: its lease runs out.
+            Err(status) => {
+                // Of what cannot be decoded it is told; no fault of ours is to be logged.
+                if let Some(error) = field::unreadable(&status) {
+                    let _ = self.out.try_send(Err(error.to_status(&self.served.request_id)));
+                }
+                Ok(None)
+            }
         }
     }
 

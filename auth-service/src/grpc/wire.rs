@@ -29,15 +29,6 @@ pub(super) fn bytes(field: &str, value: &[u8], bytes_max: usize) -> Result<(), E
     Ok(())
 }
 
-/// A span of time of a request; absent is zero.
-///
-/// # Errors
-/// `INVALID_FIELD` where it is negative or no duration (`google/protobuf/duration.proto`).
-pub(super) fn span(field: &str, value: Option<prost_types::Duration>) -> Result<Duration, Error> {
-    let Some(value) = value else { return Ok(Duration::ZERO) };
-    value.try_into().map_err(|_| Error::invalid_field(field, "a duration that is not negative"))
-}
-
 pub(super) fn duration(span: Duration) -> prost_types::Duration {
     // A lease is 30 s at most.
     prost_types::Duration::try_from(span).unwrap_or_default()
@@ -47,7 +38,7 @@ fn at(instant: Timestamp) -> Option<prost_types::Timestamp> {
     Some(instant.to_wire())
 }
 
-pub(super) fn principal(p: Principal) -> wire::Principal {
+pub(super) fn principal(p: &Principal) -> wire::Principal {
     let kind = match &p.proof {
         Proof::RoleToken { .. } => wire::CredentialKind::RoleToken,
         Proof::OwnerSession { .. } => wire::CredentialKind::OwnerSession,
@@ -58,19 +49,19 @@ pub(super) fn principal(p: Principal) -> wire::Principal {
         credential_id: p.credential_id.to_string(),
         owner_id: p.owner_id.to_string(),
         role: p.role.text().to_owned(),
-        roles: p.roles,
+        roles: p.roles.clone(),
         session_root: p.session_root,
         issuance: p.issuance,
         expires_at: p.expires_at.and_then(at),
         elevated_until: p.elevated_until.and_then(at),
         ..wire::Principal::default()
     };
-    match p.proof {
-        Proof::RoleToken { generation } => message.generation = generation,
+    match &p.proof {
+        Proof::RoleToken { generation } => message.generation = *generation,
         Proof::OwnerSession { session } => message.owner_session_id = session.to_string(),
         Proof::ProjectToken { project, scopes } => {
             message.project_id = project.to_string();
-            message.scopes = scopes;
+            message.scopes.clone_from(scopes);
         }
     }
     message
@@ -142,9 +133,14 @@ pub(super) fn status(status: StatusOfSession) -> wire::OwnerSessionServiceGetSta
     }
 }
 
-pub(super) fn verdict(verdict: Verdict, epoch: &str) -> wire::ValidateResponse {
+pub(super) fn verdict(verdict: Verdict, epoch: &str, now: Timestamp) -> wire::ValidateResponse {
     let Verdict { principal: proven, sequence } = verdict;
-    wire::ValidateResponse { principal: Some(principal(proven)), sequence, epoch: epoch.to_owned() }
+    wire::ValidateResponse {
+        principal: Some(principal(&proven)),
+        sequence,
+        epoch: epoch.to_owned(),
+        now: Some(now.to_wire()),
+    }
 }
 
 pub(super) fn outgoing(message: &Outgoing, lease: Duration, epoch: &str) -> wire::HoldLeaseResponse {

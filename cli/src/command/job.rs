@@ -8,6 +8,7 @@ use std::{
 };
 
 use interlock_client::{Job as Found, JobState};
+use interlock_proto::text::escaped;
 use serde_json::{Value, json};
 
 use crate::{
@@ -141,7 +142,7 @@ fn print(job: &Found, format: Format) -> io::Result<()> {
     let attempt = if job.attempt == 0 { String::new() } else { format!(" (attempt {})", job.attempt) };
     let mut lines = vec![format!("{} {}{attempt}", job.job_id, job.state)];
     if !job.cause.is_empty() {
-        lines.push(format!("cause: {}", job.cause));
+        lines.push(format!("cause: {}", escaped(&job.cause)));
     }
     if job.cancel_requested && job.ended_at.is_none() {
         lines.push("its worker has been asked to stop".to_owned());

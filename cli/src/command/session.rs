@@ -1,10 +1,9 @@
 //! `session create|list|get|attach|stream|close`.
 
-use std::io::IsTerminal as _;
-
 use interlock_client::{
     Event, EventKind, ReleaseCause, Session as Found, SessionState, StreamFrom, StreamItem,
 };
+use interlock_proto::text::escaped;
 use serde_json::{Value, json};
 
 use crate::{
@@ -169,7 +168,9 @@ async fn stream(
     while let Some(item) = events.next().await {
         match item? {
             StreamItem::Event(event) => {
-                format.print(&line(&event), &event_json(&event))?;
+                let (what, rest) = told(&event);
+                let before = format!("{:>6}  {}  ", event.sequence, instant(event.occurred_at));
+                format.print_marked(&before, (what, &format!("  {rest}")), &event_json(&event))?;
                 if by_cursor {
                     events.ack(event.sequence).await?;
                 }
@@ -243,13 +244,7 @@ fn cause_text(cause: ReleaseCause) -> &'static str {
     }
 }
 
-/// One event for people, coloured on a terminal.
-fn line(event: &Event) -> String {
-    let (what, rest) = told(event);
-    let (on, off) = if std::io::stdout().is_terminal() { ("\u{1b}[1m", "\u{1b}[0m") } else { ("", "") };
-    format!("{:>6}  {}  {on}{what}{off}  {rest}", event.sequence, instant(event.occurred_at))
-}
-
+/// One event for people: what happened, and to what. One line, whatever a worker wrote.
 fn told(event: &Event) -> (&'static str, String) {
     match &event.kind {
         EventKind::SessionCreated { client_id } => ("session created", client_id.clone()),
@@ -259,17 +254,17 @@ fn told(event: &Event) -> (&'static str, String) {
         EventKind::SessionClosing => ("session closing", String::new()),
         EventKind::JobQueued { job_id } => ("job queued", job_id.clone()),
         EventKind::JobStarted { job_id, attempt, worker } => {
-            ("job started", format!("{job_id} attempt {attempt} on {worker}"))
+            ("job started", format!("{job_id} attempt {attempt} on {}", escaped(worker)))
         }
         EventKind::JobProgress { job_id, data, .. } => {
-            ("progress", format!("{job_id} {}", String::from_utf8_lossy(data).escape_debug()))
+            ("progress", format!("{job_id} {}", escaped(&String::from_utf8_lossy(data))))
         }
         EventKind::JobReleased { job_id, attempt, cause } => {
             ("job released", format!("{job_id} attempt {attempt}: {}", cause_text(*cause)))
         }
         EventKind::JobCancelRequested { job_id } => ("cancel asked", job_id.clone()),
         EventKind::JobEnded { job_id, state, cause } => {
-            ("job ended", format!("{job_id} {state} {cause}").trim_end().to_owned())
+            ("job ended", format!("{job_id} {state} {}", escaped(cause)).trim_end().to_owned())
         }
         _ => ("event", "of a kind that this version does not know".to_owned()),
     }

@@ -32,7 +32,7 @@ use tonic::{
 
 use crate::{
     admit::{Admitted, Gate, auth_unavailable},
-    caller::{Caller, Principal},
+    caller::{Caller, Cookie, Principal},
     hub::Hub,
     ids::{OwnerId, ProjectId},
     store::{Query, Resolver, Shell, Told, Verb},
@@ -105,8 +105,9 @@ impl Front {
         caller: &Arc<Caller>,
         verb: V,
     ) -> Result<Told<V::Out>, Error> {
+        self.expect_cookie(call, caller).await?;
         let ran = self.shell.run(caller, verb, self).await;
-        self.note_refusal(call, caller, ran.as_ref().err()).await;
+        self.note_cookie(call, caller, ran.as_ref().err()).await;
         ran
     }
 
@@ -117,8 +118,9 @@ impl Front {
         caller: &Arc<Caller>,
         query: Q,
     ) -> Result<Told<Q::Out>, Error> {
+        self.expect_cookie(call, caller).await?;
         let asked = self.shell.ask(caller, query, self).await;
-        self.note_refusal(call, caller, asked.as_ref().err()).await;
+        self.note_cookie(call, caller, asked.as_ref().err()).await;
         asked
     }
 
@@ -145,15 +147,35 @@ impl Front {
         }
     }
 
+    /// Who comes with a cookie alone has proved nothing yet: one that was never good costs its source before it
+    /// costs the store.
+    async fn expect_cookie(&self, call: &Call, caller: &Caller) -> Result<(), Error> {
+        let Some(cookie) = alone(caller) else { return Ok(()) };
+        if let Err(error) = self.gate.spend(call, &cookie.hash) {
+            self.gate.record_unknown_cookie(call, &error).await;
+            return Err(error);
+        }
+        Ok(())
+    }
+
     /// Refusals of known callers have their audit row by now; a cookie that nobody knows is counted.
-    async fn note_refusal(&self, call: &Call, caller: &Caller, error: Option<&Error>) {
-        if let Some(error) = error
-            && error.reason() == Reason::ProviderAuthFailed
-            && caller.principal == Principal::Client
-        {
-            self.gate.record_unknown_cookie(call, error).await;
+    async fn note_cookie(&self, call: &Call, caller: &Caller, error: Option<&Error>) {
+        let Some(cookie) = alone(caller) else { return };
+        match error {
+            Some(error) if error.reason() == Reason::ProviderAuthFailed => {
+                self.gate.forget(&cookie.hash);
+                self.gate.record_unknown_cookie(call, error).await;
+            }
+            // Another refusal need not have looked at it.
+            Some(_) => {}
+            None => self.gate.remember(cookie.hash),
         }
     }
+}
+
+/// The cookie of a caller who shows nothing else.
+fn alone(caller: &Caller) -> Option<&Cookie> {
+    caller.cookie.as_ref().filter(|_| caller.principal == Principal::Client)
 }
 
 /// A refusal as it leaves; faults of ours are logged with what lies behind them.

@@ -27,7 +27,7 @@ use crate::{
     binding::Attach,
     client::Ack,
     event::From,
-    ids::{AgentId, ClientId, ProjectId, RequestId, SessionId, StreamId},
+    ids::{AgentId, ClientId, ProjectId, RequestId, SessionId},
     outlet::Answers,
     session::{CloseSession, CreateSession, Created, GetSession, ListSessions},
     store::Told,
@@ -138,9 +138,8 @@ impl SessionService for Rpc {
         request: Request<RenewStreamRequest>,
     ) -> Result<Response<RenewStreamResponse>, Status> {
         let (call, admitted, request) = parts(request);
-        let stream = StreamId::parse(request.stream_id).map_err(|error| refuse(&error, &call.request_id))?;
-        let renewed =
-            self.0.streams.renew(stream.as_str(), &admitted.principal(), admitted.verdict.as_ref());
+        let stream = wire::stream_id(request.stream_id).map_err(|error| refuse(&error, &call.request_id))?;
+        let renewed = self.0.streams.renew(&stream, &admitted.principal(), admitted.verdict.as_ref());
         if let Err(error) = &renewed {
             self.0.gate.record_refusal(&call, &admitted, error).await;
         }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use interlock_kit::{clock::Timestamp, error::Error, field};
-use interlock_proto::gateway::v1 as wire;
+use interlock_proto::{gateway::v1 as wire, text};
 
 use crate::{
     agent::AgentSeen,
@@ -25,6 +25,17 @@ pub(crate) fn name(text: String) -> Result<Option<SessionName>, Error> {
 /// An optional owner: empty is the caller.
 pub(crate) fn owner(text: String) -> Result<Option<OwnerId>, Error> {
     if text.is_empty() { Ok(None) } else { OwnerId::parse(text).map(Some) }
+}
+
+/// An open stream: `str_…`.
+pub(crate) fn stream_id(text: String) -> Result<String, Error> {
+    if text.is_empty() {
+        return Err(Error::missing_field("stream_id"));
+    }
+    if !text::is_id(&text, "str_") {
+        return Err(Error::invalid_field("stream_id", "`str_` and 1 to 60 of a-z and 0-9"));
+    }
+    Ok(text)
 }
 
 /// How long to wait: 0 to 60 s, 30 s where absent.
@@ -154,7 +165,7 @@ fn event_kind(kind: &EventKind) -> wire::event::Kind {
         EventKind::JobProgress { job, attempt, data } => Kind::JobProgress(wire::JobProgress {
             job_id: id(job),
             attempt: *attempt,
-            data: data.clone().into(),
+            data: data.to_vec().into(),
         }),
         EventKind::JobReleased { job, attempt, cause } => Kind::JobReleased(wire::JobReleased {
             job_id: id(job),

@@ -1,0 +1,314 @@
+//! The pair, and a good request of every RPC: what hostile values are put into.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use interlock_client::{OwnerSession, SetAgent};
+use interlock_proto::{auth::v1 as auth, gateway::v1 as gateway};
+use interlock_tests::{
+    Pair, Setup,
+    pair::Peer,
+    wire::{self, Metadata},
+};
+use prost::Message as _;
+use tonic::{Streaming, transport::Channel};
+
+use crate::{
+    fields::Request,
+    talk::{self, InHand, Reply},
+};
+
+const STREAM_EVENTS: &str = "/interlock.gateway.v1.SessionService/StreamEvents";
+/// Tries at one owner's password that are made at once; each has a budget.
+const TRIES: u64 = 7;
+
+/// The pair, and who is signed in.
+pub(crate) struct Stage {
+    pub(crate) pair: Pair,
+    auth: Channel,
+    auth_internal: Channel,
+    pub(crate) gateway: Channel,
+    alice: OwnerSession,
+    /// Whose access and refresh tokens are used up.
+    spent: [OwnerSession; 2],
+    project: String,
+    next: AtomicU64,
+    /// Sign-ins so far.
+    tries: AtomicU64,
+}
+
+/// What the requests of one RPC are about. Of its own, so that none is in another's way.
+pub(crate) struct Props {
+    pub(crate) session: String,
+    cookie: String,
+    agent: String,
+    /// Has ended.
+    job: String,
+    stream_id: String,
+    hand: InHand,
+    /// Held open: a stream that has ended cannot be renewed.
+    _stream: Streaming<Bytes>,
+}
+
+impl Stage {
+    pub(crate) async fn make() -> Self {
+        let levels = "info,interlock_kit=debug,interlock_auth=debug,interlock_gateway=debug";
+        let setup = Setup::default().auth("log.filter", levels).gateway("log.filter", levels);
+        // A worker says much on many streams: its lease must not end on a machine that is busy with other things.
+        let setup = setup.gateway("jobs_in_flight_per_owner", "10000").gateway("lease_ttl", "120s");
+        let pair = Pair::start_with(setup).await;
+        let alice = pair.login("alice").await;
+        let spent = [pair.login("bob").await, pair.login("root").await];
+        let project = pair.project(&alice, "values").await;
+        let auth_internal = pair.auth_internal(Peer::Listed);
+        let (auth, gateway) = (pair.auth_public(), pair.gateway_public());
+        Self {
+            auth,
+            auth_internal,
+            gateway,
+            alice,
+            spent,
+            project,
+            next: AtomicU64::new(0),
+            tries: AtomicU64::new(0),
+            pair,
+        }
+    }
+
+    /// A number that no other request has.
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The longest message that a service takes, bytes: HARDENING's settings.
+    pub(crate) fn bound(request: &Request) -> usize {
+        if request.service() == "auth" { 64 * 1024 } else { 1024 * 1024 }
+    }
+
+    pub(crate) fn channel(&self, request: &Request) -> &Channel {
+        match (request.service(), request.internal()) {
+            ("auth", false) => &self.auth,
+            ("auth", true) => &self.auth_internal,
+            _ => &self.gateway,
+        }
+    }
+
+    pub(crate) async fn props(&self) -> Props {
+        let agent = format!("agent-{}", self.number());
+        let sdk = self.pair.sdk_gateway(&self.alice.access_token);
+        sdk.agents().set(&agent, SetAgent::default()).await.expect("an agent");
+        let created = sdk.sessions().create("").await.expect("a session");
+        let session = created.session.session_id;
+        sdk.sessions().attach(&session, &agent, &self.project).await.expect("attached");
+        let job = sdk.jobs().submit(&session, "ends").await.expect("a job").job_id;
+        sdk.jobs().cancel(&job).await.expect("cancelled");
+        sdk.jobs().submit(&session, "runs").await.expect("a job");
+        let cookie = created.cookie.expect("the first answer has the cookie").expose().to_owned();
+        let request = gateway::StreamEventsRequest { session_id: session.clone(), ..Default::default() };
+        let alice = Metadata::bearer(&self.alice.access_token);
+        let opened = wire::open(&self.gateway, STREAM_EVENTS, request.encode_to_vec(), &alice).await;
+        let (_, mut stream) = opened.expect("a stream");
+        let first = stream.message().await.expect("living").expect("a first message");
+        let first = gateway::StreamEventsResponse::decode(first).expect("a message");
+        let Some(gateway::stream_events_response::Message::Opened(opened)) = first.message else {
+            panic!("a stream says first that it is open: {first:?}");
+        };
+        let (stream_id, hand) = (opened.stream_id, InHand::default());
+        Props { session, cookie, agent, job, stream_id, hand, _stream: stream }
+    }
+
+    /// Makes the call, with the good request changed.
+    pub(crate) async fn send(
+        &self,
+        request: &Request,
+        props: &mut Props,
+        change: impl FnOnce(&[u8]) -> Vec<u8>,
+    ) -> Reply {
+        let (channel, metadata) = (self.channel(request), self.metadata(request, props));
+        let reply = match request.method.name() {
+            "Work" => {
+                let hello = self.good(request, "hello", props);
+                let mut hand = props.hand.clone();
+                let of = |hand: &InHand| change(&self.good_with(request, &request.variant, props, hand));
+                let reply = talk::work(channel, &metadata, &mut hand, &request.variant, hello, of).await;
+                props.hand = hand;
+                reply
+            }
+            "HoldLease" => {
+                let (hello, good) =
+                    (self.good(request, "hello", props), self.good(request, &request.variant, props));
+                talk::hold_lease(channel, &metadata, &request.variant, hello, change(&good)).await
+            }
+            _ => {
+                let good = self.good(request, &request.variant, props);
+                talk::once(channel, &request.policy.path, change(&good), &metadata).await
+            }
+        };
+        if reply.outcome.code == "OK" {
+            self.renew(request, props).await;
+        }
+        reply
+    }
+
+    /// What the call has used up.
+    async fn renew(&self, request: &Request, props: &mut Props) {
+        match (request.method.name(), request.variant.as_str()) {
+            ("CloseSession", _) => *props = self.props().await,
+            ("Work", "finish") => {
+                let sdk = self.pair.sdk_gateway(&self.alice.access_token);
+                sdk.jobs().submit(&props.session, "next").await.expect("a job");
+                props.hand = InHand::default();
+            }
+            ("Work", "goodbye") => props.hand = InHand::default(),
+            _ => {}
+        }
+    }
+
+    /// In her project.
+    pub(crate) fn alice(&self) -> Metadata {
+        Metadata::bearer(&self.alice.access_token).with("x-interlock-project", &self.project)
+    }
+
+    pub(crate) fn metadata(&self, request: &Request, props: &Props) -> Metadata {
+        match (request.service(), request.method.name()) {
+            ("auth", _) if request.internal() => {
+                Metadata::none().with("x-internal-token", self.pair.world.internal_token())
+            }
+            (_, "Login") => Metadata::none(),
+            (_, "Refresh") => Metadata::bearer(&self.spent[0].refresh_token),
+            (_, "Logout") => Metadata::bearer(&self.spent[1].access_token),
+            (_, "Rotate") => Metadata::bearer(&self.pair.admin()),
+            (_, "GetStatus") if request.policy.path.contains("RoleToken") => {
+                Metadata::bearer(&self.pair.admin())
+            }
+            (_, "Ack") => {
+                Metadata::none().with("cookie", &props.cookie).with("x-interlock-project", &self.project)
+            }
+            ("auth", _) => Metadata::bearer(&self.alice.access_token),
+            _ => self.alice(),
+        }
+    }
+
+    pub(crate) fn good(&self, request: &Request, variant: &str, props: &Props) -> Vec<u8> {
+        self.good_with(request, variant, props, &props.hand)
+    }
+
+    /// A good request of the method, new each time: it succeeds.
+    fn good_with(&self, request: &Request, variant: &str, props: &Props, hand: &InHand) -> Vec<u8> {
+        let (session_id, job_id) = (props.session.clone(), props.job.clone());
+        let (project_id, request_id) = (self.project.clone(), format!("r{}", self.number()));
+        let agent_id = props.agent.clone();
+        match (request.method.name(), variant) {
+            ("Login", _) => self.login().encode_to_vec(),
+            ("AddMember", _) => {
+                auth::AddMemberRequest { project_id, owner_id: "w5".to_owned() }.encode_to_vec()
+            }
+            ("CreateProject", _) => {
+                auth::CreateProjectRequest { name: format!("p{}", self.number()), request_id }.encode_to_vec()
+            }
+            ("Rotate", _) => {
+                auth::RotateRequest { role: "user".to_owned(), grace: None, request_id }.encode_to_vec()
+            }
+            ("Validate", _) => {
+                auth::ValidateRequest { credential_sha256: self.alice.access_token.hash().to_vec().into() }
+                    .encode_to_vec()
+            }
+            ("CheckMembership", _) => {
+                auth::CheckMembershipRequest { owner_id: "alice".to_owned(), project_id }.encode_to_vec()
+            }
+            ("HoldLease", variant) => hold_lease(variant, self.number()).encode_to_vec(),
+            ("SetAgent", _) => {
+                let description = Some("changed".to_owned());
+                gateway::SetAgentRequest { agent_id, shared: None, description }.encode_to_vec()
+            }
+            ("GetAgent", _) => gateway::GetAgentRequest { agent_id }.encode_to_vec(),
+            ("SubmitJob", _) => {
+                gateway::SubmitJobRequest { session_id, request_id, payload: "more".into() }.encode_to_vec()
+            }
+            ("GetJob", _) => gateway::GetJobRequest { job_id }.encode_to_vec(),
+            ("CancelJob", _) => gateway::CancelJobRequest { job_id }.encode_to_vec(),
+            ("WaitJob", _) => {
+                let wait = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+                gateway::WaitJobRequest { job_id, wait }.encode_to_vec()
+            }
+            ("ListJobs", _) => gateway::ListJobsRequest { session_id, ..Default::default() }.encode_to_vec(),
+            ("CreateSession", _) => {
+                gateway::CreateSessionRequest { request_id, ..Default::default() }.encode_to_vec()
+            }
+            ("GetSession", _) => gateway::GetSessionRequest { session_id }.encode_to_vec(),
+            ("ListSessions", _) => {
+                let owner_id = "alice".to_owned();
+                gateway::ListSessionsRequest { owner_id, ..Default::default() }.encode_to_vec()
+            }
+            ("AttachSession", _) => {
+                gateway::AttachSessionRequest { session_id, agent_id, project_id, ..Default::default() }
+                    .encode_to_vec()
+            }
+            ("CloseSession", _) => gateway::CloseSessionRequest { session_id, force: true }.encode_to_vec(),
+            ("StreamEvents", _) => {
+                gateway::StreamEventsRequest { session_id, ..Default::default() }.encode_to_vec()
+            }
+            ("RenewStream", _) => {
+                gateway::RenewStreamRequest { stream_id: props.stream_id.clone() }.encode_to_vec()
+            }
+            ("Ack", _) => gateway::AckRequest { session_id, sequence: 1 }.encode_to_vec(),
+            ("Work", variant) => talk::ask(work(variant, agent_id, job_id, hand)),
+            ("GetStatus" | "WhoAmI" | "Refresh" | "Logout" | "ListProjects" | "ListAgents", _) => Vec::new(),
+            (other, _) => panic!("{other}: a good request of it is not known here; add one"),
+        }
+    }
+
+    /// Each owner has a budget of tries. When all are used up, it is an owner that there is not.
+    fn login(&self) -> auth::LoginRequest {
+        let number = self.tries.fetch_add(1, Ordering::Relaxed);
+        let username = format!("w{}", number % 5);
+        if number / 5 >= TRIES {
+            return auth::LoginRequest { username: format!("nobody-{number}"), password: "wrong".to_owned() };
+        }
+        let password = self.pair.world.password(&username).to_owned();
+        auth::LoginRequest { username, password }
+    }
+}
+
+/// Each time another verifier: one that comes again and again keeps too many leases.
+fn hold_lease(variant: &str, number: u64) -> auth::HoldLeaseRequest {
+    use auth::hold_lease_request::{Applied, Hello, Message, Renew};
+    let message = match variant {
+        "hello" => Message::Hello(Hello {
+            verifier_id: format!("values-{number:012}"),
+            nonce: 1,
+            ..Default::default()
+        }),
+        "renew" => Message::Renew(Renew { nonce: 2, applied: 0 }),
+        "applied" => Message::Applied(Applied { sequence: 0, streams_closed: 0 }),
+        other => panic!("{other}: a good message of it is not known here; add one"),
+    };
+    auth::HoldLeaseRequest { message: Some(message) }
+}
+
+fn work(variant: &str, agent: String, ended: String, hand: &InHand) -> gateway::work_request::Message {
+    use gateway::work_request::{Finish, Goodbye, Heartbeat, Hello, Message, Progress};
+    // Nothing is missing that a value could be put into.
+    let nothing = gateway::Held { job_id: ended, fencing_token: 1 };
+    let held = hand.held.clone().unwrap_or(nothing);
+    match variant {
+        "hello" => Message::Hello(Hello {
+            worker: "values".to_owned(),
+            agent_ids: vec![agent],
+            capacity: 1,
+            held: vec![held],
+        }),
+        "heartbeat" => Message::Heartbeat(Heartbeat { held: vec![held] }),
+        "progress" => {
+            Message::Progress(Progress { held: Some(held), number: hand.lines + 1, data: "line".into() })
+        }
+        "finish" => Message::Finish(Finish {
+            held: Some(held),
+            state: gateway::JobState::Succeeded.into(),
+            result: "result".into(),
+            cause: String::new(),
+        }),
+        "goodbye" => Message::Goodbye(Goodbye {}),
+        other => panic!("{other}: a good message of it is not known here; add one"),
+    }
+}
