@@ -9,6 +9,10 @@ use std::{
 
 use interlock_client::{Cookie, Credential, OwnerSession, SessionStore};
 use interlock_proto::credential::Kind;
+use rustix::{
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -16,6 +20,10 @@ use crate::failure::Failure;
 
 /// No secret file of ours is larger.
 const BYTES_MAX: u64 = 64 * 1024;
+/// How the names of temporary files begin; the id of the process that writes follows.
+const TEMPORARY: &str = ".interlock-";
+/// Entries of a folder that are looked at.
+const ENTRIES_MAX: usize = 4096;
 
 /// The stored sign-in of one context: an owner session that refreshes itself, or a token.
 #[derive(Debug)]
@@ -56,6 +64,7 @@ impl SignIn {
     /// # Errors
     /// What the file system says.
     pub(crate) fn keep_token(&self, token: &Credential) -> io::Result<()> {
+        let _turn = self.turn()?;
         write_private(&self.token, format!("{}\n", token.expose()).as_bytes())?;
         remove(&self.session)
     }
@@ -65,6 +74,7 @@ impl SignIn {
     /// # Errors
     /// What the file system says.
     pub(crate) fn keep_session(&self, session: &OwnerSession) -> io::Result<()> {
+        let _turn = self.turn()?;
         write_private(&self.session, session.to_json().as_bytes())?;
         remove(&self.token)
     }
@@ -74,8 +84,19 @@ impl SignIn {
     /// # Errors
     /// What the file system says.
     pub(crate) fn forget(&self) -> io::Result<()> {
+        let _turn = self.turn()?;
         remove(&self.session)?;
         remove(&self.token)
+    }
+
+    /// One command at a time changes what is kept: a refresh that is under way elsewhere does not put an owner
+    /// session back that was replaced or forgotten meanwhile.
+    fn turn(&self) -> io::Result<File> {
+        make_folder(folder_of(&self.lock))?;
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&self.lock)?;
+        file.lock()?;
+        Ok(file)
     }
 
     /// Where the owner session is.
@@ -95,10 +116,7 @@ impl SessionStore for SignIn {
 
     /// One refresh at a time among all commands of this user.
     fn lock(&self) -> io::Result<Box<dyn Send>> {
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&self.lock)?;
-        file.lock()?;
-        Ok(Box::new(file))
+        Ok(Box::new(self.turn()?))
     }
 }
 
@@ -191,16 +209,47 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
 /// # Errors
 /// What the file system says; nothing is left behind then.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.exists() {
-        fs::create_dir_all(folder)?;
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    }
-    let mut temporary = tempfile::Builder::new().prefix(".interlock-").tempfile_in(folder)?;
+    place_private(path, bytes)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display())))
+}
+
+fn place_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = folder_of(path);
+    make_folder(folder)?;
+    clear_away(folder)?;
+    let prefix = format!("{TEMPORARY}{}-", std::process::id());
+    let mut temporary = tempfile::Builder::new().prefix(&prefix).tempfile_in(folder)?;
     temporary.write_all(bytes)?;
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+}
+
+/// Removes the temporary files of commands that were killed while they wrote: those hold secrets, and nobody
+/// else would. The process in a file's name says whether it is still being written.
+fn clear_away(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)?.take(ENTRIES_MAX) {
+        let path = entry?.path();
+        let writer =
+            path.file_name().and_then(|name| name.to_str()?.strip_prefix(TEMPORARY)?.split_once('-'));
+        let Some(Ok(writer)) = writer.map(|(writer, _)| writer.parse()) else { continue };
+        if Pid::from_raw(writer).is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn read_if_there(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
@@ -243,6 +292,20 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         sign_in.forget().expect("removed");
         assert_eq!(sign_in.token().expect("read"), None);
+    }
+
+    #[test]
+    fn what_a_killed_command_was_writing_is_cleared_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut dead = std::process::Command::new("true").spawn().expect("a process");
+        let of = |pid: u32| folder.path().join(format!("{TEMPORARY}{pid}-abc"));
+        let (left, writing) = (of(dead.id()), of(std::process::id()));
+        dead.wait().expect("its end");
+        for path in [&left, &writing] {
+            fs::write(path, "half a secret").expect("written");
+        }
+        write_private(&folder.path().join("kept"), b"whole").expect("written");
+        assert!(!left.exists() && writing.exists());
     }
 
     // NC-25: a session id from a server never becomes a path.

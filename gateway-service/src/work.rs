@@ -48,6 +48,9 @@ const ROOM: usize = 64;
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// A wake-up that was lost is made good after this.
 const SLOW_POLL: Duration = Duration::from_secs(5);
+/// For how long a worker that was not heard gets no jobs. The connection of a program that does nothing at all is
+/// closed by then: it answers no pings.
+const UNHEARD_MAX: Duration = Duration::from_secs(30);
 
 /// Opens a worker's stream; what its hello is refused with ends it.
 ///
@@ -78,6 +81,8 @@ pub(crate) fn open(
         outlet,
         opened,
         held: BTreeMap::new(),
+        heard: Instant::now(),
+        unheard: None,
     };
     front.tasks.spawn(desk.serve(requests));
     Ok(answers)
@@ -93,6 +98,11 @@ struct Desk {
     outlet: Outlet<WorkResponse>,
     opened: Opened,
     held: BTreeMap<JobId, Attempt>,
+    /// When the worker last said something.
+    heard: Instant,
+    /// Since when it is known to be silent: a lease of its ran out, and nothing was heard of it meanwhile. It is
+    /// frozen, or cut off, and would let the next job's lease run out, too, while others wait for jobs.
+    unheard: Option<Instant>,
 }
 
 /// A job in this worker's hands, as far as this stream knows.
@@ -223,12 +233,14 @@ impl Desk {
 
     /// One message of the worker's; whether to look for jobs after it.
     async fn take(&mut self, asked: Asked) -> Result<bool, End> {
+        self.heard = Instant::now();
+        let back = self.unheard.take().is_some();
         self.caller = admit::following(&self.caller, &self.standing)?;
         match asked {
             Asked::Hello(_) => Err(Error::invalid_field("hello", "first, and once").into()),
-            Asked::Heartbeat(beat) => self.renew(beat).await.map(|()| false).map_err(within("heartbeat")),
+            Asked::Heartbeat(beat) => self.renew(beat).await.map(|()| back).map_err(within("heartbeat")),
             Asked::Progress(progress) => {
-                self.progress(progress).await.map(|()| false).map_err(within("progress"))
+                self.progress(progress).await.map(|()| back).map_err(within("progress"))
             }
             Asked::Finish(finish) => self.finish(finish).await.map(|()| true).map_err(within("finish")),
             Asked::Goodbye(_) => {
@@ -290,13 +302,15 @@ impl Desk {
         }
     }
 
-    /// Leases queued jobs up to the worker's capacity. Nothing while auth's lease is lapsed.
+    /// Leases queued jobs up to the worker's capacity. Nothing while auth's lease is lapsed, or while the worker is
+    /// known to be silent.
     async fn claim(&mut self, hello: &Hello) -> Step {
         let room = hello.capacity.saturating_sub(u32::try_from(self.held.len()).unwrap_or(u32::MAX));
-        if room == 0 || !self.standing.delivers() {
+        let unheard = self.unheard.is_some_and(|since| since.elapsed() < UNHEARD_MAX);
+        if room == 0 || unheard || !self.standing.delivers() {
             return Ok(());
         }
-        self.call.recheck_service(self.front.clock.now())?;
+        self.call.recheck_service(self.front.clock.wall())?;
         self.caller = admit::following(&self.caller, &self.standing)?;
         let claim = Claim { agents: hello.agents.clone(), worker: hello.worker.clone(), up_to: room };
         let claimed = match self.front.run(&self.call, &self.caller, claim).await {
@@ -326,6 +340,9 @@ impl Desk {
                 Note::Cancel(held) => self.tell_cancel(&held).await?,
                 Note::Taken(held) => {
                     if self.holds(&held) {
+                        // Heartbeats come three times in a lease's life.
+                        let silent = self.heard.elapsed() >= self.front.shell.limits().lease_ttl / 2;
+                        self.unheard = silent.then(Instant::now);
                         self.lost(&held).await?;
                         queued = true;
                     }

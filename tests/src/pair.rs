@@ -7,7 +7,8 @@ use interlock_proto::credential::Credential;
 use tonic::transport::Channel;
 
 use crate::{
-    patience::eventually,
+    link::Link,
+    patience::{eventually, within},
     service::Service,
     wire::{self, Metadata, Shows},
     world::{Setup, World},
@@ -61,6 +62,40 @@ impl Pair {
         pair.start_gateway().await;
         pair.serving().await;
         pair
+    }
+
+    /// Starts both with a link between them that can be broken, and waits until the gateway admits calls.
+    ///
+    /// # Panics
+    /// Where they do not start.
+    pub async fn start_linked(setup: Setup, seed: u64) -> (Self, Link) {
+        let mut pair = Self::stopped(setup);
+        pair.start_auth().await;
+        let link = Link::to(pair.auth.address("internal"), seed).await;
+        pair.link = Some(link.address());
+        pair.start_gateway().await;
+        pair.serving().await;
+        (pair, link)
+    }
+
+    /// What `/readyz` of a service says: its status code and text.
+    ///
+    /// # Panics
+    /// Where it has no listener for metrics, or does not answer.
+    pub async fn readyz(service: &Service) -> (u16, String) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let asked = async {
+            let mut stream = tokio::net::TcpStream::connect(service.address("metrics")).await?;
+            stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        let answer = within("readiness", asked).await.expect("an answer");
+        let code =
+            answer.split_whitespace().nth(1).and_then(|code| code.parse().ok()).expect("a status code");
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.trim().to_owned());
+        (code, body.unwrap_or_default())
     }
 
     /// Both with these settings, neither started.

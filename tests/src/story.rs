@@ -25,6 +25,10 @@ pub struct JobStory {
     pub binding: Binding,
     /// When it was queued, in microseconds.
     pub queued_at: i64,
+    /// The newest attempt; 0 before the first.
+    pub attempt: u32,
+    /// Whether that attempt has the job.
+    pub running: bool,
     /// When and how it ended.
     pub ended: Option<(i64, JobState)>,
 }
@@ -76,8 +80,8 @@ pub async fn read_log(channel: &Channel, metadata: &Metadata, session: &str) -> 
 }
 
 /// Tells the story of one session's log, and asserts what must hold of it by itself: no gap in its
-/// numbers, no instant that goes back, an epoch that grows by one, one end for each job (I5), and no new
-/// binding while a job of its own is in flight (I2, I3).
+/// numbers, no instant that goes back, an epoch that grows by one, one attempt at a time and one end for each
+/// job (I5), and no new binding while a job of its own is in flight (I2, I3).
 ///
 /// # Panics
 /// Where something of that does not hold.
@@ -115,27 +119,50 @@ impl Story {
                 let binding = bound.expect("a job is queued under a binding");
                 assert_eq!(under, (binding.project_id.as_str(), binding.epoch), "{session}: I3: {event:?}");
                 let job_id = queued.job_id.clone();
-                let job = JobStory { job_id: job_id.clone(), binding, queued_at: at, ended: None };
+                let job = JobStory {
+                    job_id: job_id.clone(),
+                    binding,
+                    queued_at: at,
+                    attempt: 0,
+                    running: false,
+                    ended: None,
+                };
                 assert!(self.jobs.insert(job_id, job).is_none(), "{session}: queued twice: {event:?}");
             }
-            Kind::JobStarted(started) => self.in_flight(session, event, &started.job_id),
-            Kind::JobProgress(progress) => self.in_flight(session, event, &progress.job_id),
-            Kind::JobReleased(released) => self.in_flight(session, event, &released.job_id),
-            Kind::JobCancelRequested(asked) => self.in_flight(session, event, &asked.job_id),
+            Kind::JobStarted(started) => {
+                let job = self.in_flight(session, event, &started.job_id);
+                let next = !job.running && started.attempt == job.attempt + 1;
+                assert!(next, "{session}: two attempts at once, or one left out: {job:?}: {event:?}");
+                (job.attempt, job.running) = (started.attempt, true);
+            }
+            Kind::JobProgress(progress) => {
+                let job = self.in_flight(session, event, &progress.job_id);
+                let has_it = job.running && progress.attempt == job.attempt;
+                assert!(has_it, "{session}: I5: of a fenced attempt: {job:?}: {event:?}");
+            }
+            Kind::JobReleased(released) => {
+                let job = self.in_flight(session, event, &released.job_id);
+                let had_it = job.running && released.attempt == job.attempt;
+                assert!(had_it, "{session}: I5: a fenced attempt was released: {job:?}: {event:?}");
+                job.running = false;
+            }
+            Kind::JobCancelRequested(asked) => {
+                let _ = self.in_flight(session, event, &asked.job_id);
+            }
             Kind::JobEnded(ended) => {
-                self.in_flight(session, event, &ended.job_id);
-                let job = self.jobs.get_mut(&ended.job_id).expect("it is in flight");
-                job.ended = Some((at, ended.state()));
+                let job = self.in_flight(session, event, &ended.job_id);
+                (job.ended, job.running) = (Some((at, ended.state())), false);
             }
         }
     }
 
     /// I3, I5: the job lives, and under the binding that it was queued under.
-    fn in_flight(&self, session: &str, event: &Event, job: &str) {
-        let job = self.jobs.get(job).unwrap_or_else(|| panic!("{session}: never queued: {event:?}"));
+    fn in_flight(&mut self, session: &str, event: &Event, job: &str) -> &mut JobStory {
+        let job = self.jobs.get_mut(job).unwrap_or_else(|| panic!("{session}: never queued: {event:?}"));
         assert!(job.ended.is_none(), "{session}: I5: after the end of {job:?}: {event:?}");
         let under = (event.project_id.as_str(), event.epoch);
         assert_eq!(under, (job.binding.project_id.as_str(), job.binding.epoch), "{session}: I3: {event:?}");
+        job
     }
 }
 
@@ -171,7 +198,9 @@ fn micros(event: &Event) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use interlock_proto::gateway::v1::{JobEnded, JobQueued, SessionAttached, SessionCreated};
+    use interlock_proto::gateway::v1::{
+        JobEnded, JobProgress, JobQueued, JobReleased, JobStarted, SessionAttached, SessionCreated,
+    };
     use prost_types::Timestamp;
 
     use super::*;
@@ -242,6 +271,19 @@ mod tests {
     #[should_panic(expected = "I5: after the end")]
     fn a_second_end_is_seen() {
         let _ = Log::new(0).attached("a", "p").queued("j").ended("j").ended("j").story();
+    }
+
+    #[test]
+    #[should_panic(expected = "I5: of a fenced attempt")]
+    fn a_line_of_a_fenced_attempt_is_seen() {
+        let job_id = || "j".to_owned();
+        let started =
+            |attempt| Kind::JobStarted(JobStarted { job_id: job_id(), attempt, ..Default::default() });
+        let released = JobReleased { job_id: job_id(), attempt: 1, ..Default::default() };
+        let line = JobProgress { job_id: job_id(), attempt: 1, ..Default::default() };
+        let log =
+            Log::new(0).attached("a", "p").queued("j").then(started(1)).then(Kind::JobReleased(released));
+        let _ = log.then(started(2)).then(Kind::JobProgress(line)).story();
     }
 
     #[test]

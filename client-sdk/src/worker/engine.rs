@@ -158,6 +158,8 @@ where
                 }
             }
             Some(Message::LeaseLost(lost)) => {
+                up.is_to_be_heard = true;
+                up.beat_due = Instant::now();
                 if let Some(held) = Held::from_wire(lost.held) {
                     self.lose(&key(&held));
                 }
@@ -336,7 +338,8 @@ where
     }
 
     fn is_beat_due(&self, up: &Up) -> bool {
-        !self.slots.is_empty() && up.beats.len() < BEATS_MAX && up.beat_due <= Instant::now()
+        let due = !self.slots.is_empty() || up.is_to_be_heard;
+        due && up.beats.len() < BEATS_MAX && up.beat_due <= Instant::now()
     }
 
     fn send_next(&mut self, link: &mut Link, room: mpsc::OwnedPermit<WorkRequest>) {
@@ -344,6 +347,7 @@ where
         let message = if self.is_beat_due(up) {
             let now = Instant::now();
             up.beats.push_back(now);
+            up.is_to_be_heard = false;
             up.beat_due = now + self.lease / 3;
             Some(work_request::Message::Heartbeat(work_request::Heartbeat { held: self.held() }))
         } else {

@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
     call::Opened,
-    connect::Line,
+    connect::{Line, Place},
     credentials::Presented,
     error::{Error, Reason},
     gateway::Gateway,
@@ -32,7 +32,7 @@ pub(super) enum Link {
 /// An open stream.
 pub(super) struct Up {
     messages: tonic::Streaming<WorkResponse>,
-    line: Arc<Line>,
+    line: Place,
     presented: Option<Presented>,
     pub(super) outbox: mpsc::Sender<WorkRequest>,
     /// Whether the gateway has said which jobs are still ours. Nothing is sent before.
@@ -40,6 +40,9 @@ pub(super) struct Up {
     /// When the heartbeats without an answer were sent.
     pub(super) beats: VecDeque<Instant>,
     pub(super) beat_due: Instant,
+    /// A lease was lost: the gateway gives no jobs to whom it does not hear, so that a heartbeat is due although
+    /// nothing may be held.
+    pub(super) is_to_be_heard: bool,
     pub(super) renewal: Renewal,
 }
 
@@ -121,6 +124,7 @@ impl Up {
             welcomed: false,
             beats: VecDeque::new(),
             beat_due: Instant::now(),
+            is_to_be_heard: false,
             renewal: Renewal::of(gateway, String::new(), None),
         })
     }

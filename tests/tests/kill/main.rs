@@ -1,9 +1,16 @@
-//! `kill -9` of each service, ten times, under load: what was acknowledged is there afterwards, what was not
-//! is there once or not at all (I6, I7), and the audit chains are whole (I11).
+//! `kill -9` at random moments under load, of gateway, auth, both at once, worker and command line: what was
+//! acknowledged is there afterwards, what was not is there once or not at all (I6, I7), each job ends once (I5)
+//! and nothing stays busy (I4), who was signed out stays so (I8), each change has one row and the audit chains are
+//! whole (I11).
 //!
-//! Figures are printed: acknowledged writes, lost ones, the time to serving.
+//! Each target is killed a few times; a hundred times where `INTERLOCK_LONG` is set. Figures are printed:
+//! acknowledged writes, lost ones, the time to serving. `INTERLOCK_SEED` repeats the choices of a run.
 
+mod both;
+mod commands;
 mod load;
+mod rows;
+mod workers;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,9 +19,16 @@ use interlock_tests::{Pair, Setup, audit, eventually};
 use load::{auth::SignIns, gateway::Submits};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-const KILLS: usize = 10;
+const KILLS: usize = 5;
+/// With `INTERLOCK_LONG`.
+const KILLS_LONG: usize = 100;
 /// Acknowledged writes between two kills.
 const WRITES: std::ops::Range<usize> = 40..120;
+
+/// How often this target is killed.
+fn kills(usually: usize) -> usize {
+    if std::env::var_os("INTERLOCK_LONG").is_some() { KILLS_LONG } else { usually }
+}
 
 fn seeded() -> StdRng {
     let given = std::env::var("INTERLOCK_SEED").ok().and_then(|text| text.parse().ok());
@@ -25,7 +39,7 @@ fn seeded() -> StdRng {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_gateway_loses_nothing_it_has_acknowledged() {
-    let mut rng = seeded();
+    let (mut rng, kills) = (seeded(), kills(KILLS));
     let setup = Setup::default().gateway("jobs_in_flight_per_owner", "100000").gateway("lease_ttl", "1s");
     let mut pair = Pair::start_with(setup).await;
     let alice = pair.login("alice").await;
@@ -36,7 +50,7 @@ async fn the_gateway_loses_nothing_it_has_acknowledged() {
     let project = pair.project(&alice, "kill").await;
     let load = Arc::new(Submits::begin(&pair, &alice, &project).await);
     let mut to_serving = Vec::new();
-    for _ in 0..KILLS {
+    for _ in 0..kills {
         let target = load.acknowledged() + rng.random_range(WRITES);
         eventually("acknowledged writes", async || (load.acknowledged() >= target).then_some(())).await;
         pair.gateway.kill();
@@ -48,12 +62,11 @@ async fn the_gateway_loses_nothing_it_has_acknowledged() {
     let checked = load.check(&pair).await;
     let retried = load.retry_everything(&pair).await;
     assert!(pair.gateway.drain().await.success(), "it drains");
-    let (damage, rows) =
-        audit::damage(&pair.world.path("gateway/gateway.db"), &pair.world.path("gateway/gateway.chain-key"));
-    assert!(damage.is_empty(), "the audit chain is damaged: {damage:?}");
+    let (rows, changes) = gateway_rows(&pair);
     println!(
-        "gateway: {KILLS} kills; acknowledged {} ({checked}), lost 0; {retried} request ids retried, each with its first \
-         answer; {} answers lost in a kill and asked again; {rows} audit rows in whole chains; to serving {}",
+        "gateway: {kills} kills; acknowledged {} ({checked}), lost 0; {retried} request ids retried, each with its first \
+         answer; {} answers lost in a kill and asked again; {changes} changes with one row each; {rows} \
+         audit rows in whole chains; to serving {}",
         load.acknowledged(),
         load.asked_again(),
         spans(&to_serving)
@@ -62,11 +75,11 @@ async fn the_gateway_loses_nothing_it_has_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn auth_loses_nothing_it_has_acknowledged() {
-    let mut rng = seeded();
+    let (mut rng, kills) = (seeded(), kills(KILLS));
     let mut pair = Pair::start_with(Setup::default().auth("lease", "1s")).await;
     let load = Arc::new(SignIns::begin(&pair));
     let mut to_serving = Vec::new();
-    for _ in 0..KILLS {
+    for _ in 0..kills {
         let target = load.acknowledged() + rng.random_range(WRITES) / 2;
         eventually("acknowledged writes", async || (load.acknowledged() >= target).then_some(())).await;
         pair.auth.kill();
@@ -79,11 +92,10 @@ async fn auth_loses_nothing_it_has_acknowledged() {
     pair.serving().await;
     load.check_gateway(&pair).await;
     assert!(pair.auth.drain().await.success(), "it drains");
-    let (damage, rows) = audit::damage(&pair.world.path("auth/auth.db"), &pair.world.path("auth/audit.key"));
-    assert!(damage.is_empty(), "the audit chain is damaged: {damage:?}");
+    let (rows, changes) = auth_rows(&pair);
     println!(
-        "auth: {KILLS} kills; acknowledged {} ({checked}), lost 0; {} answers lost in a kill and asked again; {rows} \
-         audit rows in whole chains; to serving {}",
+        "auth: {kills} kills; acknowledged {} ({checked}), lost 0; {} answers lost in a kill and asked again; {changes} changes \
+         with one row each; {rows} audit rows in whole chains; to serving {}",
         load.acknowledged(),
         load.asked_again(),
         spans(&to_serving)
@@ -93,10 +105,10 @@ async fn auth_loses_nothing_it_has_acknowledged() {
 // SW-15, SW-22
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_cut_short_leaves_store_and_copy_agreed() {
-    let mut rng = seeded();
+    let (mut rng, kills) = (seeded(), kills(KILLS));
     let mut pair = Pair::start_with(Setup::default().auth("lease", "1s")).await;
     let (mut cut, mut took_effect) = (0, 0);
-    for _ in 0..KILLS {
+    for _ in 0..kills {
         let before = pair.user();
         let rotate = pair.sdk_auth_as(&pair.admin());
         let moment = Duration::from_micros(rng.random_range(0..30_000));
@@ -118,8 +130,24 @@ async fn a_rotation_cut_short_leaves_store_and_copy_agreed() {
         }
     }
     println!(
-        "rotation: {KILLS} kills, {cut} before the answer; {took_effect} rotations took effect; store and copy agree after each"
+        "rotation: {kills} kills, {cut} before the answer; {took_effect} rotations took effect; store and copy agree after each"
     );
+}
+
+/// I11, at rest: how many audit rows the gateway has, in whole chains, and how many changes with one each.
+fn gateway_rows(pair: &Pair) -> (usize, u64) {
+    let store = pair.world.path("gateway/gateway.db");
+    let (damage, rows) = audit::damage(&store, &pair.world.path("gateway/gateway.chain-key"));
+    assert!(damage.is_empty(), "the audit chain is damaged: {damage:?}");
+    (rows, rows::check_gateway(&store))
+}
+
+/// The same of auth.
+fn auth_rows(pair: &Pair) -> (usize, u64) {
+    let store = pair.world.path("auth/auth.db");
+    let (damage, rows) = audit::damage(&store, &pair.world.path("auth/audit.key"));
+    assert!(damage.is_empty(), "the audit chain is damaged: {damage:?}");
+    (rows, rows::check_auth(&store))
 }
 
 fn spans(all: &[Duration]) -> String {

@@ -10,7 +10,7 @@ use interlock_client::{Auth, Code, Credentials, Error, OwnerSession, Reason};
 use interlock_tests::Pair;
 use tokio::{sync::Mutex as AsyncMutex, task::JoinSet};
 
-use super::was_away;
+use super::{again_after, was_away};
 
 const OWNERS: [&str; 4] = ["w0", "w1", "w2", "w3"];
 /// Refreshes of one owner session before the next sign-in.
@@ -139,11 +139,7 @@ async fn answered<T, F: Future<Output = Result<T, Error>>>(
                 if error.reason() != Some(Reason::RateLimited) {
                     shared.asked_again.fetch_add(1, Ordering::Relaxed);
                 }
-                // As long as the server asks for; a refused connection is refused at once, and others run.
-                match error.retry_after() {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => tokio::task::yield_now().await,
-                }
+                again_after(&error).await;
             }
             other => return other,
         }

@@ -16,7 +16,7 @@ use interlock_tests::{
 };
 use tokio::{sync::Mutex as AsyncMutex, task::JoinSet};
 
-use super::was_away;
+use super::{again_after, was_away};
 
 /// The first one has a queue that nobody works on; a session moves between the others.
 pub(crate) const AGENTS: [&str; 3] = ["steady", "east", "west"];
@@ -161,8 +161,7 @@ async fn answered<T, F: Future<Output = Result<T, Error>>>(
         match call().await {
             Err(error) if was_away(&error) => {
                 shared.asked_again.fetch_add(1, Ordering::Relaxed);
-                // A refused connection is refused at once: others run meanwhile.
-                tokio::task::yield_now().await;
+                again_after(&error).await;
             }
             other => return other,
         }
