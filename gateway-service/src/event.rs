@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     binding::Binding,
     client::Client,
+    data::Data,
     ids::{ClientId, JobId, ProjectId, SessionId, WorkerName},
     job::Outcome,
     policy::Act,
@@ -70,7 +71,7 @@ pub enum EventKind {
         attempt: u32,
         /// As the worker sent it. Stored beside the other facts, as bytes.
         #[serde(skip)]
-        data: Vec<u8>,
+        data: Data,
     },
     /// An attempt ended without an outcome; the job is queued again.
     JobReleased {

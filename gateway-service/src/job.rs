@@ -1,5 +1,7 @@
 //! Jobs: work submitted to the agent that a session is bound to.
 
+use std::fmt;
+
 use interlock_kit::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     binding::{Binding, refuse_other_project},
+    data::Length,
     event::{EventKind, ReleaseCause},
     ids::{ClientId, JobId, OwnerId, ProjectId, RequestId, SessionId},
     lease::Lease,
@@ -97,7 +100,7 @@ pub enum EndedBy {
 }
 
 /// A job with what went in and what came out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct JobWhole {
     /// The job.
     pub job: Job,
@@ -109,7 +112,7 @@ pub struct JobWhole {
 
 /// Queues a job under the session's binding. Answers with the job as it was queued, or as it is now
 /// where the request id was seen before.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Submit {
     /// The new job's id: [`JobId::new`].
     pub id: JobId,
@@ -162,6 +165,27 @@ pub struct JobPage {
     pub jobs: Vec<Job>,
     /// Empty on the last page.
     pub next_page_token: String,
+}
+
+impl fmt::Debug for JobWhole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { job, payload, result } = self;
+        let (payload, result) = (Length(payload.len()), Length(result.len()));
+        let mut shown = f.debug_struct("JobWhole");
+        shown.field("job", job).field("payload", &payload).field("result", &result).finish()
+    }
+}
+
+impl fmt::Debug for Submit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, session, request, payload } = self;
+        f.debug_struct("Submit")
+            .field("id", id)
+            .field("session", session)
+            .field("request", request)
+            .field("payload", &Length(payload.len()))
+            .finish()
+    }
 }
 
 impl Job {

@@ -1,10 +1,13 @@
 //! Leases: a worker's right to one job until a deadline, fenced by a token that grows.
 
+use std::fmt;
+
 use interlock_kit::clock::Timestamp;
 
 use interlock_kit::error::{Error, Reason};
 
 use crate::{
+    data::Length,
     event::{EventKind, ReleaseCause},
     ids::{JobId, WorkerName},
     job::{EndedBy, Job, Outcome, Phase, release},
@@ -68,7 +71,7 @@ pub struct Renewed {
 }
 
 /// A line from a job. Answers with the number up to which lines are stored.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Progress {
     /// The job.
     pub held: Held,
@@ -79,7 +82,7 @@ pub struct Progress {
 }
 
 /// A job's outcome. The same again answers the same. Answers with the job.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Finish {
     /// The job.
     pub held: Held,
@@ -111,6 +114,26 @@ impl Lease {
         let runs_until = job.first_started_at.unwrap_or(now).after(limits.run_time_max);
         let until = asked.min(runs_until);
         job.cancel_requested_at.map_or(until, |at| until.min(at.after(limits.cancel_grace)))
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { held, number, data } = self;
+        let data = Length(data.len());
+        f.debug_struct("Progress").field("held", held).field("number", number).field("data", &data).finish()
+    }
+}
+
+impl fmt::Debug for Finish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { held, outcome, result, cause } = self;
+        f.debug_struct("Finish")
+            .field("held", held)
+            .field("outcome", outcome)
+            .field("result", &Length(result.len()))
+            .field("cause", &Length(cause.len()))
+            .finish()
     }
 }
 
@@ -152,7 +175,7 @@ impl Verb for Progress {
         let lease = Lease { progress: self.number, ..lease };
         let after = Job { phase: Phase::Running(lease), ..job.clone() };
         tx.touch_job(&permit, &job, &after);
-        let (id, attempt, data) = (job.id.clone(), job.attempt, self.data.clone());
+        let (id, attempt, data) = (job.id.clone(), job.attempt, self.data.clone().into());
         tx.append_of(&permit, &job, EventKind::JobProgress { job: id, attempt, data });
         Ok(self.number)
     }

@@ -1,6 +1,6 @@
 //! Workers: the programs that run jobs for agents, and how they get jobs.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use interlock_kit::clock::Timestamp;
 
@@ -11,6 +11,7 @@ use interlock_kit::error::{Error, Reason};
 use crate::{
     binding::Binding,
     caller::Principal,
+    data::Length,
     event::EventKind,
     ids::{AgentId, OwnerId, SessionId, WorkerName},
     job::{Job, Phase},
@@ -39,7 +40,7 @@ pub struct Claim {
 }
 
 /// A job to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Assignment {
     /// The job, and the right to it.
     pub held: Held,
@@ -57,6 +58,22 @@ pub struct Assignment {
     pub lease: Duration,
     /// How long the job may run in all.
     pub run_time_left: Duration,
+}
+
+impl fmt::Debug for Assignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { held, session, binding, attempt, payload, until, lease, run_time_left } = self;
+        f.debug_struct("Assignment")
+            .field("held", held)
+            .field("session", session)
+            .field("binding", binding)
+            .field("attempt", attempt)
+            .field("payload", &Length(payload.len()))
+            .field("until", until)
+            .field("lease", lease)
+            .field("run_time_left", run_time_left)
+            .finish()
+    }
 }
 
 impl Query for Serve {

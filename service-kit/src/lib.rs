@@ -3,14 +3,16 @@
 //! | module | what |
 //! |---|---|
 //! | [`error`] | reasons, and the one map to statuses |
+//! | [`field`] | values of requests that more than one service reads |
 //! | [`clock`], [`random`] | where instants and randomness come from |
 //! | [`command`] | what the command lines of our servers share |
 //! | [`config`] | file under environment under flags; all mistakes together |
 //! | [`secret_file`], [`internal_token`], [`reload`], [`ready_file`] | files: secrets, what changes at run time, readiness |
+//! | [`process`] | no core dumps: what is in memory stays there |
 //! | [`pki`], [`spiffe`] | development certificates, and who a certificate is for |
 //! | [`hasher`], [`seal`] | passwords; sealing of answers that hold a secret |
 //! | [`telemetry`], [`health_state`], [`probes`] | logs, metrics, request ids; readiness and its HTTP listener |
-//! | [`tls`], [`serve`] | listeners: TLS that reloads, the accept loop, bounds of connections and calls |
+//! | [`tls`], [`own_certificate`], [`serve`] | listeners: TLS that reloads, the accept loop, bounds of connections and calls |
 //! | [`authn`], [`denials`] | gate 1: who may call a method at all; refusals counted |
 //! | [`health`], [`reflection`] | the two services that are not ours |
 //! | [`store`] | queue, writer, batches, engines, audit chain: generic over a service's [`store::Domain`] |
@@ -21,12 +23,15 @@ pub mod command;
 pub mod config;
 pub mod denials;
 pub mod error;
+pub mod field;
 pub mod hasher;
 pub mod health;
 pub mod health_state;
 pub mod internal_token;
+pub mod own_certificate;
 pub mod pki;
 pub mod probes;
+pub mod process;
 pub mod random;
 pub mod ready_file;
 pub mod reflection;

@@ -16,6 +16,8 @@ use crate::{config::Profile, random};
 const SECRET_MODE: u32 = 0o600;
 /// Mode of a file that holds none.
 const OPEN_MODE: u32 = 0o644;
+/// How the names of temporary files end.
+const TEMPORARY: &str = ".tmp";
 /// What nobody but the owner may have.
 const OTHERS: u32 = 0o077;
 
@@ -49,6 +51,15 @@ pub enum SecretFileError {
     /// Others can read the file, and the profile is hardened.
     #[error("{0}; chmod 600 it")]
     Exposed(Exposed),
+}
+
+impl SecretFileError {
+    /// Whether the file itself is wrong, so that somebody has to mend it: exit code 64. A write may succeed the
+    /// next time.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        !matches!(self, Self::Write { .. })
+    }
 }
 
 /// A secret file that others than its owner can reach.
@@ -123,6 +134,38 @@ pub fn write_open(path: &Path, contents: &[u8]) -> Result<(), SecretFileError> {
     place(path, contents, OPEN_MODE, |temporary| fs::rename(temporary, path))
 }
 
+/// Removes what writes of this file left behind when their process was killed: the secret would stay there for
+/// good. For a time when nobody writes it: a start that holds the store's lock.
+///
+/// # Errors
+/// [`SecretFileError::Write`]
+pub fn sweep(path: &Path) -> Result<(), SecretFileError> {
+    let swept = || -> io::Result<()> {
+        let folder = folder_of(path);
+        let prefix = format!(".{}.", file_name(path)?);
+        for entry in fs::read_dir(folder)? {
+            let name = entry?.file_name();
+            let name = name.to_string_lossy();
+            let unique = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(TEMPORARY));
+            if unique.is_some_and(|unique| unique.bytes().all(|b| b.is_ascii_hexdigit())) {
+                fs::remove_file(folder.join(&*name))?;
+            }
+        }
+        Ok(())
+    };
+    swept().map_err(|source| SecretFileError::Write { path: path.to_owned(), source })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
+}
+
+fn file_name(path: &Path) -> io::Result<String> {
+    let name = path.file_name();
+    let name = name.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
 fn place(
     path: &Path,
     contents: &[u8],
@@ -130,10 +173,7 @@ fn place(
     settle: impl FnOnce(&Path) -> io::Result<()>,
 ) -> Result<(), SecretFileError> {
     let whole = || -> io::Result<()> {
-        let folder = match path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
+        let folder = folder_of(path);
         let temporary = Temporary::new(folder, path)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary.0)?;
         // The creation mode is narrowed by the umask, never widened.
@@ -152,11 +192,8 @@ struct Temporary(PathBuf);
 
 impl Temporary {
     fn new(folder: &Path, path: &Path) -> io::Result<Self> {
-        let name = path
-            .file_name()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
-        let unique = u64::from_le_bytes(random::bytes());
-        Ok(Self(folder.join(format!(".{}.{unique:016x}.tmp", name.to_string_lossy()))))
+        let (name, unique) = (file_name(path)?, u64::from_le_bytes(random::bytes()));
+        Ok(Self(folder.join(format!(".{name}.{unique:016x}{TEMPORARY}"))))
     }
 }
 
@@ -210,6 +247,18 @@ mod tests {
         create(&path, b"second").expect_err("never replaced");
         assert_eq!(fs::read(&path).expect("read"), b"first");
         assert_eq!(names(folder.path()), ["once", "taken"]);
+    }
+
+    #[test]
+    fn what_a_killed_write_left_is_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("token");
+        write(&path, b"kept").expect("written");
+        for name in [".token.00ff00ff00ff00ff.tmp", ".token.0.tmp", ".other.00ff.tmp", ".token.txt.tmp"] {
+            fs::write(folder.path().join(name), "left").expect("written");
+        }
+        sweep(&path).expect("swept");
+        assert_eq!(names(folder.path()), [".other.00ff.tmp", ".token.txt.tmp", "token"]);
     }
 
     #[test]

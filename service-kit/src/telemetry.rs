@@ -1,7 +1,15 @@
 //! Log lines, metrics, and the two ids that tie them to a call: request id and trace context.
+//!
+//! Nothing that holds a secret shows it in `Debug` or `Display`; should something do so all the same, or a library
+//! at level trace, what looks like a credential is cut out of each line as it is written, panics included.
 
-use std::{fmt, io, sync::OnceLock};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    fmt, io, panic,
+    sync::OnceLock,
+};
 
+use interlock_proto::{credential, text};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
@@ -22,18 +30,55 @@ pub enum TelemetryError {
     Taken(String),
 }
 
-/// Sends log lines to stderr. Once a process.
+/// Sends log lines to stderr, and panics to the log. Once a process.
 ///
 /// # Errors
 /// [`TelemetryError`]
 pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(filter)?).with_writer(io::stderr);
+    // A log in a folder that is watched for changes would feed on itself: each line a change, each change a line.
+    let filter = EnvFilter::try_new(filter)?.add_directive("notify=warn".parse()?);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || Lines(format));
+    // Who closed stderr wants no lines; telling them so on stderr would panic.
+    let lines = lines.log_internal_errors(false);
     match format {
         LogFormat::Text => lines.with_ansi(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     }
-    .map_err(|e| TelemetryError::Taken(e.to_string()))
+    .map_err(|e| TelemetryError::Taken(e.to_string()))?;
+    panic::set_hook(Box::new(|panicked| {
+        let trace = Backtrace::capture();
+        let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
+        tracing::error!(trace, "{panicked}");
+    }));
+    Ok(())
+}
+
+/// Standard error, one line for each record: without what looks like a credential, and with all that others put
+/// into it shown. Nobody forges a line or steers the terminal that a log is read on.
+#[derive(Clone, Copy, Debug)]
+struct Lines(LogFormat);
+
+impl io::Write for Lines {
+    /// Gets each record whole.
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        let masked = credential::masked(record);
+        let text = String::from_utf8_lossy(&masked);
+        io::stderr().write_all(one_line(self.0, &text).as_bytes())?;
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+fn one_line(format: LogFormat, record: &str) -> String {
+    let record = record.strip_suffix('\n').unwrap_or(record);
+    let shown = match format {
+        LogFormat::Text => text::escaped(record),
+        LogFormat::Json => text::escaped_json(record),
+    };
+    format!("{shown}\n")
 }
 
 /// The metrics of this process. The first call installs the recorder; every call gives the same one.
@@ -47,7 +92,7 @@ pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
     installed.clone().map_err(TelemetryError::Taken)
 }
 
-/// Names one call in logs, errors and audit rows: 1 to 64 of letters, digits, `.`, `_`, `-`.
+/// Names one call in logs, errors and audit rows: 1 to 64 of letters, digits, `.`, `_`, `-`, and no credential.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(String);
 
@@ -62,7 +107,9 @@ impl RequestId {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        let good = (1..=REQUEST_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed);
+        let good = (1..=REQUEST_ID_BYTES_MAX).contains(&text.len())
+            && text.bytes().all(allowed)
+            && !credential::is_in(text);
         good.then(|| Self(text.to_owned()))
     }
 
@@ -131,10 +178,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_record_is_one_line_whatever_is_in_it() {
+        let forged = "refused name=\u{1b}[2J\n2026-01-01T00:00:00Z INFO all is well\u{202e}\n";
+        let line = one_line(LogFormat::Text, forged);
+        assert!(line.ends_with("well\\u{202e}\n") && !line.trim_end().chars().any(text::is_hidden), "{line}");
+        assert_eq!(one_line(LogFormat::Json, "{\"a\":\"\u{9b}é\"}\n"), "{\"a\":\"\\u009bé\"}\n");
+    }
+
+    #[test]
     fn request_ids_are_short_and_plain() {
         assert_eq!(RequestId::given_or_new(Some("a.B-9_")).as_str(), "a.B-9_");
         let long = "x".repeat(REQUEST_ID_BYTES_MAX + 1);
-        for bad in ["", "a b", "a\n", "ä", long.as_str()] {
+        let secret = credential::Credential::new(credential::Kind::User, &[3; 32]);
+        for bad in ["", "a b", "a\n", "ä", long.as_str(), secret.expose()] {
             let id = RequestId::given_or_new(Some(bad));
             assert!(id.as_str().starts_with("req_"), "{id}");
             assert_eq!(RequestId::parse(id.as_str()), Some(id));

@@ -11,13 +11,13 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::patience::eventually;
+use crate::{canary, patience::eventually};
 
 /// How much of a log is printed when a test fails, in bytes.
 const LOG_SHOWN: usize = 12_000;
 
 /// A program and the process it runs in, if it runs. Killed on drop; the end of its log is printed where
-/// the test fails.
+/// the test fails. A test fails whose service has left a secret in its log or its data folder.
 #[derive(Debug)]
 pub struct Service {
     name: &'static str,
@@ -26,6 +26,8 @@ pub struct Service {
     log: PathBuf,
     /// Its whole environment, beside the one for backtraces.
     environment: BTreeMap<String, String>,
+    /// How many file descriptors it may have open, where that is not the system's choice.
+    descriptors: Option<u32>,
     child: Option<Child>,
     /// By listener. Kept over restarts.
     addresses: BTreeMap<String, SocketAddr>,
@@ -63,6 +65,7 @@ impl Service {
             ready_file: folder.join(format!("{name}.ready.json")),
             log: folder.join(format!("{name}.log")),
             environment: BTreeMap::new(),
+            descriptors: None,
             child: None,
             addresses: BTreeMap::new(),
         }
@@ -71,6 +74,11 @@ impl Service {
     /// Sets a variable of its environment, which is empty otherwise. Counts from the next start.
     pub fn env(&mut self, name: &str, value: &str) {
         self.environment.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Bounds its open file descriptors, for good: it cannot raise this. Counts from the next start.
+    pub fn limit_descriptors(&mut self, most: u32) {
+        self.descriptors = Some(most);
     }
 
     /// The process, where it runs.
@@ -103,7 +111,8 @@ impl Service {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let began = Instant::now();
         let log = File::options().create(true).append(true).open(&self.log).expect("a log");
-        let child = Command::new(program(&format!("interlock-{}", self.name)))
+        let child = self
+            .command()
             .arg("--config")
             .arg(&self.config)
             .env_clear()
@@ -123,6 +132,14 @@ impl Service {
         })
         .await;
         began.elapsed()
+    }
+
+    fn command(&self) -> Command {
+        let program = program(&format!("interlock-{}", self.name));
+        let Some(most) = self.descriptors else { return Command::new(program) };
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", r#"ulimit -n "$0"; exec "$@""#]).arg(most.to_string()).arg(program);
+        command
     }
 
     /// `kill -9`, and waits for its end.
@@ -206,7 +223,12 @@ impl Drop for Service {
             let from = log.len().saturating_sub(LOG_SHOWN);
             let from = (from..log.len()).find(|at| log.is_char_boundary(*at)).unwrap_or(0);
             eprintln!("--- the end of {}:\n{}\n---", self.log.display(), &log[from..]);
+            return;
         }
+        // I16, of every test.
+        let folder = self.log.parent().expect("a log stands in a folder");
+        let leaks = canary::left_by(folder, self.name);
+        assert!(leaks.is_empty(), "secrets leaked:\n{}", leaks.join("\n"));
     }
 }
 

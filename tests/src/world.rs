@@ -15,6 +15,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use interlock_kit::{
@@ -215,7 +216,8 @@ impl World {
     }
 
     fn make_pki(&self) {
-        let now = Clock::system().now();
+        // Some days old, so that clocks can be set back.
+        let now = Clock::system().now().before(Duration::from_secs(3 * 86_400));
         let domain = || TRUST_DOMAIN.parse().expect("a trust domain");
         let pki = Pki::create(&self.path("pki"), domain(), now).expect("an authority");
         for name in ["auth", "gateway", "tester", "unlisted"] {

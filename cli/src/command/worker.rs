@@ -115,6 +115,9 @@ async fn attempt_to_run(program: &[OsString], task: &Task) -> std::io::Result<Ou
         // What the worker itself signs in with is none of its jobs' business.
         .env_remove("INTERLOCK_TOKEN_FILE")
         .env_remove("INTERLOCK_CONTEXT")
+        // Nor are the passwords that a service on this host may be started with.
+        .env_remove("INTERLOCK_ACCOUNTS_JSON")
+        .env_remove("INTERLOCK_OWNERS_JSON")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())

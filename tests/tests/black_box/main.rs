@@ -3,17 +3,15 @@
 //! - `sign_in`: sign-in to job done through the SDK, cookies, who is refused and how;
 //! - `attach`: the cases of the attach guard over the wire;
 //! - `audit_rows`: each denial of a known principal and each state change has exactly one;
-//! - `hostile`: malformed requests, and guessing;
+//! - `hostile`: guessing;
 //! - `worker`: leases, fencing, and workers and gateways that die;
 //! - `operate`: drain, configuration mistakes, two programs on one store, health, probes, restarts;
-//! - `reload`: certificates and authorities replaced under running services;
-//! - `secrets`: nothing secret in logs and stores.
+//! - `reload`: certificates and authorities replaced under running services.
 
 mod attach;
 mod audit_rows;
 mod hostile;
 mod operate;
 mod reload;
-mod secrets;
 mod sign_in;
 mod worker;

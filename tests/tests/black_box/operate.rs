@@ -127,7 +127,7 @@ async fn a_second_program_on_the_same_store_refuses_to_start() {
         let output = tokio::task::block_in_place(|| run(&name, &arguments));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && !ready.exists(), "{name} started: {said}");
-        assert!(said.contains("another program uses this store"), "{name} does not say why: {said}");
+        assert!(said.contains("another program uses this folder"), "{name} does not say why: {said}");
     }
     // The first ones are unharmed.
     pair.serving().await;

@@ -62,12 +62,12 @@ fn scan(stream: TokenStream, found: &mut Vec<Named>) {
 }
 
 /// `[cfg(test)]`.
-fn is_cfg_test(token: Option<&TokenTree>) -> bool {
+pub(crate) fn is_cfg_test(token: Option<&TokenTree>) -> bool {
     matches!(token, Some(TokenTree::Group(g)) if g.stream().to_string().replace(' ', "") == "cfg(test)")
 }
 
 /// The place after the item that starts at `at`: its braces, or its semicolon.
-fn after_item(tokens: &[TokenTree], at: usize) -> usize {
+pub(crate) fn after_item(tokens: &[TokenTree], at: usize) -> usize {
     let end = tokens[at..].iter().position(|t| match t {
         TokenTree::Group(g) => g.delimiter() == Delimiter::Brace,
         TokenTree::Punct(p) => p.as_char() == ';',

@@ -3,12 +3,15 @@
 //!
 //! - [`tree`]: the files, as text.
 //! - [`code`]: the paths that Rust code names, tests left out.
-//! - [`manifests`], [`sources`], [`texts`], [`protos`]: the rules, one function each, from the tree to
-//!   its faults; beside each a tree with a fault planted in it, so that no rule passes by being blind.
+//! - [`manifests`], [`mutants`], [`protos`], [`secrets`], [`sources`], [`texts`]: the rules, one function
+//!   each, from the tree to its faults; beside each a tree with a fault planted in it, so that no rule passes
+//!   by being blind.
 
 mod code;
 mod manifests;
+mod mutants;
 mod protos;
+mod secrets;
 mod sources;
 mod texts;
 mod tree;

@@ -34,7 +34,7 @@ impl TrustService for Echo {
             ..Principal::default()
         };
         let epoch = "epo_0190a3b0f5d27c5e8a1b2c3d4e5f6071".to_owned();
-        Ok(Response::new(ValidateResponse { principal: Some(principal), sequence: 1, epoch }))
+        Ok(Response::new(ValidateResponse { principal: Some(principal), sequence: 1, epoch, now: None }))
     }
 
     async fn hold_lease(
