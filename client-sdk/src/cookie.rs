@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-use interlock_proto::credential::{Credential, Kind, Malformed, cookie_name, cookie_session};
+use interlock_proto::credential::{self, Credential, Kind, Malformed, cookie_name, cookie_session};
 use zeroize::Zeroizing;
+
+/// No session's id is longer.
+const SESSION_ID_BYTES_MAX: usize = 64;
 
 /// A client's cookie: `__Host-interlock_<session id>=<credential>`.
 ///
@@ -22,7 +25,7 @@ impl Cookie {
     pub fn parse(pair: &str) -> Result<Self, Malformed> {
         let pair = pair.split(';').next().unwrap_or_default().trim();
         let (name, value) = pair.split_once('=').ok_or(Malformed)?;
-        let session_id = cookie_session(name).filter(|id| !id.is_empty()).ok_or(Malformed)?;
+        let session_id = cookie_session(name).filter(|id| is_readable(id)).ok_or(Malformed)?;
         let credential = Credential::parse(value)?;
         if credential.kind() != Kind::Client {
             return Err(Malformed);
@@ -44,6 +47,14 @@ impl Cookie {
     }
 }
 
+/// Whether a server would read a cookie for this session: what it would refuse is not kept either.
+fn is_readable(session_id: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    (1..=SESSION_ID_BYTES_MAX).contains(&session_id.len())
+        && session_id.bytes().all(fits)
+        && !credential::is_in(session_id)
+}
+
 impl fmt::Debug for Cookie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Cookie({})", self.session_id)
@@ -63,6 +74,12 @@ mod tests {
         assert!(cookie.expose().ends_with(credential.expose()));
         assert_eq!(format!("{cookie:?}"), "Cookie(ses_1)");
         assert!(Cookie::parse("other=1").is_err());
+        // A server refuses each of these names, so they are not kept to be sent.
+        let misplaced = credential.expose();
+        for session in ["", "a b", "é", "ses_1,", &"x".repeat(65), misplaced] {
+            let pair = format!("{}={}", cookie_name(session), credential.expose());
+            assert!(Cookie::parse(&pair).is_err(), "{session}");
+        }
         let admin = Credential::new(Kind::Admin, &[3; 32]);
         assert!(Cookie::parse(&format!("{}={}", cookie_name("ses_1"), admin.expose())).is_err());
     }

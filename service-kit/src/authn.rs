@@ -52,6 +52,25 @@ pub struct Presented {
     pub on_behalf_of: Option<String>,
 }
 
+impl Presented {
+    /// Reads what a call presents, as gate 1 does before it asks anybody: pure, and bounded.
+    ///
+    /// # Errors
+    /// `PROVIDER_AUTH_FAILED` for two `authorization` values and for a cookie name sent twice; `FORBIDDEN`
+    /// for a call on behalf of someone that does not come from a service.
+    pub fn read(headers: &HeaderMap, listener: Listener) -> Result<Self, Error> {
+        presented::read(headers, listener)
+    }
+}
+
+/// The project that a call names.
+///
+/// # Errors
+/// `INVALID_FIELD` for two of them, and for what cannot be the name or id of a project.
+pub fn named_project(headers: &HeaderMap) -> Result<Option<String>, Error> {
+    presented::named_project(headers)
+}
+
 /// The `authorization` of a call.
 #[derive(Clone, Debug)]
 pub enum Bearer {

@@ -24,6 +24,8 @@ const OUTPUT_BYTES_MAX: usize = 64;
 const SALT_BYTES_MIN: usize = 8;
 const SALT_BYTES_MAX: usize = 64;
 const PBKDF2_ITERATIONS_MAX: u32 = 2_000_000;
+/// The algorithm knows no less: such a hash can never be verified.
+const BCRYPT_COST_MIN: u32 = 4;
 const BCRYPT_COST_MAX: u32 = 14;
 
 /// Why a stored hash is not taken. Does not show the hash.
@@ -162,7 +164,7 @@ fn parse_pbkdf2(rest: &str) -> Result<Stored<'_>, HashFormatError> {
 
 fn parse_bcrypt(stored: &str) -> Result<Stored<'_>, HashFormatError> {
     let parts: bcrypt::HashParts = stored.parse().map_err(|_| HashFormatError::Unknown)?;
-    if parts.get_cost() > BCRYPT_COST_MAX {
+    if !(BCRYPT_COST_MIN..=BCRYPT_COST_MAX).contains(&parts.get_cost()) {
         return Err(HashFormatError::OutOfBounds);
     }
     Ok(Stored::Bcrypt(stored))
@@ -208,8 +210,11 @@ mod tests {
         let stored = stored.format_for_version(bcrypt::Version::TwoB);
         assert_eq!(check("right", &stored).expect("verified"), Verified { ok: true, needs_rehash: true });
         assert!(!check("wrong", &stored).expect("verified").ok);
-        let dear = stored.replacen("$04$", "$15$", 1);
-        assert_eq!(check_stored(&dear), Err(HashFormatError::OutOfBounds));
+        // Found by fuzzing: below 4 it was taken, and every sign-in then failed with INTERNAL.
+        for cost in ["$15$", "$99$", "$03$", "$00$"] {
+            let other = stored.replacen("$04$", cost, 1);
+            assert_eq!(check_stored(&other), Err(HashFormatError::OutOfBounds), "{cost}");
+        }
     }
 
     /// RFC 9106, section 5.3 has a secret and associated data, which PHC strings do not carry; this vector is
