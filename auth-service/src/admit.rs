@@ -3,7 +3,7 @@
 //! What is malformed is refused without touching the store; what looks valid is limited by source before it
 //! does. Methods that anyone may call are judged in their verbs: they tell [`Gate`] of strangers they refuse.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use interlock_kit::{
     authn::{self, Admit, Bearer, Presented, Refused},
@@ -17,23 +17,23 @@ use interlock_kit::{
     },
 };
 use interlock_proto::{
-    credential::{Credential, Kind},
+    credential::{Credential, Hash, Kind},
     options::v1::{Caller as CallerKind, Listener},
-    policy,
+    policy::Presented as Shown,
 };
 
 use crate::{
     caller::{Call, Caller, Principal, Proof},
     parts::host_call,
-    store::{Auth, Shell},
-    trust::{Authenticate, Validation},
+    policy::{self, Act},
+    store::{Auth, Query, Shell},
+    trust::{Authenticate, Validate, Validation},
+    verdicts::Verdicts,
 };
 
-/// Look-ups of one source: far more than honest clients need, far fewer than the store can.
-const LOOKUPS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2_000).expect("not zero");
 const SOURCES_MAX: usize = 16_384;
 const COUNTED: &str = "denials.counted";
-const HANDSHAKE: &str = "listener.handshake";
+const HANDSHAKE: &str = "tls.handshake";
 
 /// Gate 1, and the record of what it refuses.
 #[derive(Debug)]
@@ -43,19 +43,22 @@ pub struct Gate {
     clock: Clock,
     denials: Arc<Denials>,
     lookups: GarbageLimit,
+    verdicts: Arc<Verdicts>,
 }
 
 impl Gate {
-    /// Over this store.
+    /// Over this store. `verdicts` hear of its revocations; one source may have so many unknown credentials
+    /// looked up in a second.
     #[must_use]
-    pub fn new(store: Store<Auth>, clock: Clock) -> Self {
+    pub fn new(store: Store<Auth>, clock: Clock, verdicts: Arc<Verdicts>, unknown: u32) -> Self {
         let denials = Arc::new(Denials::default());
         Self {
             shell: Shell::counting(store.clone(), Arc::clone(&denials)),
             store,
             clock,
             denials,
-            lookups: GarbageLimit::new(LOOKUPS_PER_SECOND, LOOKUPS_PER_SECOND, SOURCES_MAX),
+            lookups: GarbageLimit::new(unknown, unknown, SOURCES_MAX),
+            verdicts,
         }
     }
 
@@ -95,15 +98,50 @@ impl Gate {
         self.store.record(vec![Entry::new(call.origin, call.action, Outcome::Done)]).await
     }
 
-    async fn known(&self, call: &serve::Call, credential: &Credential) -> Result<Principal, Refused<Caller>> {
+    /// What a verifier asks: what is known of a credential, else what the store says of it.
+    ///
+    /// # Errors
+    /// `FORBIDDEN` for whoever is no service; what the store says.
+    pub async fn validate(&self, call: &Call, hash: Hash) -> Result<Validation, Error> {
+        let now = self.clock.now();
+        // Whoever may not ask is refused by the verb, which leaves the row.
+        if policy::decide(&call.caller, Act::Verify, now).is_ok()
+            && let Some(verdict) = self.verdicts.find(&hash, now)
+        {
+            return Ok(Validation::Valid(verdict));
+        }
+        self.look_up(call, hash, Validate { hash }).await
+    }
+
+    async fn look_up(
+        &self,
+        call: &Call,
+        hash: Hash,
+        query: impl Query<Out = Validation>,
+    ) -> Result<Validation, Error> {
+        let found = self.shell.ask(call, query).await?;
+        if let Validation::Valid(verdict) = &found {
+            self.verdicts.keep(hash, verdict);
+        }
+        Ok(found)
+    }
+
+    async fn known(
+        &self,
+        call: &serve::Call,
+        credential: &Credential,
+    ) -> Result<Arc<Principal>, Refused<Caller>> {
         match credential.kind() {
             Kind::Admin | Kind::User | Kind::Owner | Kind::Project => {}
             // These admit nobody here, so that there is nothing to look up.
             Kind::Refresh | Kind::Client | Kind::Internal => return Err(authn::login_required().into()),
         }
+        let hash = credential.hash();
+        if let Some(verdict) = self.verdicts.find(&hash, self.clock.now()) {
+            return Ok(verdict.principal);
+        }
         self.lookups.check(call.source())?;
-        let query = Authenticate { hash: credential.hash() };
-        match self.shell.ask(&call_of(call, Caller::Nobody), query).await? {
+        match self.look_up(&call_of(call, Caller::Nobody), hash, Authenticate { hash }).await? {
             Validation::Valid(verdict) => Ok(verdict.principal),
             Validation::Expired(principal) => Err(Refused {
                 caller: Some(Caller::Principal(principal)),
@@ -113,14 +151,16 @@ impl Gate {
         }
     }
 
-    async fn note(&self, key: String, entry: Entry) {
-        let Outcome::Refused(reason) = entry.outcome else { return };
+    /// Gives a refusal its row, or counts it; says which.
+    async fn note(&self, key: String, entry: Entry) -> Noted {
+        let Outcome::Refused(reason) = entry.outcome else { return Noted::Counted };
         if self.denials.note(&key, reason, self.clock.now()) == Noted::Counted {
-            return;
+            return Noted::Counted;
         }
         if let Err(error) = self.store.record(vec![entry]).await {
             tracing::error!(%error, "a refusal could not be recorded");
         }
+        Noted::Row
     }
 }
 
@@ -150,7 +190,7 @@ impl Admit for Gate {
         };
         let principal = self.known(call, &credential).await?;
         let admitted = call.policy.admit(presented_as(&principal));
-        let caller = Caller::Principal(Box::new(principal));
+        let caller = Caller::Principal(principal);
         match admitted {
             Ok(()) => Ok(caller),
             Err(reason) => {
@@ -171,10 +211,13 @@ impl Admit for Gate {
     }
 
     async fn handshake_refused(&self, listener: Listener, peer: SocketAddr, why: &str) {
-        tracing::warn!(listener = listener.as_str_name(), %peer, why, "certificate refused");
         let origin = Origin { peer: peer.to_string(), ..Origin::default() };
         let entry = Entry::new(Arc::new(origin), HANDSHAKE, Outcome::Refused(Reason::Forbidden));
-        self.note(Source::of(peer.ip()).to_string(), entry.on(listener.as_str_name())).await;
+        let entry = entry.on(listener.as_str_name()).detailed(serde_json::json!({ "why": why }).to_string());
+        // What is only counted is no line of the log either: strangers must not fill it.
+        if self.note(Source::of(peer.ip()).to_string(), entry).await == Noted::Row {
+            tracing::warn!(listener = listener.as_str_name(), %peer, why, "certificate refused");
+        }
     }
 }
 
@@ -189,13 +232,13 @@ fn row_of(counted: &Counted) -> Entry {
     Entry { count: counted.count, ..entry }
 }
 
-fn presented_as(principal: &Principal) -> policy::Presented<'_> {
+fn presented_as(principal: &Principal) -> Shown<'_> {
     let (caller, scopes): (_, &[String]) = match &principal.proof {
         Proof::RoleToken { .. } => (CallerKind::RoleToken, &[]),
         Proof::OwnerSession { .. } => (CallerKind::OwnerSession, &[]),
         Proof::ProjectToken { scopes, .. } => (CallerKind::ProjectToken, scopes),
     };
-    policy::Presented { caller, administrator: principal.is_administrator(), scopes }
+    Shown { caller, administrator: principal.is_administrator(), scopes }
 }
 
 /// The call as its verb sees it.

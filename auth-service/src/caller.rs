@@ -26,7 +26,7 @@ pub enum Caller {
     /// No credential, or none that is known.
     Nobody,
     /// A verified principal.
-    Principal(Box<Principal>),
+    Principal(Arc<Principal>),
     /// A service on the internal listener, by its SPIFFE id.
     Service(String),
     /// This program itself at its start, or an offline command on the host that holds the store's lock.

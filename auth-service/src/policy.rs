@@ -258,11 +258,13 @@ pub(crate) fn end_own(session: &OwnerSession) -> OwnerSessionPermit {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{ids::CredentialId, role_token::Role};
 
     fn principal(proof: Proof, role: Role, session_root: bool, unlocked: bool) -> Caller {
-        Caller::Principal(Box::new(Principal {
+        Caller::Principal(Arc::new(Principal {
             proof,
             credential_id: CredentialId::made("crd_1"),
             owner_id: OwnerId::made("o"),

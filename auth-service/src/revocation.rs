@@ -33,7 +33,7 @@ pub struct Revocation {
 }
 
 /// Whom a revocation concerns.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// One credential.
     Credential(CredentialId),

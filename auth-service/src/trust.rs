@@ -4,6 +4,8 @@
 //! compares that sequence with the revocations it has applied, so that a slow answer never brings back
 //! what was revoked (DESIGN 6).
 
+use std::sync::Arc;
+
 use interlock_kit::clock::Timestamp;
 use interlock_proto::credential::{Credential, Hash, Kind};
 
@@ -45,7 +47,7 @@ pub enum Validation {
     /// It is good.
     Valid(Verdict),
     /// It was, until it ended by itself: `TOKEN_EXPIRED`. Who it was is for the audit row.
-    Expired(Box<Principal>),
+    Expired(Arc<Principal>),
     /// Unknown, revoked, of a deactivated owner, or of a kind that proves nobody:
     /// `PROVIDER_AUTH_FAILED`.
     Refused,
@@ -55,7 +57,7 @@ pub enum Validation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Whom it proves.
-    pub principal: Principal,
+    pub principal: Arc<Principal>,
     /// The revocation sequence that this was read at.
     pub sequence: u64,
 }
@@ -159,8 +161,9 @@ pub(crate) fn verdict(view: &View<'_>, hash: &Hash) -> Result<Validation, Stop> 
 }
 
 fn timed(principal: Principal, sequence: u64, now: Timestamp) -> Validation {
+    let principal = Arc::new(principal);
     if principal.expires_at.is_some_and(|end| end.is_over(now)) {
-        Validation::Expired(Box::new(principal))
+        Validation::Expired(principal)
     } else {
         Validation::Valid(Verdict { principal, sequence })
     }
