@@ -3,10 +3,7 @@
 //! `accounts.rs` reads records and says what makes a change; the verbs of `owner.rs` write it. Between them
 //! stands what neither can do: files, and the hasher.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use interlock_kit::{
     config::Profile,
@@ -140,9 +137,7 @@ fn parsed(source: Source, from: &str, text: &str) -> Result<Vec<Account>, ApplyE
 ///
 /// # Errors
 /// [`ApplyError`]; records before the fault are applied, and the next time finds the rest.
-pub async fn apply(shell: &Shell, hasher: &Hasher, sources: Sources) -> Result<Done, ApplyError> {
-    let read = tokio::task::spawn_blocking(move || sources.read());
-    let accounts = read.await.map_err(io::Error::other).map_err(Error::internal)??;
+pub async fn apply(shell: &Shell, hasher: &Hasher, accounts: &[Account]) -> Result<Done, ApplyError> {
     let of = accounts.iter().map(|account| (account.source, account.owner.clone())).collect();
     let before = shell.ask(&host_call(ACTION), ReadApplied { of }).await?;
     let mut done = Done::default();

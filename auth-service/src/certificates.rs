@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use interlock_kit::{
     authn::{Allowed, InternalTrust},
+    clock::Clock,
     config::{Internal, TlsVersion},
     internal_token::InternalToken,
+    own_certificate::OwnCertificate,
     reload::Reloads,
     tls::{Tls, TlsKind, TlsPaths},
 };
@@ -25,15 +27,21 @@ impl Certificates {
     /// What is wrong with which file.
     pub(crate) fn load(config: &Config) -> Result<Self, StartError> {
         let (common, profile) = (&config.common, config.common.profile);
+        let own = || OwnCertificate {
+            clock: Clock::system(),
+            trust_domain: common.tls.trust_domain.clone(),
+            must_name: false,
+        };
         let paths = |client_ca| TlsPaths { client_ca, ..TlsPaths::from(&common.tls) };
         let kind = TlsKind::Public { tls12: common.tls.public_min_version == TlsVersion::V1_2 };
-        let public = Arc::new(Tls::load(paths(common.tls.client_ca.clone()), kind, profile)?);
+        let public = Tls::load(paths(common.tls.client_ca.clone()), kind, profile)?;
+        let public = Arc::new(public.judged(own())?);
         let internal = match &common.internal {
             None => None,
             Some(internal) => {
                 let tls = Tls::load(paths(Some(internal.client_ca.clone())), TlsKind::Internal, profile)?;
                 let token = InternalToken::load(&internal.token_file, profile)?;
-                Some((Arc::new(tls), trust(internal, token)))
+                Some((Arc::new(tls.judged(own())?), trust(internal, token)))
             }
         };
         Ok(Self { public, internal })

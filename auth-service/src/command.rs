@@ -13,6 +13,9 @@ use crate::{config::Config, offline, serving};
 /// Who is calling and what they may do. Without a command it serves.
 #[derive(Debug, Parser)]
 #[command(name = "interlock-auth", version, disable_help_subcommand = true)]
+#[command(
+    after_help = "Exit codes: 0 done; 64 arguments, settings or a file of secrets, certificates or accounts is wrong; 1 all else."
+)]
 pub struct Command {
     #[command(flatten)]
     settings: Settings,

@@ -18,7 +18,7 @@ use interlock_kit::{
 };
 use zeroize::Zeroizing;
 
-use crate::limits::{ACCESS_TTL, OWNER_SESSION_TTL, Span};
+use crate::limits::{ACCESS_TTL, LEASE, OWNER_SESSION_TTL, Span};
 
 /// `public.address` follows it: `INTERLOCK_AUTH_PUBLIC_ADDRESS`.
 const ENV_PREFIX: &str = "INTERLOCK_AUTH";
@@ -35,9 +35,6 @@ const SESSION_TTL_VARIABLE: &str = "INTERLOCK_AUTH_OWNER_SESSION_TTL";
 const OWNERS_FILE_DEFAULT: &str = "owners.json";
 
 const PORT_DEFAULT: u16 = 7_401;
-/// How long a verifier's lease may be.
-const LEASE: Span =
-    Span { default: Duration::from_secs(3), min: Duration::from_secs(1), max: Duration::from_secs(30) };
 
 /// A text that `Debug` does not show.
 #[derive(Clone)]

@@ -26,6 +26,14 @@ pub enum TokensError {
     Store(#[from] Error),
 }
 
+impl TokensError {
+    /// Whether somebody has to mend the copy first: exit code 64.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::File(error) if error.is_configuration())
+    }
+}
+
 /// What a start found.
 #[derive(Debug)]
 pub struct Started {
@@ -40,6 +48,7 @@ pub struct Started {
 /// # Errors
 /// [`TokensError`]: a corrupt copy is left as it is.
 pub async fn settle(shell: &Shell, copy: &TokenFile) -> Result<Started, TokensError> {
+    copy.sweep()?;
     let kept = copy.read()?;
     let stored = shell.ask(&host_call("role_token.settle"), PresentTokens).await?;
     if stored.is_empty() {
@@ -75,6 +84,7 @@ async fn first(shell: &Shell, copy: &TokenFile, kept: Option<Tokens>) -> Result<
 /// # Errors
 /// [`TokensError`]
 pub async fn reset(shell: &Shell, copy: &TokenFile) -> Result<Tokens, TokensError> {
+    copy.sweep()?;
     let (admin, user) = (new_token(Role::Admin), new_token(Role::User));
     let kept = match copy.read() {
         Ok(kept) => kept.unwrap_or_default(),

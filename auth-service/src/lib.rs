@@ -8,7 +8,7 @@
 //! | [`store`] | the door to the store, and its engines |
 //! | [`caller`], [`ids`], [`limits`], [`password`], [`accounts`] | what nouns are made of |
 //! | [`grpc`] | wire to verb and back |
-//! | [`admit`] | gate 1: from a credential to a caller |
+//! | [`admit`], [`verdicts`] | gate 1: from a credential to a caller; what is known of credentials |
 //! | [`sign_in`], [`rotation`], [`guesses`], [`parts`] | what stands around verbs: hashing, sealing, the copy, the barrier |
 //! | [`token_file`], [`first_start`], [`offline`] | role tokens on this host |
 //! | [`accounts_apply`], [`sweeper`], [`opening`] | accounts sources; rounds; the data directory |
@@ -52,6 +52,7 @@ pub mod sweep;
 pub mod sweeper;
 pub mod token_file;
 pub mod trust;
+pub mod verdicts;
 
 pub use crate::{config::Config, listeners::Listeners, serving::StartError};
 

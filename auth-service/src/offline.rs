@@ -9,7 +9,7 @@ use clap::Subcommand;
 use interlock_kit::{
     clock::Clock,
     command::say,
-    config::{EXIT_FAILURE, EXIT_OK},
+    config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE},
     error::Error,
 };
 use interlock_proto::credential::Credential;
@@ -23,7 +23,7 @@ use crate::{
     parts::host_call,
     role_token::{Reveal, RoleToken, Status},
     store::Shell,
-    token_file::{TokenFile, TokenFileError},
+    token_file::{TokenFile, TokenFileError, Tokens},
 };
 
 /// What to do.
@@ -57,6 +57,8 @@ enum Failed {
     Store(#[from] Error),
     #[error("{0}")]
     System(#[from] std::io::Error),
+    #[error("it was done, and stdout cannot be written: {0}; `auth path` says where the tokens are")]
+    Output(std::io::Error),
     #[error(
         "this replaces both role tokens: every client needs its new one; repeat with --yes. Nothing was changed"
     )]
@@ -65,14 +67,31 @@ enum Failed {
     NoStore(String),
 }
 
+impl Failed {
+    fn is_configuration(&self) -> bool {
+        match self {
+            Self::Opening(error) => error.is_configuration(),
+            Self::Tokens(error) => error.is_configuration(),
+            Self::File(error) => error.is_configuration(),
+            Self::Store(_) | Self::System(_) | Self::Output(_) | Self::NotConfirmed | Self::NoStore(_) => {
+                false
+            }
+        }
+    }
+}
+
 /// Runs a command; the exit code says whether it was done.
 #[must_use]
 pub fn main(config: &Config, what: &What) -> ExitCode {
-    match run(config, what).and_then(|text| Ok(std::io::stdout().write_all(text.as_bytes())?)) {
+    let shown = |text: Zeroizing<String>| {
+        let mut out = std::io::stdout();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failed::Output)
+    };
+    match run(config, what).and_then(shown) {
         Ok(()) => ExitCode::from(EXIT_OK),
         Err(error) => {
             say(&format!("interlock-auth: {error}"));
-            ExitCode::from(EXIT_FAILURE)
+            ExitCode::from(if error.is_configuration() { EXIT_USAGE } else { EXIT_FAILURE })
         }
     }
 }
@@ -83,17 +102,33 @@ fn run(config: &Config, what: &What) -> Result<Zeroizing<String>, Failed> {
     match what {
         What::Path => Ok(Zeroizing::new(format!("{}\n", copy.path().display()))),
         What::Reset { yes: false } => Err(Failed::NotConfirmed),
-        What::Reset { yes: true } => with_store(config, async |shell| {
-            let tokens = first_start::reset(&shell, &copy).await?;
-            Ok(first_start::shown(&tokens, &copy))
-        }),
-        What::Status { reveal } => with_store(config, async |shell| {
-            let call = host_call("role_token.status");
-            let stored =
-                if *reveal { shell.run(&call, Reveal).await? } else { shell.ask(&call, Status).await? };
-            status(&stored, &copy, *reveal)
-        }),
+        // A copy that is refused is refused before the store is opened, which would begin a chain of audit rows.
+        What::Reset { yes: true } => match copy.read() {
+            // A damaged one is replaced, too: that is what the command is for.
+            Err(TokenFileError::File(error)) => Err(TokenFileError::from(error).into()),
+            Ok(_) | Err(TokenFileError::Corrupt { .. }) => with_store(config, async |shell| {
+                let tokens = first_start::reset(&shell, &copy).await?;
+                Ok(first_start::shown(&tokens, &copy))
+            }),
+        },
+        What::Status { reveal } => {
+            let kept = copy.read()?;
+            status_of(config, kept.as_ref(), &copy, *reveal)
+        }
     }
+}
+
+fn status_of(
+    config: &Config,
+    kept: Option<&Tokens>,
+    copy: &TokenFile,
+    reveal: bool,
+) -> Result<Zeroizing<String>, Failed> {
+    with_store(config, async |shell| {
+        let call = host_call("role_token.status");
+        let stored = if reveal { shell.run(&call, Reveal).await? } else { shell.ask(&call, Status).await? };
+        Ok(status(&stored, kept, copy, reveal))
+    })
 }
 
 fn with_store(
@@ -114,11 +149,10 @@ fn with_store(
     })
 }
 
-fn status(stored: &[RoleToken], copy: &TokenFile, reveal: bool) -> Result<Zeroizing<String>, Failed> {
-    let kept = copy.read()?;
+fn status(stored: &[RoleToken], kept: Option<&Tokens>, copy: &TokenFile, reveal: bool) -> Zeroizing<String> {
     let mut lines = Zeroizing::new(String::with_capacity(1_024));
     for token in stored {
-        let known = kept.as_ref().and_then(|kept| kept.token_of(token)).filter(|_| reveal);
+        let known = kept.and_then(|kept| kept.token_of(token)).filter(|_| reveal);
         let shown = known.map_or(token.masked.as_str(), Credential::expose);
         let until = token.valid_until.map(|until| format!(" until {until}")).unwrap_or_default();
         lines.push_str(&format!("{} generation {} {shown}{until}\n", token.role.text(), token.generation));
@@ -126,5 +160,5 @@ fn status(stored: &[RoleToken], copy: &TokenFile, reveal: bool) -> Result<Zeroiz
     let present: Vec<_> = stored.iter().filter(|token| token.valid_until.is_none()).cloned().collect();
     let recoverable = kept.is_some_and(|kept| kept.has_all(&present));
     lines.push_str(&format!("recoverable {recoverable}\npath {}\n", copy.path().display()));
-    Ok(lines)
+    lines
 }

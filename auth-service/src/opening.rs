@@ -12,10 +12,9 @@ use interlock_kit::{
     clock::Clock,
     config::Profile,
     health_state::Health,
-    random,
     secret_file::{self, SecretFileError},
     store::{
-        Fault, Observer, Store, StoreLock,
+        ChainKeyError, Fault, Observer, Store, StoreLock,
         audit::ChainKey,
         sqlite::{self, OpenError, Options, Place},
         writer::QueueLimits,
@@ -25,7 +24,9 @@ use thiserror::Error;
 
 use crate::{
     barrier::Barrier,
+    limits::LEASE,
     store::{Auth, Signal},
+    verdicts::Verdicts,
 };
 
 /// The store's file.
@@ -34,7 +35,6 @@ pub const STORE_FILE: &str = "auth.db";
 pub const CHAIN_KEY_FILE: &str = "audit.key";
 /// The longest lease that may still be in use: see [`unknown_leases`].
 const LEASE_FILE: &str = "lease";
-const CHAIN_KEY_BYTES: u64 = 32;
 const LEASE_FILE_BYTES_MAX: u64 = 32;
 
 /// The condition of health that the store stands for.
@@ -44,7 +44,7 @@ pub const STORE_CONDITION: &str = "store";
 #[derive(Debug, Error)]
 pub enum OpeningError {
     /// It cannot be made.
-    #[error("{path}: cannot be made: {source}", path = path.display())]
+    #[error("data_dir {path}: cannot be made: {source}; set it to a folder that this user can write", path = path.display())]
     Folder {
         /// Which.
         path: PathBuf,
@@ -52,22 +52,22 @@ pub enum OpeningError {
         source: io::Error,
     },
     /// Its lock.
-    #[error("{0}; is the service running?")]
+    #[error("data_dir {0}")]
     Lock(io::Error),
-    /// A file in it.
+    /// The key of the audit chain.
     #[error(transparent)]
-    File(#[from] SecretFileError),
-    /// The chain key is missing beside a store, or damaged.
-    #[error("{path}: {why}; restore it: without it the audit chain cannot go on", path = path.display())]
-    ChainKey {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong.
-        why: &'static str,
-    },
+    ChainKey(#[from] ChainKeyError),
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+}
+
+impl OpeningError {
+    /// Whether somebody has to mend a file first: exit code 64.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::ChainKey(error) if error.is_configuration())
+    }
 }
 
 /// An opened data directory. The lock is held as long as this lives.
@@ -80,6 +80,20 @@ pub struct Opened {
     _lock: StoreLock,
 }
 
+/// Whether it is a folder, or may become one. Changes nothing.
+///
+/// # Errors
+/// [`OpeningError::Folder`]
+pub fn check_folder(folder: &Path) -> Result<(), OpeningError> {
+    let refused = |source| Err(OpeningError::Folder { path: folder.to_owned(), source });
+    match fs::metadata(folder) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => refused(io::ErrorKind::NotADirectory.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => refused(error),
+    }
+}
+
 /// Opens.
 ///
 /// # Errors
@@ -90,7 +104,7 @@ pub fn open(folder: &Path, profile: Profile, clock: Clock) -> Result<Opened, Ope
     let lock = StoreLock::take(folder).map_err(OpeningError::Lock)?;
     let place = folder.join(STORE_FILE);
     let options = Options {
-        chain_key: chain_key(&folder.join(CHAIN_KEY_FILE), place.exists(), profile)?,
+        chain_key: ChainKey::of_file(&folder.join(CHAIN_KEY_FILE), &place, profile)?,
         place: Place::File(place),
         clock,
         limits: QueueLimits::default(),
@@ -100,25 +114,6 @@ pub fn open(folder: &Path, profile: Profile, clock: Clock) -> Result<Opened, Ope
     let announcer = Arc::new(Announcer::default());
     let observer: Arc<dyn Observer<Auth>> = announcer.clone();
     Ok(Opened { store: sqlite::open(&options, observer)?, announcer, _lock: lock })
-}
-
-fn chain_key(path: &Path, store_exists: bool, profile: Profile) -> Result<ChainKey, OpeningError> {
-    let wrong = |why| OpeningError::ChainKey { path: path.to_owned(), why };
-    match secret_file::read(path, CHAIN_KEY_BYTES, profile) {
-        Ok(secret) => {
-            let bytes = secret.contents.as_slice().try_into();
-            bytes.map(ChainKey::new).map_err(|_| wrong("not 32 bytes"))
-        }
-        Err(SecretFileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            if store_exists {
-                return Err(wrong("missing beside its store"));
-            }
-            let bytes: [u8; 32] = random::bytes();
-            secret_file::create(path, &bytes)?;
-            Ok(ChainKey::new(bytes))
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// How long leases of earlier processes may still be in use, and keeps a note for the next start.
@@ -132,16 +127,27 @@ fn chain_key(path: &Path, store_exists: bool, profile: Profile) -> Result<ChainK
 pub fn unknown_leases(folder: &Path, lease: Duration) -> Result<LeaseNote, SecretFileError> {
     let path = folder.join(LEASE_FILE);
     let noted = match secret_file::read(&path, LEASE_FILE_BYTES_MAX, Profile::Local) {
-        Ok(secret) => std::str::from_utf8(&secret.contents).ok().and_then(|text| text.trim().parse().ok()),
+        Ok(secret) => Some(noted(&secret.contents)),
+        Err(SecretFileError::TooLong { .. }) => Some(LEASE.max),
         Err(SecretFileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    let earlier = noted.map_or(lease, Duration::from_millis);
+    let earlier = noted.unwrap_or(lease);
     let note = LeaseNote { path, lease, longest: earlier.max(lease) };
     if noted.is_none() || earlier < lease {
         note.write(lease)?;
     }
     Ok(note)
+}
+
+/// A damaged note may have said anything: the longest lease that could be configured is the safe reading.
+fn noted(contents: &[u8]) -> Duration {
+    let millis = std::str::from_utf8(contents).ok().and_then(|text| text.trim().parse().ok());
+    let lease = millis.map(Duration::from_millis).filter(|lease| (LEASE.min..=LEASE.max).contains(lease));
+    lease.unwrap_or_else(|| {
+        tracing::warn!(assumed_s = LEASE.max.as_secs(), "the note of the longest lease is damaged");
+        LEASE.max
+    })
 }
 
 /// What the next start is told of leases.
@@ -170,11 +176,18 @@ impl LeaseNote {
 /// Hears of commits on the store's thread, before they are answered.
 #[derive(Debug, Default)]
 pub struct Announcer {
+    verdicts: Arc<Verdicts>,
     barrier: OnceLock<Barrier>,
     health: OnceLock<Health>,
 }
 
 impl Announcer {
+    /// What is kept under the revocations of this store.
+    #[must_use]
+    pub fn verdicts(&self) -> Arc<Verdicts> {
+        Arc::clone(&self.verdicts)
+    }
+
     /// From now on these are told. Before, nobody can hold a lease of this process.
     pub fn tell(&self, barrier: Barrier, health: Health) {
         // A second call has nobody else to tell.
@@ -184,11 +197,18 @@ impl Announcer {
 
 impl Observer<Auth> for Announcer {
     fn committed(&self, signals: Vec<Signal>) {
-        let Some(barrier) = self.barrier.get() else { return };
-        barrier.published(signals.into_iter().filter_map(|signal| match signal {
-            Signal::Revoked(revocation) => Some(revocation),
-            Signal::RoleTokensChanged(_) => None,
-        }));
+        let revoked: Vec<_> = signals
+            .into_iter()
+            .filter_map(|signal| match signal {
+                Signal::Revoked(revocation) => Some(revocation),
+                Signal::RoleTokensChanged(_) => None,
+            })
+            .collect();
+        // This process is a verifier, too: the one that acknowledges at once.
+        revoked.iter().for_each(|revocation| self.verdicts.revoked(revocation));
+        if let Some(barrier) = self.barrier.get() {
+            barrier.published(revoked);
+        }
     }
 
     fn failed(&self, fault: &Fault) {
@@ -197,7 +217,7 @@ impl Observer<Auth> for Announcer {
         health.set(
             STORE_CONDITION,
             Err(match fault {
-                Fault::Unavailable(_) => UNAVAILABLE.to_owned(),
+                Fault::Unavailable(_) | Fault::Full(_) | Fault::Uncertain(_) => UNAVAILABLE.to_owned(),
                 Fault::Broken(_) => "an invariant is broken".to_owned(),
             }),
         );
@@ -224,6 +244,16 @@ mod tests {
         assert_eq!(crashed_before_shrinking.longest, long);
         crashed_before_shrinking.shrink().expect("written");
         assert_eq!(start(short).longest, short);
+    }
+
+    #[test]
+    fn a_damaged_note_of_leases_is_read_as_the_longest() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for damaged in ["", "soon", "0", "99999999999999", &"1".repeat(64)] {
+            fs::write(folder.path().join(LEASE_FILE), damaged).expect("written");
+            let note = unknown_leases(folder.path(), Duration::from_secs(3)).expect("read");
+            assert_eq!(note.longest, LEASE.max, "{damaged:?}");
+        }
     }
 
     #[test]

@@ -9,12 +9,12 @@ use interlock_kit::{
     health,
     health_state::Health,
     internal_token::InternalTokenError,
-    probes, random,
+    probes, process, random,
     ready_file::ReadyFile,
     reflection,
     reload::{ReloadError, Reloads},
     secret_file::SecretFileError,
-    serve::{ServeError, Server, ServerLimits, Services},
+    serve::{Lanes, ServeError, Server, ServerLimits, Services},
     telemetry::{self, TelemetryError},
     tls::TlsError,
 };
@@ -27,6 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    accounts::Account,
     accounts_apply::{self, ApplyError, Sources},
     admit::Gate,
     barrier::{self, Barrier, Terms},
@@ -75,7 +76,7 @@ pub enum StartError {
     #[error(transparent)]
     File(#[from] SecretFileError),
     /// A listener cannot be bound.
-    #[error("{what} {address}: {source}")]
+    #[error("{what} {address}: {source}; end what listens there, or set another address")]
     Bind {
         /// Which listener.
         what: &'static str,
@@ -99,26 +100,32 @@ pub enum StartError {
     /// The store or the hasher.
     #[error("{0}")]
     Refused(#[from] Error),
+    /// Nobody reads stdout.
+    #[error(
+        "the first tokens cannot be printed on stdout: {0}; `interlock-auth auth status --reveal` shows them"
+    )]
+    FirstTokens(io::Error),
     /// The operating system.
     #[error("{0}")]
     System(#[from] io::Error),
 }
 
 impl StartError {
-    /// Whether what was configured is wrong: exit code 64.
+    /// Whether somebody has to mend what it was told: exit code 64.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Tls(_) | Self::InternalToken(_) | Self::Telemetry(_) => true,
             Self::Accounts(error) => !matches!(error, ApplyError::Refused(_) | ApplyError::Hash(_)),
-            Self::Opening(_)
-            | Self::Tokens(_)
-            | Self::File(_)
-            | Self::Bind { .. }
+            Self::Opening(error) => error.is_configuration(),
+            Self::Tokens(error) => error.is_configuration(),
+            Self::File(error) => error.is_configuration(),
+            Self::Bind { .. }
             | Self::Serve(_)
             | Self::Reflection(_)
             | Self::Reload(_)
             | Self::Refused(_)
+            | Self::FirstTokens(_)
             | Self::System(_) => false,
         }
     }
@@ -130,6 +137,7 @@ impl StartError {
 /// [`StartError`]
 pub async fn serve(config: Config) -> Result<(), StartError> {
     telemetry::init_logs(config.common.log_format, &config.common.log_filter)?;
+    process::keep_to_itself();
     let shutdown = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -158,16 +166,29 @@ pub async fn run(
     let common = &config.common;
     let clock = Clock::system();
     let tls = Certificates::load(&config)?;
+    let accounts = checked(&config)?;
     let opened = opening::open(&common.data_dir, common.profile, clock.clone())?;
-    let outcome = with_store(&config, &opened, tls, listeners, clock, shutdown).await;
+    let outcome = with_store(&config, &opened, tls, accounts, listeners, clock, shutdown).await;
     opened.store.close().await;
     outcome
+}
+
+/// What would be refused later is refused before anything on the disk is touched. Gives the accounts.
+fn checked(config: &Config) -> Result<Vec<Account>, StartError> {
+    let common = &config.common;
+    if let Some(path) = &common.ready_file {
+        ReadyFile::check(path)?;
+    }
+    opening::check_folder(&common.data_dir)?;
+    TokenFile::of(&common.data_dir, common.profile).read().map_err(TokensError::from)?;
+    Ok(Sources::of(config).read()?)
 }
 
 async fn with_store(
     config: &Config,
     opened: &Opened,
     tls: Certificates,
+    accounts: Vec<Account>,
     listeners: Listeners,
     clock: Clock,
     shutdown: CancellationToken,
@@ -181,13 +202,20 @@ async fn with_store(
     let barrier = barrier_of(&shell, config.lease, &note, tokens.fresh).await?;
     opened.announcer.tell(barrier.clone(), health.clone());
     let hasher = Hasher::start(config.argon2, config.hasher_threads, config.hasher_queue)?;
-    let sources = Sources::of(config);
-    accounts_apply::apply(&shell, &hasher, sources.clone()).await?;
+    accounts_apply::apply(&shell, &hasher, &accounts).await?;
+    drop(accounts);
     if let Some(made) = tokens.made.filter(|_| config.print_first_tokens) {
         use std::io::Write as _;
-        io::stdout().write_all(first_start::shown(&made, &copy).as_bytes())?;
+        let shown = first_start::shown(&made, &copy);
+        let mut out = io::stdout();
+        out.write_all(shown.as_bytes()).and_then(|()| out.flush()).map_err(StartError::FirstTokens)?;
     }
-    let gate = Arc::new(Gate::new(opened.store.clone(), clock.clone()));
+    let gate = Arc::new(Gate::new(
+        opened.store.clone(),
+        clock.clone(),
+        opened.announcer.verdicts(),
+        config.common.limits.unknown_credentials,
+    ));
     let parts = Arc::new(Parts {
         gate: Arc::clone(&gate),
         shell: gate.shell(),
@@ -202,10 +230,13 @@ async fn with_store(
         shutdown: shutdown.clone(),
     });
     let reloads = tls.reloads(Reloads::new());
-    let _reloading = accounts_reload(reloads, &shell, &hasher, sources).start(shutdown.clone())?;
+    let _reloading =
+        accounts_reload(reloads, &shell, &hasher, Sources::of(config)).start(shutdown.clone())?;
     let shrinking = tokio::spawn(shrink_note(note));
     let sweeping = tokio::spawn(sweeper::run(shell, Arc::clone(&gate), health.clone(), shutdown.clone()));
-    let served = serve_all(config, &parts, Arc::clone(&gate), tls, listeners, health, shutdown.clone()).await;
+    let lanes = Arc::new(Lanes::one_a_core()?);
+    let doors = Doors { tls, listeners, lanes: Arc::clone(&lanes) };
+    let served = serve_all(config, &parts, Arc::clone(&gate), doors, health, shutdown.clone()).await;
     // What still runs ends with the listeners, whatever ended those.
     shutdown.cancel();
     shrinking.abort();
@@ -238,21 +269,28 @@ async fn shrink_note(note: LeaseNote) {
     }
 }
 
+/// What calls come in by, and where they are served.
+struct Doors {
+    tls: Certificates,
+    listeners: Listeners,
+    lanes: Arc<Lanes>,
+}
+
 async fn serve_all(
     config: &Config,
     parts: &Arc<Parts>,
     gate: Arc<Gate>,
-    tls: Certificates,
-    listeners: Listeners,
+    doors: Doors,
     health: Health,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
+    let Doors { tls, listeners, lanes } = doors;
     let addresses = listeners.addresses()?;
     let limits = limits_of(config);
     let services = grpc::services(parts, limits.message_bytes);
     let health_rpc = health::Health::new(health.clone(), services.names(), shutdown.clone());
     let services = reflected(services.with(health_rpc.server()))?;
-    let mut server = Server::new(limits, gate).public(listeners.public, tls.public);
+    let mut server = Server::new(limits, gate).lanes(&lanes).public(listeners.public, tls.public);
     if let (Some(listener), Some((tls, trust))) = (listeners.internal, tls.internal) {
         server = server.internal(listener, tls, trust);
     }
@@ -306,7 +344,7 @@ fn accounts_reload(reloads: Reloads, shell: &Shell, hasher: &Hasher, sources: So
     }
     let (shell, hasher, runtime) = (shell.clone(), hasher.clone(), tokio::runtime::Handle::current());
     reloads.on(files, "accounts", move || {
-        let done = runtime.block_on(accounts_apply::apply(&shell, &hasher, sources.clone()))?;
+        let done = runtime.block_on(accounts_apply::apply(&shell, &hasher, &sources.read()?))?;
         Ok(done != accounts_apply::Done::default())
     })
 }

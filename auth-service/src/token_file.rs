@@ -41,6 +41,17 @@ pub enum TokenFileError {
     },
 }
 
+impl TokenFileError {
+    /// As [`SecretFileError::is_configuration`].
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::File(error) => error.is_configuration(),
+            Self::Corrupt { .. } => true,
+        }
+    }
+}
+
 /// Where the copy is.
 #[derive(Clone, Debug)]
 pub struct TokenFile {
@@ -128,6 +139,14 @@ impl TokenFile {
         })?;
         bytes.push(b'\n');
         Ok(secret_file::write(&self.path, &bytes)?)
+    }
+
+    /// Removes what a write left behind that was killed: tokens that nobody would ever look for.
+    ///
+    /// # Errors
+    /// [`TokenFileError::File`]
+    pub fn sweep(&self) -> Result<(), TokenFileError> {
+        Ok(secret_file::sweep(&self.path)?)
     }
 
     fn remove(&self) -> Result<(), TokenFileError> {

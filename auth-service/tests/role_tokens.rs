@@ -245,7 +245,10 @@ async fn the_host_can_show_and_replace_both_tokens() {
     // SW-38: not beside the service.
     let refused = program(&host, &["auth", "reset", "--yes"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(refused.stdout.is_empty() && String::from_utf8_lossy(&refused.stderr).contains("running"));
+    assert!(
+        refused.stdout.is_empty()
+            && String::from_utf8_lossy(&refused.stderr).contains("another program uses")
+    );
     served.stop().await;
 
     // SW-42

@@ -38,7 +38,7 @@ async fn sign_in_gives_a_role_and_bounded_ends() {
         assert_eq!(signed_in.access_expires_at, bench.clock.now().after(ACCESS_TTL));
         assert_eq!(bench.login(&rita).await.expect("signs in").signed_in.role, Role::Admin);
         let principal = bench.valid(&session.access).await.principal;
-        assert_eq!((principal.owner_id, principal.session_root), (ann, false));
+        assert_eq!((principal.owner_id.clone(), principal.session_root), (ann, false));
         assert_eq!(
             bench.validate(&session.refresh).await,
             Validation::Refused,

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use interlock_auth::{
     caller::{Caller, Proof},
@@ -29,7 +29,7 @@ async fn first_tokens_are_stored_once() {
         assert_eq!(bench.run(&host("start"), again).await.expect("answers"), First::Present);
         let principal = bench.valid(&admin).await.principal;
         assert_eq!(
-            (principal.owner_id, principal.role, principal.session_root),
+            (principal.owner_id.clone(), principal.role, principal.session_root),
             (OwnerId::admin(), Role::Admin, true)
         );
         assert!(!bench.valid(&user).await.principal.is_administrator());
@@ -56,7 +56,7 @@ async fn rotation_ends_the_old_one_and_leaves_the_other() {
         assert_eq!(bench.validate(&admin).await, Validation::Refused, "{engine:?}");
         let verdict = bench.valid(&next).await;
         assert_eq!(
-            (verdict.principal.proof, verdict.sequence),
+            (verdict.principal.proof.clone(), verdict.sequence),
             (Proof::RoleToken { generation: 2 }, rotated.revocation)
         );
         bench.valid(&user).await;
@@ -255,7 +255,7 @@ async fn nor_does_that_of_an_unlocked_owner() {
             let session = bench.login(&root).await.expect("in");
             let mut call = bench.call(&session.access, "role_token.rotate").await;
             if let Caller::Principal(principal) = &mut call.caller {
-                principal.elevated_until = Some(bench.clock.now().after(seconds(900)));
+                Arc::make_mut(principal).elevated_until = Some(bench.clock.now().after(seconds(900)));
             }
             (session, call)
         };

@@ -11,6 +11,7 @@ use crate::{command, output::Format};
 #[command(name = "interlock", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 done, 1 failed, 2 usage, 4 not signed in, 5 denied, 6 busy, 7 unavailable.\n\
+    `interlock up` passes on the exit code of a service that does not start: 64 where its configuration is wrong.\n\
     `interlock probe` has the flags and exit codes of grpc_health_probe."
 )]
 pub(crate) struct Args {

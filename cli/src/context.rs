@@ -67,8 +67,9 @@ impl Context {
 
 /// The context file of commands that name none.
 pub(crate) fn default_path() -> Result<PathBuf, Failure> {
-    let base = etcetera::choose_base_strategy()
-        .map_err(|error| Failure::local(format!("no configuration folder: {error}")))?;
+    let base = etcetera::choose_base_strategy().map_err(|error| {
+        Failure::local(format!("no configuration folder: {error}")).next("--context FILE")
+    })?;
     Ok(base.config_dir().join("interlock").join("context.json"))
 }
 

@@ -3,9 +3,10 @@
 use std::{io, process::ExitCode};
 
 use interlock_client::{Error, Reason};
+use interlock_proto::text::{escaped, escaped_lines};
 use serde_json::json;
 
-use crate::output::Format;
+use crate::output::{Format, plain_json};
 
 /// A command that did not succeed.
 #[derive(Debug)]
@@ -58,6 +59,12 @@ impl Failure {
         self
     }
 
+    /// More lines of it.
+    pub(crate) fn facts(mut self, facts: Vec<String>) -> Self {
+        self.facts = facts;
+        self
+    }
+
     /// Prints it to standard error and gives the exit code.
     pub(crate) fn report(&self, format: Format) -> ExitCode {
         let reason = self.reason.map(Reason::text);
@@ -68,21 +75,21 @@ impl Failure {
                     "request_id": self.request_id, "exit_code": self.code,
                 }
             });
-            anstream::eprintln!("{error}");
+            anstream::eprintln!("{}", plain_json(&error));
             return ExitCode::from(self.code);
         }
         match reason {
-            Some(reason) => anstream::eprintln!("interlock: {reason}: {}", self.message),
-            None => anstream::eprintln!("interlock: {}", self.message),
+            Some(reason) => anstream::eprintln!("interlock: {reason}: {}", escaped_lines(&self.message)),
+            None => anstream::eprintln!("interlock: {}", escaped_lines(&self.message)),
         }
         for fact in &self.facts {
-            anstream::eprintln!("  {fact}");
+            anstream::eprintln!("  {}", escaped(fact));
         }
         if let Some(next) = &self.next {
-            anstream::eprintln!("  next: {next}");
+            anstream::eprintln!("  next: {}", escaped(next));
         }
         if let Some(id) = &self.request_id {
-            anstream::eprintln!("  request id: {id}");
+            anstream::eprintln!("  request id: {}", escaped(id));
         }
         ExitCode::from(self.code)
     }

@@ -13,6 +13,7 @@
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 mod args;
 mod command;
@@ -35,6 +36,8 @@ fn main() -> ExitCode {
         Some(launcher::LAUNCH) => return launcher::launch(&arguments[2..]),
         _ => {}
     }
+    // Tokens and passwords go through this process: no core dump has them. Where the kernel will not, go on.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let args = args::Args::parse_from(arguments);
     let format = args.common.output;
     runtime(async move {

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    failure::Failure,
+    failure::{FAILED, Failure},
     launcher::{self, OnParentDeath},
 };
 
@@ -58,6 +58,8 @@ pub(crate) struct Program {
 pub(crate) struct Running {
     program: Program,
     child: Child,
+    /// Where its part of the log begins.
+    log_from: u64,
     /// Its addresses.
     pub(crate) ready: Ready,
 }
@@ -66,9 +68,11 @@ impl Program {
     /// Starts it and waits until it serves.
     ///
     /// # Errors
-    /// Where it ends or is silent instead: with the end of its log.
+    /// Where it ends or is silent instead: with what it said, and its exit code.
     pub(crate) async fn start(&self) -> Result<Running, Failure> {
-        let log = File::options().create(true).append(true).open(&self.log)?;
+        let log = File::options().create(true).append(true).open(&self.log);
+        let log = log.map_err(|error| Failure::local(format!("{}: {error}", self.log.display())))?;
+        let log_from = log.metadata()?.len();
         let mut command = launcher::command(OnParentDeath::Terminate)?;
         command
             .arg(std::env::current_exe()?)
@@ -78,6 +82,10 @@ impl Program {
             .arg(&self.config);
         for setting in &self.settings {
             command.arg("--set").arg(setting);
+        }
+        if self.service != "auth" {
+            // Passwords of accounts are for auth alone.
+            command.env_remove("INTERLOCK_ACCOUNTS_JSON").env_remove("INTERLOCK_OWNERS_JSON");
         }
         // A group of its own: Ctrl-C reaches us, and we drain them in the right order.
         let mut child = command
@@ -90,13 +98,14 @@ impl Program {
         let deadline = Instant::now() + START;
         loop {
             if let Some(ready) = self.ready(child.id()) {
-                return Ok(Running { program: self.clone(), child, ready });
+                return Ok(Running { program: self.clone(), child, log_from, ready });
             }
             if let Some(status) = child.try_wait()? {
-                return Err(self.did_not_start(&format!("ended with {status}")));
+                return Err(self.ended("did not start", status, log_from));
             }
             if Instant::now() > deadline {
-                return Err(self.did_not_start("did not serve in time"));
+                let silent = format!("{}-service did not serve in time", self.service);
+                return Err(self.with_log(Failure::local(silent), log_from));
             }
             sleep(LOOK).await;
         }
@@ -109,10 +118,30 @@ impl Program {
         (Some(ready.pid) == pid).then_some(ready)
     }
 
-    fn did_not_start(&self, what: &str) -> Failure {
-        let tail = tail(&self.log).unwrap_or_default();
-        Failure::local(format!("{}-service {what}; the end of its log:\n{}", self.service, tail.trim_end()))
-            .next(format!("the whole log is {}", self.log.display()))
+    /// Why it ended, as it said itself, with its exit code.
+    fn ended(&self, what: &str, status: ExitStatus, log_from: u64) -> Failure {
+        let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
+        let code = code.unwrap_or(FAILED);
+        let log = tail(&self.log, log_from).unwrap_or_default();
+        let prefix = format!("interlock-{}: ", self.service);
+        let mut said = log.lines().filter_map(|line| line.strip_prefix(&prefix));
+        let Some(first) = said.next() else {
+            let ended = format!("{}-service {what}: it ended with {status}", self.service);
+            return self.with_log(Failure::coded(code, ended), log_from);
+        };
+        Failure::coded(code, format!("{}-service {what}: {first}", self.service))
+            .facts(said.map(str::to_owned).collect())
+            .next(format!("mend that and start again; its log is {}", self.log.display()))
+    }
+
+    /// With the end of what it has logged since it was started.
+    fn with_log(&self, failure: Failure, log_from: u64) -> Failure {
+        let log = tail(&self.log, log_from).unwrap_or_default();
+        let whole = format!("the whole log is {}", self.log.display());
+        if log.trim().is_empty() {
+            return failure.next(format!("{whole}; nothing was written to it: is there room?"));
+        }
+        failure.facts(log.lines().map(str::to_owned).collect()).next(whole)
     }
 }
 
@@ -124,9 +153,10 @@ impl Running {
 
     /// Until it ends by itself.
     pub(crate) async fn ended(&mut self) -> Failure {
-        let status = self.child.wait().await;
-        let said = status.map_or_else(|error| error.to_string(), |status: ExitStatus| status.to_string());
-        self.program.did_not_start(&format!("ended with {said}"))
+        match self.child.wait().await {
+            Ok(status) => self.program.ended("ended", status, self.log_from),
+            Err(error) => Failure::local(format!("{}-service: {error}", self.program.service)),
+        }
     }
 
     /// Asks it to drain and waits for its end.
@@ -160,10 +190,10 @@ impl Running {
     }
 }
 
-fn tail(path: &Path) -> std::io::Result<String> {
+fn tail(path: &Path, from: u64) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
+    file.seek(SeekFrom::Start(from.max(length.saturating_sub(LOG_TAIL))))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())

@@ -10,7 +10,7 @@
 //! ```
 
 use std::{
-    fs,
+    fs, io,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
 };
@@ -18,7 +18,7 @@ use std::{
 use interlock_kit::{
     clock::Clock,
     pki::{Leaf, Pki},
-    random,
+    random, secret_file,
     spiffe::TrustDomain,
     store::StoreLock,
 };
@@ -46,6 +46,12 @@ pub(crate) struct Account {
     pub(crate) display_name: &'static str,
 }
 
+/// Keeps other programs out of a world for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Alone {
+    _lock: StoreLock,
+}
+
 /// Such a folder.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
@@ -53,30 +59,33 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Opens the folder, and makes what is missing in it. What is there stays as it is.
+    /// Opens the folder, and makes what is missing in it. What is there stays as it is. The lock keeps a second
+    /// program out of it, from before anything is made.
     ///
     /// # Errors
-    /// What the file system says; a folder that holds half a world.
-    pub(crate) fn open(folder: &Path, accounts: &[Account]) -> Result<Self, Failure> {
-        fs::create_dir_all(folder)
-            .map_err(|error| Failure::local(format!("cannot make {}: {error}", folder.display())))?;
-        let folder = folder.canonicalize()?;
-        let world = Self { folder };
+    /// What the file system says; a folder that holds half a world, or that another program uses.
+    pub(crate) fn open(folder: &Path, accounts: &[Account]) -> Result<(Self, Alone), Failure> {
+        let unusable = |error: io::Error| {
+            let told = format!("cannot make the folder {}: {error}", folder.display());
+            Failure::local(told).next("--dir DIR, a folder that this user can write")
+        };
+        fs::create_dir_all(folder).map_err(unusable)?;
+        let world = Self { folder: folder.canonicalize().map_err(unusable)? };
+        let alone = world.alone()?;
         // The last thing that is made says that all was made.
         if !world.config("gateway").exists() {
             world.make(accounts)?;
         }
-        Ok(world)
+        Ok((world, alone))
     }
 
-    /// Keeps a second program out of this folder.
-    ///
-    /// # Errors
-    /// Where one is there already.
-    pub(crate) fn alone(&self) -> Result<StoreLock, Failure> {
-        StoreLock::take(&self.folder).map_err(|error| {
-            let taken = format!("`interlock up` runs in {} already: {error}", self.folder.display());
-            Failure::local(taken).next("use that one, or --dir ANOTHER")
+    fn alone(&self) -> Result<Alone, Failure> {
+        StoreLock::take(&self.folder).map(|lock| Alone { _lock: lock }).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                let taken = format!("`interlock up` runs in {} already", self.folder.display());
+                Failure::local(taken).next("use that one, or --dir ANOTHER")
+            }
+            _ => Failure::local(error.to_string()).next("--dir DIR, a folder that this user can write"),
         })
     }
 
@@ -166,8 +175,11 @@ impl World {
             head("gateway", "auth"),
             tls("gateway")
         );
-        fs::write(self.config("auth"), auth)?;
-        fs::write(self.config("gateway"), gateway)?;
+        // Whole or not at all: half a configuration would be taken for a world that was made.
+        for (service, text) in [("auth", auth), ("gateway", gateway)] {
+            secret_file::write_open(&self.config(service), text.as_bytes())
+                .map_err(|error| Failure::local(error.to_string()))?;
+        }
         Ok(())
     }
 
@@ -204,8 +216,8 @@ fn tls(service: &str) -> String {
 
 fn make_private_folder(path: &Path) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    Ok(())
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| Failure::local(format!("cannot make the folder {}: {error}", path.display())))
 }
 
 /// Twenty-four letters and digits: 142 bits.

@@ -73,7 +73,7 @@ impl Source {
     /// Reads the files for the first time: bad ones are an error.
     pub(crate) fn load(tls: Tls) -> io::Result<Self> {
         let files = Files::read(&tls)?;
-        let config = configure(&files)?;
+        let config = configure(&files, &tls)?;
         Ok(Self { tls, good: ArcSwap::from_pointee(Loaded { files, config }) })
     }
 
@@ -93,7 +93,7 @@ impl Source {
     fn reload(&self) -> io::Result<()> {
         let files = Files::read(&self.tls)?;
         if self.good.load().files != files {
-            let config = configure(&files)?;
+            let config = configure(&files, &self.tls)?;
             self.good.store(Arc::new(Loaded { files, config }));
             tracing::info!("TLS files read again");
         }
@@ -125,32 +125,38 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
 }
 
-fn configure(files: &Files) -> io::Result<Arc<ClientConfig>> {
+fn configure(files: &Files, tls: &Tls) -> io::Result<Arc<ClientConfig>> {
+    let ca = || format!("CA file {}", tls.ca.display());
+    let (certificate, key) = match &tls.identity {
+        Some((certificate, key)) => (certificate.display().to_string(), key.display().to_string()),
+        None => Default::default(),
+    };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&files.ca) {
-        roots.add(certificate.map_err(bad("CA file"))?).map_err(bad("CA file"))?;
+        roots.add(certificate.map_err(bad(ca()))?).map_err(bad(ca()))?;
     }
     if roots.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the CA file holds no certificate"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} holds no certificate", ca())));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
-        .map_err(bad("TLS versions"))?
+        .map_err(bad("TLS versions".to_owned()))?
         .with_root_certificates(roots);
     let mut config = if files.certificate.is_empty() {
         builder.with_no_client_auth()
     } else {
         let chain = CertificateDer::pem_slice_iter(&files.certificate)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(bad("certificate file"))?;
-        let key = PrivateKeyDer::from_pem_slice(&files.key).map_err(bad("key file"))?;
-        builder.with_client_auth_cert(chain, key).map_err(bad("certificate and key"))?
+            .map_err(bad(format!("certificate file {certificate}")))?;
+        let secret = PrivateKeyDer::from_pem_slice(&files.key).map_err(bad(format!("key file {key}")))?;
+        let both = format!("certificate {certificate} with key {key}");
+        builder.with_client_auth_cert(chain, secret).map_err(bad(both))?
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
 }
 
-fn bad<E: fmt::Display>(what: &'static str) -> impl Fn(E) -> io::Error {
+fn bad<E: fmt::Display>(what: String) -> impl Fn(E) -> io::Error {
     move |error| io::Error::new(io::ErrorKind::InvalidData, format!("{what}: {error}"))
 }

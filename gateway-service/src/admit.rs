@@ -5,7 +5,7 @@
 //! of whom it acts for; naming nobody is `IDENTITY_REQUIRED`, and naming somebody without a credential is
 //! refused: no service is listed to speak for an owner by name.
 
-use std::{collections::HashSet, fmt, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use interlock_client::verifier::{CredentialKind, Verdict, Verifier, VerifyError};
 use interlock_kit::{
@@ -34,9 +34,8 @@ mod identity;
 
 use identity::{client_principal, cookies, counted_row, nobody, origin, principal};
 
-/// Unknown credentials of one source that may be asked about: a second, and at once.
-const UNKNOWN_PER_S: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
-const UNKNOWN_BURST: NonZeroU32 = NonZeroU32::new(500).expect("not zero");
+/// Of how many seconds a source may spend the budget for unknown credentials at once.
+const UNKNOWN_BURST_S: u32 = 5;
 const SOURCES_MAX: usize = 4_096;
 /// Credentials remembered as once good: those cost their source nothing.
 const KNOWN_MAX: usize = 65_536;
@@ -66,14 +65,24 @@ pub(crate) struct Admitted {
 }
 
 impl Gate {
-    pub(crate) fn new(verifier: Verifier, shell: Shell, clock: Clock, unscoped: Unscoped) -> Self {
+    pub(crate) fn new(
+        verifier: Verifier,
+        shell: Shell,
+        clock: Clock,
+        unscoped: Unscoped,
+        unknown_per_s: u32,
+    ) -> Self {
         Self {
             verifier,
             shell,
             clock,
             unscoped,
             denials: Denials::default(),
-            garbage: GarbageLimit::new(UNKNOWN_PER_S, UNKNOWN_BURST, SOURCES_MAX),
+            garbage: GarbageLimit::new(
+                unknown_per_s,
+                unknown_per_s.saturating_mul(UNKNOWN_BURST_S),
+                SOURCES_MAX,
+            ),
             known: Mutex::default(),
         }
     }
@@ -84,24 +93,40 @@ impl Gate {
             return Err(login_required());
         }
         let hash = credential.hash();
-        let known = self.known.lock().contains(&hash);
-        if !known {
-            self.garbage.check(call.source())?;
-        }
+        self.spend(call, &hash)?;
         let verdict = self.verifier.verify(credential).await.map_err(|error| {
             if matches!(error, VerifyError::Unauthenticated(_)) {
-                self.known.lock().remove(&hash);
+                self.forget(&hash);
             }
             unverified(error)
         })?;
-        if !known {
-            let mut known = self.known.lock();
-            if known.len() >= KNOWN_MAX {
-                known.clear();
-            }
-            known.insert(hash);
-        }
+        self.remember(hash);
         Ok(verdict)
+    }
+
+    /// Before a credential is looked up: one that was never good costs its source.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`
+    pub(crate) fn spend(&self, call: &Call, hash: &Hash) -> Result<(), Error> {
+        if self.known.lock().contains(hash) {
+            return Ok(());
+        }
+        self.garbage.check(call.source())
+    }
+
+    /// A credential was good.
+    pub(crate) fn remember(&self, hash: Hash) {
+        let mut known = self.known.lock();
+        if known.len() >= KNOWN_MAX && !known.contains(&hash) {
+            known.clear();
+        }
+        known.insert(hash);
+    }
+
+    /// It is good no longer, or never was.
+    pub(crate) fn forget(&self, hash: &Hash) {
+        self.known.lock().remove(hash);
     }
 
     /// Records a refusal: its own row, or counted with others of its kind.
@@ -202,14 +227,16 @@ impl Admit for Gate {
     }
 
     async fn handshake_refused(&self, listener: Listener, peer: SocketAddr, why: &str) {
-        tracing::warn!(listener = listener.as_str_name(), %peer, why, "certificate refused");
         let key = interlock_kit::authn::Source::of(peer.ip()).to_string();
         if self.denials.note(&key, Reason::Forbidden, self.clock.now()) == Noted::Counted {
             return;
         }
+        // What is only counted is no line of the log either: strangers must not fill it.
+        tracing::warn!(listener = listener.as_str_name(), %peer, why, "certificate refused");
         let origin = Arc::new(Origin { peer: peer.to_string(), ..Origin::default() });
         let entry = Entry::new(origin, "tls.handshake", Outcome::Refused(Reason::Forbidden));
-        self.commit(vec![entry.detailed(serde_json::json!({ "why": why }).to_string())]).await;
+        let entry = entry.on(listener.as_str_name()).detailed(serde_json::json!({ "why": why }).to_string());
+        self.commit(vec![entry]).await;
     }
 }
 

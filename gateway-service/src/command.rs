@@ -6,7 +6,7 @@ use clap::Parser;
 use interlock_kit::{
     command::{self, key_value, say},
     config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE},
-    telemetry,
+    process, telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,9 @@ use crate::{
 /// What a session is bound to and what is running.
 #[derive(Debug, Parser)]
 #[command(name = "interlock-gateway", version)]
+#[command(
+    after_help = "Exit codes: 0 done; 64 arguments, settings or a file of secrets, certificates or accounts is wrong; 1 all else."
+)]
 struct Command {
     /// The configuration file (TOML).
     #[arg(long, value_name = "FILE")]
@@ -58,6 +61,7 @@ pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn serve(config: Config) -> Result<(), RunError> {
     telemetry::init_logs(config.common.log_format, &config.common.log_filter)?;
+    process::keep_to_itself();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();

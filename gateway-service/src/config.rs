@@ -119,6 +119,9 @@ fn read_auth(r: &mut Reader, common: &Common) -> AuthLink {
     if plain && common.profile == Profile::Hardened {
         r.mistake("auth.endpoints", "https endpoints only, in profile hardened");
     }
+    if !plain && !endpoints.is_empty() && common.internal_token_file.is_none() {
+        r.mistake("internal_token_file", "must be set: auth asks for it beside the certificate");
+    }
     if !plain && ca.is_none() {
         r.mistake("auth.ca", "must be set, or tls.client_ca");
     }
@@ -169,11 +172,12 @@ fn read_unscoped(r: &mut Reader, profile: Profile) -> Unscoped {
 mod tests {
     use super::*;
 
-    const LEAST: [(&str, &str); 4] = [
+    const LEAST: [(&str, &str); 5] = [
         ("tls.cert", "/c.pem"),
         ("tls.key", "/c.key"),
         ("auth.endpoints", "https://127.0.0.1:7444"),
         ("auth.ca", "/ca.pem"),
+        ("internal_token_file", "/token"),
     ];
 
     fn with(more: &[(&str, &str)]) -> Result<Config, Vec<String>> {

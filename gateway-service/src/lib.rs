@@ -8,7 +8,7 @@
 //! | `admit` | gate 1: bearer → verdict, cookie → client |
 //! | [`policy`] | who may do what to which resource; pure |
 //! | [`session`], [`binding`], [`client`], [`event`], [`job`], [`lease`], [`worker`], [`agent`] | one noun each: type, states, verbs |
-//! | [`request`], [`ids`], [`caller`] | what a call carries |
+//! | [`request`], [`ids`], [`caller`], [`data`] | what a call carries |
 //! | [`sweep`], `sweeper` | what ends by time, and the loop that ends it |
 //! | [`store`] | the door to the rows, and the engines behind it |
 //! | [`hub`] | who is woken after a commit |
@@ -22,6 +22,7 @@ pub mod binding;
 pub mod caller;
 pub mod client;
 pub mod config;
+pub mod data;
 pub mod event;
 pub mod hub;
 pub mod ids;

@@ -15,18 +15,19 @@ use interlock_client::{
 use interlock_kit::{
     authn::InternalTrust,
     clock::{Clock, Timestamp},
-    config::{Common, Profile},
+    config::Common,
     health::Health as HealthService,
     health_state::Health,
     internal_token::{InternalToken, InternalTokenError},
-    probes, random,
+    own_certificate::OwnCertificate,
+    probes,
     ready_file::ReadyFile,
     reflection,
     reload::{ReloadError, Reloads},
     secret_file::{self, SecretFileError},
-    serve::{ServeError, Server, Services},
+    serve::{Lanes, ServeError, Server, Services},
     store::{
-        StoreLock,
+        ChainKeyError, StoreLock,
         audit::ChainKey,
         sqlite::{OpenError, Options, Place},
         writer::QueueLimits,
@@ -53,6 +54,8 @@ use crate::{
 
 /// How long a start waits for auth's lease before it says that it serves: without one it serves too, and refuses.
 const FIRST_LEASE: Duration = Duration::from_secs(5);
+/// No key file is longer.
+const KEY_BYTES_MAX: u64 = 1 << 20;
 /// The part of a drain that workers get to give their jobs back.
 const DRAIN_PART: f64 = 0.7;
 /// How long the tasks behind streams may outlive their connections.
@@ -65,7 +68,7 @@ pub enum RunError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The address of a listener cannot be bound.
-    #[error("{key} {address}: {source}")]
+    #[error("{key} {address}: {source}; end what listens there, or set another address")]
     Bind {
         /// The key of the address.
         key: &'static str,
@@ -80,12 +83,12 @@ pub enum RunError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
-    /// A secret file.
+    /// The ready file.
     #[error(transparent)]
-    Secret(#[from] SecretFileError),
-    /// The chain key file is not one.
-    #[error("{0}: not a chain key of 32 bytes; it was left as it is")]
-    ChainKey(PathBuf),
+    File(#[from] SecretFileError),
+    /// The key of the audit chain.
+    #[error(transparent)]
+    ChainKey(#[from] ChainKeyError),
     /// The internal token.
     #[error(transparent)]
     InternalToken(#[from] InternalTokenError),
@@ -110,13 +113,21 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// Whether what the gateway was told is wrong, rather than what it met.
+    /// Whether somebody has to mend what it was told: exit code 64.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(
-            self,
-            Self::Secret(_) | Self::ChainKey(_) | Self::InternalToken(_) | Self::Tls(_) | Self::Auth(_)
-        )
+        match self {
+            Self::InternalToken(_) | Self::Tls(_) | Self::Auth(_) | Self::Telemetry(_) => true,
+            Self::File(error) => error.is_configuration(),
+            Self::ChainKey(error) => error.is_configuration(),
+            Self::Io(_)
+            | Self::Bind { .. }
+            | Self::DataDir(_)
+            | Self::Store(_)
+            | Self::Reload(_)
+            | Self::Reflection(_)
+            | Self::Serve(_) => false,
+        }
     }
 }
 
@@ -126,9 +137,15 @@ impl RunError {
 /// # Errors
 /// [`RunError`]; all but a failure to close come before anything is served.
 pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), RunError> {
+    // What would be refused later is refused before anything on the disk is touched.
+    if let Some(path) = &config.common.ready_file {
+        ReadyFile::check(path)?;
+    }
+    let doors = Doors::load(&config.common)?;
+    let connection = connect(&config)?;
     let _lock = lock(&config.common.data_dir)?;
     let health = Health::new(["store", "auth"]);
-    let front = front(&config, &shutdown)?;
+    let front = front(&config, connection, &shutdown)?;
     let services = grpc::services(&front, config.common.limits.message_bytes);
     let health_service = HealthService::new(health.clone(), services.names(), shutdown.clone());
     let services = reflection::add(services.with(health_service.server()))
@@ -139,11 +156,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         Some(socket) => Some((socket, telemetry::metrics()?)),
         None => None,
     };
-    let mut server = Server::new(config.common.limits.clone(), Arc::clone(&front.gate));
+    let lanes = Arc::new(Lanes::one_a_core()?);
+    let mut server = Server::new(config.common.limits.clone(), Arc::clone(&front.gate)).lanes(&lanes);
     if let Some(socket) = listeners.health {
         server = server.health(socket, health_service.services());
     }
-    let (server, reloads) = doors(server, listeners.public, listeners.internal, &config.common)?;
+    let (server, reloads) = doors.hang(server, listeners.public, listeners.internal);
     let reloading = reloads.start(shutdown.clone())?;
 
     let own = TaskTracker::new();
@@ -191,12 +209,21 @@ async fn close(front: &Front, own: &TaskTracker) {
 }
 
 /// Opens the store and starts to hold auth's lease.
-fn front(config: &Config, shutdown: &CancellationToken) -> Result<Arc<Front>, RunError> {
+fn front(
+    config: &Config,
+    connection: Connection,
+    shutdown: &CancellationToken,
+) -> Result<Arc<Front>, RunError> {
     let (clock, hub) = (Clock::system(), Hub::new());
-    let connection = connect(config)?;
     let shell = open_store(config, &clock, &hub)?;
     let verifier = Verifier::start(connection, VerifierOptions::named("gateway"));
-    let gate = Gate::new(verifier.clone(), shell.clone(), clock.clone(), config.unscoped);
+    let gate = Gate::new(
+        verifier.clone(),
+        shell.clone(),
+        clock.clone(),
+        config.unscoped,
+        config.common.limits.unknown_credentials,
+    );
     Ok(Arc::new(Front {
         shell,
         hub,
@@ -211,43 +238,69 @@ fn front(config: &Config, shutdown: &CancellationToken) -> Result<Arc<Front>, Ru
     }))
 }
 
-/// The TLS listeners, and what of them is read again when it changes.
-fn doors(
-    server: Server<Gate>,
-    public: TcpListener,
-    internal: Option<TcpListener>,
-    common: &Common,
-) -> Result<(Server<Gate>, Reloads), RunError> {
-    let paths = TlsPaths::from(&common.tls);
-    let kind = TlsKind::from(common.tls.public_min_version);
-    let tls = Arc::new(Tls::load(paths.clone(), kind, common.profile)?);
-    let reloads = reload_tls(Reloads::new(), "tls.public", &tls);
-    let server = server.public(public, tls);
-    let (Some(socket), Some(internal)) = (internal, &common.internal) else { return Ok((server, reloads)) };
-    let paths = TlsPaths { client_ca: Some(internal.client_ca.clone()), ..paths };
-    let tls = Arc::new(Tls::load(paths, TlsKind::Internal, common.profile)?);
-    let reloads = reload_tls(reloads, "tls.internal", &tls);
-    let token = InternalToken::load(&internal.token_file, common.profile)?;
-    let reloaded = token.clone();
-    let reloads = reloads.on([internal.token_file.clone()], "internal_token", move || Ok(reloaded.reload()?));
-    let trust = InternalTrust::new(internal.trust_domain.clone(), internal.allow.clone(), token);
-    Ok((server.internal(socket, tls, trust), reloads))
+/// What both TLS listeners show and ask for.
+struct Doors {
+    public: Arc<Tls>,
+    internal: Option<(Arc<Tls>, InternalTrust)>,
+}
+
+impl Doors {
+    fn load(common: &Common) -> Result<Self, RunError> {
+        let paths = TlsPaths::from(&common.tls);
+        let kind = TlsKind::from(common.tls.public_min_version);
+        let tls =
+            |paths, kind| Tls::load(paths, kind, common.profile)?.judged(own_certificate(common, false));
+        let public = Arc::new(tls(paths.clone(), kind)?);
+        let Some(internal) = &common.internal else { return Ok(Self { public, internal: None }) };
+        let paths = TlsPaths { client_ca: Some(internal.client_ca.clone()), ..paths };
+        let tls = Arc::new(tls(paths, TlsKind::Internal)?);
+        let token = InternalToken::load(&internal.token_file, common.profile)?;
+        let trust = InternalTrust::new(internal.trust_domain.clone(), internal.allow.clone(), token);
+        Ok(Self { public, internal: Some((tls, trust)) })
+    }
+
+    /// The listeners, and what of them is read again when it changes.
+    fn hang(
+        self,
+        server: Server<Gate>,
+        public: TcpListener,
+        internal: Option<TcpListener>,
+    ) -> (Server<Gate>, Reloads) {
+        let reloads = reload_tls(Reloads::new(), "tls.public", &self.public);
+        let server = server.public(public, self.public);
+        let (Some(socket), Some((tls, trust))) = (internal, self.internal) else { return (server, reloads) };
+        let reloads = reload_tls(reloads, "tls.internal", &tls);
+        let token = trust.token.clone();
+        let path = token.path().to_owned();
+        let reloads = reloads.on([path], "internal_token", move || Ok(token.reload()?));
+        (server.internal(socket, tls, trust), reloads)
+    }
+}
+
+/// Peers refuse any other; auth goes by its SPIFFE id.
+fn own_certificate(common: &Common, must_name: bool) -> OwnCertificate {
+    let trust_domain = common.tls.trust_domain.clone();
+    OwnCertificate { clock: Clock::system(), trust_domain, must_name }
 }
 
 fn lock(data_dir: &Path) -> Result<StoreLock, RunError> {
     use std::os::unix::fs::DirBuilderExt as _;
     let named = |error: io::Error| {
-        RunError::DataDir(io::Error::new(error.kind(), format!("{}: {error}", data_dir.display())))
+        let told = format!(
+            "{}: cannot be made: {error}; set it to a folder that this user can write",
+            data_dir.display()
+        );
+        RunError::DataDir(io::Error::new(error.kind(), told))
     };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(named)?;
-    StoreLock::take(data_dir).map_err(named)
+    StoreLock::take(data_dir).map_err(RunError::DataDir)
 }
 
 fn open_store(config: &Config, clock: &Clock, hub: &Hub) -> Result<Shell, RunError> {
     let options = Options {
         place: Place::File(config.store.clone()),
         clock: clock.clone(),
-        chain_key: chain_key(&config.chain_key_file, config.common.profile)?,
+        chain_key: ChainKey::of_file(&config.chain_key_file, &config.store, config.common.profile)?,
         limits: QueueLimits::default(),
         inline: false,
         inject_misses: false,
@@ -257,21 +310,6 @@ fn open_store(config: &Config, clock: &Clock, hub: &Hub) -> Result<Shell, RunErr
     Ok(shell)
 }
 
-/// The audit chain's key; made at the first start.
-fn chain_key(path: &Path, profile: Profile) -> Result<ChainKey, RunError> {
-    if !path.try_exists()? {
-        secret_file::create(path, &random::bytes::<32>())?;
-        tracing::info!(path = %path.display(), "made the key of the audit chain");
-    }
-    let secret = secret_file::read(path, 64, profile)?;
-    if let Some(exposed) = &secret.exposed {
-        tracing::warn!("{exposed}");
-    }
-    let key: [u8; 32] =
-        secret.contents.as_slice().try_into().map_err(|_| RunError::ChainKey(path.to_owned()))?;
-    Ok(ChainKey::new(key))
-}
-
 /// The way to auth: certificates and token are read again by the connection itself when they change.
 fn connect(config: &Config) -> Result<Connection, RunError> {
     let AuthLink { endpoints, ca, cert, key, server_name } = &config.auth;
@@ -279,6 +317,8 @@ fn connect(config: &Config) -> Result<Connection, RunError> {
     let mut builder = others.iter().fold(Connection::to(first), ConnectionBuilder::or);
     let encrypted = endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
     if let Some(ca) = ca.as_ref().filter(|_| encrypted) {
+        own_certificate(&config.common, true).judge_file(cert)?;
+        private(key, config)?;
         let tls = ClientTls::ca_file(ca).identity_files(cert, key);
         builder = builder.tls(match server_name {
             Some(name) => tls.server_name(name),
@@ -286,9 +326,25 @@ fn connect(config: &Config) -> Result<Connection, RunError> {
         });
     }
     if let Some(token) = &config.common.internal_token_file {
+        if config.common.internal.is_none() {
+            InternalToken::load(token, config.common.profile)?;
+        }
         builder = builder.internal_token_file(token);
     }
     builder.open().map_err(RunError::Auth)
+}
+
+/// The key that is shown to auth, where it is not the listeners' own: they look at theirs.
+fn private(key: &Path, config: &Config) -> Result<(), RunError> {
+    if *key == config.common.tls.key {
+        return Ok(());
+    }
+    let secret = secret_file::read(key, KEY_BYTES_MAX, config.common.profile)
+        .map_err(|source| TlsError::Secret { what: "private key", source })?;
+    if let Some(exposed) = &secret.exposed {
+        tracing::warn!("{exposed}");
+    }
+    Ok(())
 }
 
 fn reload_tls(reloads: Reloads, name: &'static str, tls: &Arc<Tls>) -> Reloads {
@@ -350,19 +406,5 @@ mod tests {
         let value = sunset(Unscoped::Warn { sunset: Some(at) }).expect("a date");
         assert_eq!(value.to_str().expect("ascii"), "Fri, 01 Jan 2027 00:00:00 GMT");
         assert!(sunset(Unscoped::Deny).is_none());
-    }
-
-    #[test]
-    fn the_chain_key_is_made_once_and_a_bad_one_is_left() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("key");
-        chain_key(&path, Profile::Hardened).expect("made");
-        let made = std::fs::read(&path).expect("there");
-        chain_key(&path, Profile::Hardened).expect("read");
-        assert_eq!(std::fs::read(&path).expect("there"), made);
-        std::fs::write(&path, "short").expect("written");
-        let refused = chain_key(&path, Profile::Hardened).expect_err("bad");
-        assert!(refused.is_configuration());
-        assert_eq!(std::fs::read(&path).expect("there"), b"short");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
+use interlock_proto::credential;
+
 use crate::config::{EXIT_OK, EXIT_USAGE, Mistake};
 
 /// Parses arguments, the first of which is the program's name.
@@ -35,11 +37,14 @@ pub fn misconfigured(program: &str, mistakes: &[Mistake]) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-/// One line on stderr, for what must be said where no log goes.
+/// One line on stderr, for what must be said where no log goes. A secret that was written where a path or a number
+/// belongs is not said again.
 pub fn say(line: &str) {
     use std::io::Write as _;
+    let mut line = credential::masked(line.as_bytes()).into_owned();
+    line.push(b'\n');
     // Who closed stderr wants no answer.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = std::io::stderr().write_all(&line);
 }
 
 #[cfg(test)]

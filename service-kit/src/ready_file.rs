@@ -1,7 +1,7 @@
 //! Tells whoever started a service that it serves, and where: servers bind port 0 in tests.
 
 use std::{
-    fs,
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -18,6 +18,23 @@ pub struct ReadyFile {
 }
 
 impl ReadyFile {
+    /// Whether it could be written there, before anything else is done.
+    ///
+    /// # Errors
+    /// [`SecretFileError::Read`], of the folder or of what is in the file's place.
+    pub fn check(path: &Path) -> Result<(), SecretFileError> {
+        let failed = |source| SecretFileError::Read { path: path.to_owned(), source };
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let kind = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+        if !fs::metadata(folder).map_err(failed)?.is_dir() {
+            return Err(failed(kind("ready_file: not in a folder")));
+        }
+        match fs::metadata(path) {
+            Ok(found) if !found.is_file() => Err(failed(kind("ready_file: not a regular file"))),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes it whole: who sees the file sees all of it. Replaces an earlier process's.
     ///
     /// # Errors

@@ -23,7 +23,8 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     clock::Timestamp,
     config::{self, Profile, TlsVersion},
-    secret_file,
+    own_certificate::OwnCertificate,
+    secret_file::{self, SecretFileError},
 };
 
 /// No file of these is larger, bytes.
@@ -98,6 +99,14 @@ pub enum TlsError {
         /// What is wrong with it. Never its content.
         why: String,
     },
+    /// A file cannot be read, or must not be.
+    #[error("{what} {source}")]
+    Secret {
+        /// What the file is for.
+        what: &'static str,
+        /// What is wrong.
+        source: SecretFileError,
+    },
     /// An internal listener without an authority for client certificates.
     #[error("an internal listener needs a client CA file")]
     NoClientCa,
@@ -112,12 +121,15 @@ pub struct Tls {
     paths: TlsPaths,
     kind: TlsKind,
     profile: Profile,
+    own: Option<OwnCertificate>,
     current: ArcSwap<Loaded>,
 }
 
 #[derive(Debug)]
 struct Loaded {
     config: Arc<ServerConfig>,
+    /// The server's own certificate.
+    leaf: CertificateDer<'static>,
     not_after: Timestamp,
     /// Of all files: tells whether a reload changed anything.
     digest: [u8; 32],
@@ -131,7 +143,22 @@ impl Tls {
     pub fn load(paths: TlsPaths, kind: TlsKind, profile: Profile) -> Result<Self, TlsError> {
         let loaded = read(&paths, kind, profile)?;
         show(kind, &loaded);
-        Ok(Self { paths, kind, profile, current: ArcSwap::from_pointee(loaded) })
+        Ok(Self { paths, kind, profile, own: None, current: ArcSwap::from_pointee(loaded) })
+    }
+
+    /// Takes no certificate of its own, now or at a reload, but one that peers will take.
+    ///
+    /// # Errors
+    /// [`TlsError`], naming the file.
+    pub fn judged(self, own: OwnCertificate) -> Result<Self, TlsError> {
+        let judged = Self { own: Some(own), ..self };
+        judged.judge(&judged.current.load())?;
+        Ok(judged)
+    }
+
+    fn judge(&self, loaded: &Loaded) -> Result<(), TlsError> {
+        let Some(own) = &self.own else { return Ok(()) };
+        own.judge(&loaded.leaf).map_err(|why| file(CERTIFICATE, &self.paths.certificate, why))
     }
 
     /// Reads the files again; says whether anything changed. New connections use what is new; open
@@ -140,7 +167,11 @@ impl Tls {
     /// # Errors
     /// [`TlsError`]: the last good set stays in use, and `tls_reload_failures` grows.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let loaded = read(&self.paths, self.kind, self.profile).inspect_err(|_| {
+        let fresh = || {
+            let loaded = read(&self.paths, self.kind, self.profile)?;
+            self.judge(&loaded).map(|()| loaded)
+        };
+        let loaded = fresh().inspect_err(|_| {
             metrics::counter!("tls_reload_failures", "listener" => self.kind.label()).increment(1);
         })?;
         show(self.kind, &loaded);
@@ -182,8 +213,8 @@ fn show(kind: TlsKind, loaded: &Loaded) {
 fn read(paths: &TlsPaths, kind: TlsKind, profile: Profile) -> Result<Loaded, TlsError> {
     let mut digest = Sha256::new();
     let mut open = |what, path: &Path, profile| {
-        let secret =
-            secret_file::read(path, FILE_BYTES_MAX, profile).map_err(|e| file(what, path, e.to_string()))?;
+        let secret = secret_file::read(path, FILE_BYTES_MAX, profile)
+            .map_err(|source| TlsError::Secret { what, source })?;
         if let Some(exposed) = secret.exposed.as_ref().filter(|_| what == KEY) {
             tracing::warn!("{exposed}");
         }
@@ -196,7 +227,8 @@ fn read(paths: &TlsPaths, kind: TlsKind, profile: Profile) -> Result<Loaded, Tls
         &paths.certificate,
         &open(CERTIFICATE, &paths.certificate, Profile::Local)?,
     )?;
-    let not_after = certificate_end(&chain[0]).map_err(|why| file(CERTIFICATE, &paths.certificate, why))?;
+    let leaf = chain[0].clone();
+    let not_after = certificate_end(&leaf).map_err(|why| file(CERTIFICATE, &paths.certificate, why))?;
     let key = PrivateKeyDer::from_pem_slice(&open(KEY, &paths.key, profile)?)
         .map_err(|e| file(KEY, &paths.key, e.to_string()))?;
 
@@ -234,7 +266,7 @@ fn read(paths: &TlsPaths, kind: TlsKind, profile: Profile) -> Result<Loaded, Tls
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
-    Ok(Loaded { config: Arc::new(config), not_after, digest: digest.finalize().into() })
+    Ok(Loaded { config: Arc::new(config), leaf, not_after, digest: digest.finalize().into() })
 }
 
 const CERTIFICATE: &str = "certificate";

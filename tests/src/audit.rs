@@ -1,6 +1,6 @@
 //! The audit rows of a store, and its chain at rest.
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use interlock_kit::store::{
     audit::{ChainKey, Row},
@@ -32,10 +32,23 @@ pub fn damage(store: &Path, key: &Path) -> (Vec<Damage>, usize) {
 /// Where the store cannot be read.
 #[must_use]
 pub fn of_call(store: &Path, request_id: &str) -> Vec<Row> {
+    all(store).into_iter().filter(|row| row.origin.request_id == request_id).collect()
+}
+
+/// The rows of what one end of a connection did, by its address. The service may run meanwhile.
+///
+/// # Panics
+/// Where the store cannot be read.
+#[must_use]
+pub fn of_peer(store: &Path, peer: SocketAddr) -> Vec<Row> {
+    let peer = peer.to_string();
+    all(store).into_iter().filter(|row| row.origin.peer == peer).collect()
+}
+
+fn all(store: &Path) -> Vec<Row> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = rusqlite::Connection::open_with_flags(store, flags).expect("the store");
     connection.busy_timeout(PATIENCE).expect("a time-out");
     let filter = Filter { limit: 100_000, ..Filter::default() };
-    let all = rows(&connection, &filter).expect("audit rows");
-    all.into_iter().filter(|row| row.origin.request_id == request_id).collect()
+    rows(&connection, &filter).expect("audit rows")
 }

@@ -6,9 +6,17 @@
 //! | [`service`] | one program: started, awaited, stopped, woken, drained, killed |
 //! | [`pair`] | both of them, and every way in |
 //! | [`wire`] | calls by path and bytes, and what came back |
+//! | [`frames`] | HTTP/2 frames by hand, for floods |
+//! | [`start`] | starts that are to be refused: what is said, how it ends, what changed on the disk |
 //! | [`story`] | a session's log, read whole and checked |
+//! | [`link`] | the link between gateway and auth, as something that breaks |
+//! | [`home`] | a user's home with commands and workers of a pair |
+//! | [`history`] | what callers were answered and streams delivered, and the judgement of it |
 //! | [`up`] | `interlock up`, and commands beside it |
+//! | [`canary`] | secrets that are planted, and looked for everywhere |
 //! | [`audit`] | the audit chain of a store at rest |
+//! | [`fuzz`] | properties of arbitrary bytes, for a fuzzer and for the corpus |
+//! | [`faults`] | faults of the disk and the clock under one program, switched on and off while it runs |
 //! | [`patience`] | waiting for conditions, with one overall bound |
 //!
 //! The programs are looked for in the folder that `INTERLOCK_PROGRAMS` names, else beside the running test
@@ -16,15 +24,24 @@
 //! behind where `INTERLOCK_KEEP` is set; of a test that fails, the ends of the logs are printed.
 
 pub mod audit;
+pub mod canary;
+pub mod faults;
+pub mod frames;
+pub mod fuzz;
+pub mod history;
+pub mod home;
+pub mod link;
 pub mod pair;
 pub mod patience;
 pub mod service;
+pub mod start;
 pub mod story;
 pub mod up;
 pub mod wire;
 pub mod world;
 
 pub use crate::{
+    link::Link,
     pair::Pair,
     patience::{PATIENCE, eventually, eventually_sync, within},
     service::Service,

@@ -5,6 +5,8 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::{patience::eventually_sync, service::program};
 
 /// A running `interlock up`; ended with this value.
@@ -12,6 +14,7 @@ use crate::{patience::eventually_sync, service::program};
 pub struct Up {
     home: tempfile::TempDir,
     child: Child,
+    flags: Vec<String>,
 }
 
 impl Up {
@@ -22,25 +25,46 @@ impl Up {
     #[must_use]
     pub fn start(flags: &[&str]) -> Self {
         let home = tempfile::tempdir().expect("a folder");
-        let ready = home.path().join("ready.json");
-        let child = Command::new(program("interlock"))
-            .args(["up", "--dir"])
-            .arg(home.path().join("world"))
-            .arg("--ready-file")
-            .arg(&ready)
-            .args(flags)
-            .envs(environment(home.path()))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("interlock up starts");
-        let mut up = Self { home, child };
+        let flags: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let child = spawn(home.path(), &flags);
+        let mut up = Self { home, child, flags };
+        up.serves();
+        up
+    }
+
+    /// Starts it again where it was, and waits until it is ready.
+    ///
+    /// # Panics
+    /// Where it does not become ready.
+    pub fn again(&mut self) {
+        // The earlier one's says nothing of this one.
+        std::fs::remove_file(self.home.path().join("ready.json")).expect("it was ready before");
+        self.child = spawn(self.home.path(), &self.flags);
+        self.serves();
+    }
+
+    fn serves(&mut self) {
+        let ready = self.home.path().join("ready.json");
         eventually_sync("up's ready file", || {
-            let ended = up.child.try_wait().expect("a child of ours");
+            let ended = self.child.try_wait().expect("a child of ours");
             assert!(ended.is_none(), "up ended: {ended:?}");
             ready.exists()
         });
-        up
+    }
+
+    /// Asks it to end, as Ctrl-C does, and waits until both services have drained.
+    ///
+    /// # Panics
+    /// Where it does not end well.
+    pub fn end(&mut self) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, Signal::TERM).expect("it is ours");
+        let mut status = None;
+        eventually_sync("the end of up", || {
+            status = self.child.try_wait().expect("a child of ours");
+            status.is_some()
+        });
+        assert!(status.is_some_and(|status| status.success()), "up ended badly: {status:?}");
     }
 
     /// The home folder of its commands.
@@ -107,7 +131,22 @@ impl Drop for Up {
     }
 }
 
-fn environment(home: &Path) -> Vec<(&'static str, String)> {
+fn spawn(home: &Path, flags: &[String]) -> Child {
+    Command::new(program("interlock"))
+        .args(["up", "--dir"])
+        .arg(home.join("world"))
+        .arg("--ready-file")
+        .arg(home.join("ready.json"))
+        .args(flags)
+        .envs(environment(home))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("interlock up starts")
+}
+
+/// What commands of a home find in their environment.
+pub(crate) fn environment(home: &Path) -> Vec<(&'static str, String)> {
     let programs = program("interlock");
     let programs = programs.parent().expect("a program stands in a folder").display();
     let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());

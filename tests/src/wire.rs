@@ -5,10 +5,11 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 use bytes::{Buf as _, BufMut as _, Bytes};
 use interlock_proto::credential::Credential;
 use prost::Message;
+use tokio_stream::Stream;
 use tonic::{
     Code, Request, Status, Streaming,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    metadata::{AsciiMetadataKey, MetadataMap},
+    metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use tonic_types::StatusExt as _;
@@ -58,7 +59,7 @@ pub fn connect_plain(address: SocketAddr) -> Channel {
 
 /// What a call carries beside its message.
 #[derive(Clone, Debug, Default)]
-pub struct Metadata(Vec<(&'static str, String)>);
+pub struct Metadata(Vec<(&'static str, Vec<u8>)>);
 
 impl Metadata {
     /// Nothing.
@@ -75,7 +76,13 @@ impl Metadata {
 
     /// One more entry.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+    pub fn with(self, name: &'static str, value: &str) -> Self {
+        self.with_bytes(name, value.as_bytes())
+    }
+
+    /// One more entry, of any bytes that HTTP/2 can carry there: no controls but the tab.
+    #[must_use]
+    pub fn with_bytes(mut self, name: &'static str, value: &[u8]) -> Self {
         self.0.push((name, value.to_owned()));
         self
     }
@@ -83,12 +90,13 @@ impl Metadata {
     /// A request that carries it.
     ///
     /// # Panics
-    /// Where a value is not visible ASCII.
+    /// Where HTTP/2 cannot carry a value.
     pub fn on<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         for (name, value) in &self.0 {
             let name = AsciiMetadataKey::from_static(name);
-            request.metadata_mut().append(name, value.parse().expect("visible ASCII"));
+            let value = AsciiMetadataValue::try_from(value.as_slice()).expect("no control characters");
+            request.metadata_mut().append(name, value);
         }
         request
     }
@@ -217,11 +225,24 @@ pub async fn open(
     message: impl Into<Bytes>,
     metadata: &Metadata,
 ) -> Result<(MetadataMap, Streaming<Bytes>), Status> {
+    open_with(channel, path, tokio_stream::once(message.into()), metadata).await
+}
+
+/// Opens a stream with these messages from here, which may never end.
+///
+/// # Errors
+/// What the server answers instead.
+pub async fn open_with(
+    channel: &Channel,
+    path: &str,
+    messages: impl Stream<Item = Bytes> + Send + 'static,
+    metadata: &Metadata,
+) -> Result<(MetadataMap, Streaming<Bytes>), Status> {
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path =
         http::uri::PathAndQuery::try_from(path).map_err(|error| Status::internal(error.to_string()))?;
-    let request = metadata.on(tokio_stream::once(message.into()));
+    let request = metadata.on(messages);
     let (metadata, messages, _) = client.streaming(request, path, Raw).await?.into_parts();
     Ok((metadata, messages))
 }

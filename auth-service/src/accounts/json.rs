@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use interlock_kit::hasher::HashFormatError;
+use interlock_proto::text;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
@@ -134,8 +135,7 @@ impl Record {
             (Some(name), _) | (None, Some(name)) => name,
             (None, None) => return Err(("username", "missing")),
         };
-        let owner = OwnerId::parse("username", name)
-            .map_err(|_| ("username", "1 to 64 of a-z, 0-9, '-', '_' and '.'"))?;
+        let owner = OwnerId::parse("username", name).map_err(|_| ("username", text::NAME))?;
         if owner.is_reserved() {
             return Err(("username", "admin, user, local and system are reserved"));
         }
@@ -159,11 +159,11 @@ impl Record {
             (None, None) => vec!["user".to_owned()],
         };
         if roles.len() > limits::ROLES_MAX || !roles.iter().all(|role| is_text(role)) {
-            return Err(("roles", "at most 16 of 1 to 128 bytes, no control characters"));
+            return Err(("roles", "at most 16 of 1 to 128 bytes that all show"));
         }
         let display_name = self.display_name.unwrap_or_else(|| owner.to_string());
         if !is_text(&display_name) {
-            return Err(("display_name", "1 to 128 bytes, no control characters"));
+            return Err(("display_name", "1 to 128 bytes that all show, without blanks at the ends"));
         }
         let facts = Facts { display_name, roles, active: self.active.unwrap_or(true) };
         Ok(Account { source, owner, facts, secret })
@@ -171,5 +171,5 @@ impl Record {
 }
 
 fn is_text(text: &str) -> bool {
-    !text.is_empty() && text.len() <= limits::NAME_BYTES_MAX && !text.chars().any(char::is_control)
+    text::is_label(text, limits::LABEL_BYTES_MAX)
 }

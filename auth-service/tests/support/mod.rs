@@ -370,7 +370,7 @@ pub fn service() -> Call {
 pub fn as_principal(verdict: Verdict, action: &'static str) -> Call {
     let p = verdict.principal;
     let (owner, role, id) = (p.owner_id.to_string(), p.role.text(), p.credential_id.to_string());
-    call(Caller::Principal(Box::new(p)), &owner, role, &id, action)
+    call(Caller::Principal(p), &owner, role, &id, action)
 }
 
 fn row(row: audit::Row) -> Row {

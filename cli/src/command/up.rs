@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    pin::Pin,
     process::ExitCode,
     time::Duration,
 };
@@ -52,37 +53,69 @@ pub(crate) async fn run(up: Up, common: &Common) -> Result<ExitCode, Failure> {
             .join("interlock")
             .join("up"),
     };
-    let world = World::open(&folder, &[DEV])?;
-    let _alone = world.alone()?;
-    let settings = up.lease.map(|lease| format!("lease_ttl={}ms", lease.as_millis())).into_iter().collect();
-    let mut auth = world.program("auth", Vec::new()).start().await?;
-    let mut gateway = world.program("gateway", settings).start().await?;
-    let context = first_steps(&world, &auth, &gateway).await?;
     let context_path = match &common.context {
         Some(path) => path.clone(),
         None => default_path()?,
     };
-    context.write(&context_path)?;
-    let story =
-        Story { world: &world, auth: &auth, gateway: &gateway, context: &context, path: &context_path };
-    common.output.print(&story.text(), &story.json())?;
-    if let Some(file) = &up.ready_file {
-        crate::keep::write_private(file, story.json().to_string().as_bytes())?;
-    }
-    let fallen = tokio::select! {
-        () = crate::stop::asked()? => None,
-        fallen = auth.ended() => Some(fallen),
-        fallen = gateway.ended() => Some(fallen),
+    let (world, _alone) = World::open(&folder, &[DEV])?;
+    let settings = up.lease.map(|lease| format!("lease_ttl={}ms", lease.as_millis())).into_iter().collect();
+    // From here on, also while they start: whoever asks us to end gets what was started drained.
+    let mut stopped = std::pin::pin!(crate::stop::asked()?);
+    let auth = world.program("auth", Vec::new());
+    let Some(auth) = before(stopped.as_mut(), auth.start()).await else { return Ok(ExitCode::SUCCESS) };
+    let mut auth = auth?;
+    let gateway = world.program("gateway", settings);
+    let mut gateway = match before(stopped.as_mut(), gateway.start()).await {
+        Some(Ok(gateway)) => gateway,
+        other => {
+            auth.drain().await;
+            return other.map_or(Ok(ExitCode::SUCCESS), |failed| failed.map(|_| ExitCode::SUCCESS));
+        }
+    };
+    let told = tell(&world, &auth, &gateway, &context_path, up.ready_file.as_deref(), common);
+    let outcome = match before(stopped.as_mut(), told).await {
+        None => Ok(()),
+        Some(Err(failure)) => Err(failure),
+        Some(Ok(())) => tokio::select! {
+            () = stopped => Ok(()),
+            fallen = auth.ended() => Err(fallen),
+            fallen = gateway.ended() => Err(fallen),
+        },
     };
     if common.output == Format::Text {
         anstream::eprintln!("interlock: draining");
     }
     gateway.drain().await;
     auth.drain().await;
-    match fallen {
-        None => Ok(ExitCode::SUCCESS),
-        Some(failure) => Err(failure),
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// What the work gives, unless we are asked to end before.
+async fn before<T>(stopped: Pin<&mut impl Future<Output = ()>>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = stopped => None,
+        done = work => Some(done),
     }
+}
+
+/// What a first session needs, and where it is: to the context, to standard output, to the ready file.
+async fn tell(
+    world: &World,
+    auth: &Running,
+    gateway: &Running,
+    path: &Path,
+    ready_file: Option<&Path>,
+    common: &Common,
+) -> Result<(), Failure> {
+    let context = first_steps(world, auth, gateway).await?;
+    context.write(path)?;
+    let story = Story { world, auth, gateway, context: &context, path };
+    common.output.print(&story.text(), &story.json())?;
+    if let Some(file) = ready_file {
+        crate::keep::write_private(file, story.json().to_string().as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Signs in as `dev`, and makes its project and its agent where they are missing.

@@ -36,7 +36,7 @@ pub(super) fn read(format: i64, facts: &str, stored: Vec<u8>) -> Result<EventKin
     }
     let mut kind = serde_json::from_str(facts).map_err(|error| Fault::Broken(error.to_string()))?;
     if let EventKind::JobProgress { data, .. } = &mut kind {
-        *data = stored;
+        *data = stored.into();
     }
     Ok(kind)
 }

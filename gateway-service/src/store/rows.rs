@@ -9,6 +9,7 @@ use crate::{
     binding::Binding,
     caller::CookieHash,
     client::Client,
+    data::Data,
     event::{Event, EventKind},
     ids::{AgentId, ClientId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::{EndedBy, Job, Phase},
@@ -184,9 +185,9 @@ pub enum Change {
     /// An agent changes.
     SetAgent(Agent, Agent),
     /// A new job and what was submitted.
-    AddJob(Job, Vec<u8>),
+    AddJob(Job, Data),
     /// A job changes; with what its worker answered, where it did.
-    SetJob(Box<(Job, Job)>, Option<Vec<u8>>),
+    SetJob(Box<(Job, Job)>, Option<Data>),
     /// A first answer; takes the place of one that is kept no longer.
     PutRequest(Request, Timestamp),
     /// An event, numbered when it is applied.

@@ -267,7 +267,12 @@ impl trust_service_server::TrustService for FakeTrust {
         let known = state.principals.get(&hash).filter(|_| !state.dead.contains(&hash));
         let principal = known.cloned().ok_or_else(unknown)?;
         let sequence = state.revoked.len() as u64;
-        Ok(Response::new(ValidateResponse { principal: Some(principal), sequence, epoch: EPOCH.to_owned() }))
+        Ok(Response::new(ValidateResponse {
+            principal: Some(principal),
+            sequence,
+            epoch: EPOCH.to_owned(),
+            now: None,
+        }))
     }
 
     async fn check_membership(

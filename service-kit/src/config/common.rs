@@ -200,8 +200,10 @@ fn read_internal(
         ("internal_token_file", token_file.is_none()),
         ("allow", allow.is_empty()),
     ];
-    for (key, _) in missing.iter().filter(|(_, missing)| *missing) {
-        r.mistake(key, "must be set where internal.address is");
+    for (key, missing) in missing {
+        if missing && !r.is_mistaken(key) {
+            r.mistake(key, "must be set where internal.address is");
+        }
     }
     let trust_domain = tls.trust_domain.clone()?;
     if allow.iter().any(|id| *id.trust_domain() != trust_domain) {

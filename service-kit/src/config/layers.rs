@@ -23,6 +23,8 @@ pub struct Layers {
     /// Relative paths in the file start here.
     pub(super) folder: PathBuf,
     pub(super) mistakes: Vec<Mistake>,
+    /// What stands in the file is not known.
+    pub(super) file_failed: bool,
 }
 
 /// A value as it was written.
@@ -70,6 +72,7 @@ impl Layers {
             env_prefix: env_prefix.to_owned(),
             folder: PathBuf::new(),
             mistakes: Vec::new(),
+            file_failed: false,
         };
         for (name, value) in environment {
             layers.take_variable(name, value);
@@ -113,7 +116,10 @@ impl Layers {
         });
         match table {
             Ok(table) => self.flatten("", table),
-            Err(why) => self.mistakes.push(Mistake::new(path.display().to_string(), why)),
+            Err(why) => {
+                self.mistakes.push(Mistake::new(path.display().to_string(), why));
+                self.file_failed = true;
+            }
         }
     }
 

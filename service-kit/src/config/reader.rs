@@ -46,6 +46,8 @@ pub struct Reader {
     /// Where the value of a known key came from, for mistakes found later.
     sources: BTreeMap<String, Source>,
     mistakes: Vec<Mistake>,
+    /// Of the mistakes, how many are of the layers: where the file is one, all others may come from that.
+    of_layers: usize,
 }
 
 impl Reader {
@@ -53,7 +55,8 @@ impl Reader {
     #[must_use]
     pub fn new(mut layers: Layers) -> Self {
         let mistakes = std::mem::take(&mut layers.mistakes);
-        Self { layers, known: BTreeSet::new(), sources: BTreeMap::new(), mistakes }
+        let of_layers = mistakes.len();
+        Self { layers, known: BTreeSet::new(), sources: BTreeMap::new(), mistakes, of_layers }
     }
 
     /// The value, if the key is set and the value is of the accepted form.
@@ -160,19 +163,35 @@ impl Reader {
 
     /// Notes a mistake at a key, for rules that span several.
     pub fn mistake(&mut self, key: &str, accepted: impl Into<String>) {
-        let place = match self.sources.get(key) {
+        let place = self.place(key);
+        self.mistakes.push(Mistake::new(place, accepted));
+    }
+
+    /// Whether a mistake at that key has been noted: what follows from it is none of its own.
+    #[must_use]
+    pub fn is_mistaken(&self, key: &str) -> bool {
+        let place = self.place(key);
+        self.mistakes.iter().any(|mistake| mistake.place == place)
+    }
+
+    fn place(&self, key: &str) -> String {
+        match self.sources.get(key) {
             Some(Source::Environment) => format!("{key} ({})", self.layers.variable(key)),
             Some(source) => format!("{key} ({source})"),
             None => key.to_owned(),
-        };
-        self.mistakes.push(Mistake::new(place, accepted));
+        }
     }
 
     /// Ends reading.
     ///
     /// # Errors
-    /// All mistakes, the unknown keys last, each with the nearest known one.
+    /// All mistakes, the unknown keys last, each with the nearest known one. Only that of the file where it could
+    /// not be read: what is missing may stand in it.
     pub fn finish(mut self) -> Result<(), Vec<Mistake>> {
+        if self.layers.file_failed {
+            self.mistakes.truncate(self.of_layers);
+            return Err(self.mistakes);
+        }
         let left = [
             (Source::File, std::mem::take(&mut self.layers.file)),
             (Source::Environment, std::mem::take(&mut self.layers.environment)),
@@ -312,6 +331,8 @@ mod tests {
         let line = broken.expect_err("a mistake")[0].to_string();
         assert!(line.contains("auth.toml: line 2"), "{line}");
         let absent = Layers::read(Some(&path.with_file_name("no")), "P", env(&[]), flags(&[("x", "1")]));
-        assert_eq!(Reader::new(absent).finish().expect_err("two mistakes").len(), 2);
+        // What else may be wrong could stand in it: only that it is not there is told.
+        let told = Reader::new(absent).finish().expect_err("a mistake");
+        assert!(told.len() == 1 && told[0].to_string().contains("no"), "{told:?}");
     }
 }

@@ -33,7 +33,7 @@ use crate::{
     failure::Failure,
     keep::read_token,
     pair::{Program, Running},
-    world::{Account, World},
+    world::{Account, Alone, World},
 };
 
 /// The agent's owner, as whom workers sign in.
@@ -57,6 +57,7 @@ const AT_THE_GATE: &[u8] = b"at the gate";
 /// Everything.
 pub(crate) struct Stage {
     world: World,
+    _alone: Alone,
     services: Option<(Running, Running)>,
     workers: Vec<(String, Child)>,
     gate: PathBuf,
@@ -76,13 +77,14 @@ impl Stage {
     /// # Errors
     /// What the file system says.
     pub(crate) fn set(folder: &Path) -> Result<Self, Failure> {
-        let world = World::open(folder, &[DEV, BOT])?;
+        let (world, alone) = World::open(folder, &[DEV, BOT])?;
         let (gate, file) = (world.folder().join("gate"), world.folder().join("input.txt"));
         mknodat(CWD, &gate, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
             .map_err(|error| Failure::local(format!("no gate at {}: {error}", gate.display())))?;
         std::fs::write(&file, FILE)?;
         Ok(Self {
             world,
+            _alone: alone,
             services: None,
             workers: Vec::new(),
             gate,

@@ -45,13 +45,13 @@ pub(super) fn apply(
             same("agent", model.agents.insert(after.id.clone(), after), Some(before))
         }
         Change::AddJob(job, payload) => {
-            fresh("payload", model.payloads.insert(job.id.clone(), payload))?;
+            fresh("payload", model.payloads.insert(job.id.clone(), payload.into()))?;
             fresh("job", model.jobs.insert(job.id.clone(), job))
         }
         Change::SetJob(both, result) => {
             let (before, after) = *both;
             if let Some(result) = result {
-                fresh("result", model.results.insert(after.id.clone(), result))?;
+                fresh("result", model.results.insert(after.id.clone(), result.into()))?;
             }
             same("job", model.jobs.insert(after.id.clone(), after), Some(before))
         }

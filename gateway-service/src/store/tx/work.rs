@@ -52,14 +52,14 @@ impl Tx<'_> {
         assert!(found.permit.covers_job(&job), "a job without a permit");
         assert!(found.session.binding.as_ref() == Some(&job.binding), "a job under another binding (I3)");
         let now = self.now();
-        self.change(Change::AddJob(job, payload));
+        self.change(Change::AddJob(job, payload.into()));
         self.change(Change::PutRequest(request, now));
     }
 
     /// A job changes.
     pub fn set_job(&mut self, permit: &Permit, before: &Job, after: &Job, result: Option<Vec<u8>>) {
         assert_step(permit, before, after);
-        self.change(Change::SetJob(Box::new((before.clone(), after.clone())), result));
+        self.change(Change::SetJob(Box::new((before.clone(), after.clone())), result.map(Into::into)));
     }
 
     /// A job's lease changes, and nothing that an audit row must tell of.

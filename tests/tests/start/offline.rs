@@ -1,0 +1,165 @@
+//! The commands of `interlock-auth auth`: they refuse what the service refuses, and they work where it works.
+
+use interlock_tests::start::{Attempt, Told};
+
+use super::{AUTH, MET, Row, TOLD, all, site::Site};
+
+const COPY: &str = "auth/auth_tokens.json";
+const STATUS: &[&str] = &["auth", "status"];
+const REVEAL: &[&str] = &["auth", "status", "--reveal"];
+const RESET: &[&str] = &["auth", "reset", "--yes"];
+
+const TABLE: &[Row] = &[
+    (
+        "reset without --yes",
+        AUTH,
+        |a| says(a, &["auth", "reset"]),
+        MET,
+        &["repeat with --yes", "Nothing was changed"],
+    ),
+    ("status with a corrupt copy", AUTH, |a| says(a, STATUS).write(COPY, "{"), TOLD, &[COPY, "not its JSON"]),
+    ("reveal with a corrupt copy", AUTH, |a| says(a, REVEAL).write(COPY, "{"), TOLD, &[COPY, "not its JSON"]),
+    (
+        "status with a copy for everyone",
+        AUTH,
+        |a| says(a, STATUS).hardened().mode(COPY, 0o644),
+        TOLD,
+        &["chmod 600"],
+    ),
+    (
+        "reset with a copy for everyone",
+        AUTH,
+        |a| says(a, RESET).hardened().mode(COPY, 0o644),
+        TOLD,
+        &["chmod 600"],
+    ),
+    (
+        "reset with a folder for a copy",
+        AUTH,
+        |a| says(a, RESET).folder_at(COPY),
+        TOLD,
+        &[COPY, "not a regular file"],
+    ),
+    (
+        "status without a store",
+        AUTH,
+        |a| says(a, STATUS).remove("auth/auth.db"),
+        MET,
+        &["no such store", "start the"],
+    ),
+    (
+        "reset without a store",
+        AUTH,
+        |a| says(a, RESET).remove("auth/auth.db"),
+        MET,
+        &["no such store", "start the"],
+    ),
+    (
+        "status of an empty store",
+        AUTH,
+        |a| says(a, STATUS).write("auth/auth.db", ""),
+        MET,
+        &["damaged: it is empty"],
+    ),
+    (
+        "reset of an empty store",
+        AUTH,
+        |a| says(a, RESET).write("auth/auth.db", ""),
+        MET,
+        &["damaged: it is empty"],
+    ),
+    (
+        "reset of a text",
+        AUTH,
+        |a| says(a, RESET).write("auth/auth.db", "hunter2"),
+        MET,
+        &["the store ", "damaged"],
+    ),
+    (
+        "status without the chain's key",
+        AUTH,
+        |a| says(a, STATUS).remove("auth/audit.key"),
+        TOLD,
+        &["missing beside"],
+    ),
+    (
+        "reset without the chain's key",
+        AUTH,
+        |a| says(a, RESET).remove("auth/audit.key"),
+        TOLD,
+        &["restore it"],
+    ),
+    (
+        "status elsewhere",
+        AUTH,
+        |a| says(a, STATUS).set_path("data_dir", "none"),
+        MET,
+        &["none/auth.db: no such store"],
+    ),
+    (
+        "reset elsewhere",
+        AUTH,
+        |a| says(a, RESET).set_path("data_dir", "none"),
+        MET,
+        &["none/auth.db: no such store"],
+    ),
+    (
+        "status of a wrong setting",
+        AUTH,
+        |a| says(a, STATUS).set("lease", "soon"),
+        TOLD,
+        &["lease (flag): a duration"],
+    ),
+    ("status by a wrong file", AUTH, |a| says(a, STATUS).config("pki"), TOLD, &["pki: ", "directory"]),
+    (
+        "reset by a user who may not",
+        AUTH,
+        |a| says(a, RESET).unprivileged().mode("auth/store.lock", 0o400).mode("auth", 0o500),
+        MET,
+        &["auth/store.lock: Permission denied", "must be writable by this user"],
+    ),
+];
+
+fn says<'a>(a: &'a mut Attempt, arguments: &[&str]) -> &'a mut Attempt {
+    for argument in arguments {
+        a.argument(argument);
+    }
+    a
+}
+
+// SW-17, SW-38
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_offline_commands_refuse_what_the_service_refuses() {
+    let mut site = Site::at_rest().await;
+    all(&mut site, TABLE);
+    site.everything_is_there().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_offline_commands_work_once_it_is_mended() {
+    let site = Site::at_rest().await;
+    let run = |arguments: &[&str]| {
+        let mut attempt = Attempt::new(&site.path(""), "auth");
+        says(&mut attempt, arguments);
+        let told = Told::by(attempt.command());
+        assert_eq!((told.code, told.lines("interlock-auth")), (Some(0), Vec::new()), "{}", told.stderr);
+        told.stdout
+    };
+    assert_eq!(run(&["auth", "path"]).trim(), site.path(COPY).display().to_string());
+    let status = run(STATUS);
+    assert!(
+        status.contains("recoverable true") && !site.secrets().iter().any(|s| status.contains(s)),
+        "{status}"
+    );
+    let before = site.secrets();
+    let [admin, user] = [&before[before.len() - 2], &before[before.len() - 1]];
+    let revealed = run(REVEAL);
+    assert!(revealed.contains(admin.as_str()) && revealed.contains(user.as_str()));
+    // SW-38: a corrupt copy is what the command is for.
+    std::fs::write(site.path(COPY), "{").expect("written");
+    let reset = run(RESET);
+    assert!(!reset.contains(admin.as_str()) && !reset.contains(user.as_str()));
+    let [admin, user] = ["admin", "user"].map(|role| site.role_token(role));
+    assert!(reset.contains(&admin) && reset.contains(&user), "what is printed is what the copy has");
+    assert!(run(STATUS).contains("recoverable true"));
+}
