@@ -154,8 +154,13 @@ async fn take_and_say(
             Some(work_response::Message::Renewed(_)) => left -= 1,
             Some(work_response::Message::ProgressStored(stored)) => hand.lines = stored.number,
             Some(_) => {}
-            None => break,
+            None => return Ok(()),
         }
+    }
+    if variant == "finish" {
+        // Else the next job could be leased to this stream before the gateway has seen that it is gone.
+        line.say(ask(work_request::Message::Goodbye(work_request::Goodbye {}))).await;
+        while line.hear().await?.is_some() {}
     }
     Ok(())
 }
