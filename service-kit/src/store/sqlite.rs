@@ -8,7 +8,7 @@
 //! dropped the pages and call them clean. So a failed commit is settled before anything else happens: on a new
 //! connection its witness is looked for, and a commit of our own takes its place in the log. Nothing of an
 //! earlier process's log is built upon either: it is written back at the start. **A full disk** refuses all but
-//! what may use the [`reserve`](super::reserve).
+//! what may use the `reserve`.
 
 use std::{
     collections::BTreeSet,
