@@ -7,10 +7,10 @@ use interlock_proto::gateway::v1::{
     stream_events_response::Message,
 };
 use prost::Message as _;
-use tonic::transport::Channel;
+use tonic::{Code, Status, transport::Channel};
 
 use crate::{
-    patience::within,
+    patience::{eventually, within},
     wire::{self, Metadata},
 };
 
@@ -55,24 +55,32 @@ pub struct Story {
     pub events: usize,
 }
 
-/// The whole log, as it is now.
+/// The whole log, as it is now. Whoever is told that auth cannot be asked now asks again: a short lease lapses on
+/// a busy machine.
 ///
 /// # Panics
-/// Where the stream is refused or ends before it has caught up.
+/// Where the stream is refused for another reason or ends before it has caught up.
 pub async fn read_log(channel: &Channel, metadata: &Metadata, session: &str) -> Vec<Event> {
+    eventually("the whole log", async || match read_once(channel, metadata, session).await {
+        Ok(events) => Some(events),
+        Err(refused) if refused.code() == Code::Unavailable => None,
+        Err(refused) => panic!("the log of this session may be read: {refused}"),
+    })
+    .await
+}
+
+async fn read_once(channel: &Channel, metadata: &Metadata, session: &str) -> Result<Vec<Event>, Status> {
     let request = StreamEventsRequest { session_id: session.to_owned(), ..Default::default() };
     let read = async {
-        let opened = wire::open(channel, STREAM_EVENTS, request.encode_to_vec(), metadata).await;
-        let (_, mut messages) = opened.expect("the log of this session may be read");
+        let (_, mut messages) = wire::open(channel, STREAM_EVENTS, request.encode_to_vec(), metadata).await?;
         let mut events = Vec::new();
         loop {
-            let message =
-                messages.message().await.expect("a living stream").expect("no end before it has caught up");
+            let message = messages.message().await?.expect("no end before it has caught up");
             match StreamEventsResponse::decode(message).expect("a message").message.expect("one of them") {
                 Message::Opened(_) => {}
                 Message::Event(event) => events.push(event),
                 Message::Gap(gap) => panic!("{session}: retention took {gap:?}"),
-                Message::CaughtUp(_) => return events,
+                Message::CaughtUp(_) => return Ok(events),
             }
         }
     };
