@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use interlock_proto::credential::{self, Credential, Kind, Malformed, cookie_name, cookie_session};
+use interlock_proto::{
+    credential::{Credential, Kind, Malformed, cookie_name, cookie_session},
+    text,
+};
 use zeroize::Zeroizing;
-
-/// No session's id is longer.
-const SESSION_ID_BYTES_MAX: usize = 64;
 
 /// A client's cookie: `__Host-interlock_<session id>=<credential>`.
 ///
@@ -25,7 +25,8 @@ impl Cookie {
     pub fn parse(pair: &str) -> Result<Self, Malformed> {
         let pair = pair.split(';').next().unwrap_or_default().trim();
         let (name, value) = pair.split_once('=').ok_or(Malformed)?;
-        let session_id = cookie_session(name).filter(|id| is_readable(id)).ok_or(Malformed)?;
+        // What a server would not read is not kept either.
+        let session_id = cookie_session(name).filter(|id| text::is_mark(id)).ok_or(Malformed)?;
         let credential = Credential::parse(value)?;
         if credential.kind() != Kind::Client {
             return Err(Malformed);
@@ -45,14 +46,6 @@ impl Cookie {
     pub fn expose(&self) -> &str {
         &self.pair
     }
-}
-
-/// Whether a server would read a cookie for this session: what it would refuse is not kept either.
-fn is_readable(session_id: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    (1..=SESSION_ID_BYTES_MAX).contains(&session_id.len())
-        && session_id.bytes().all(fits)
-        && !credential::is_in(session_id)
 }
 
 impl fmt::Debug for Cookie {

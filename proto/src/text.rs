@@ -36,6 +36,14 @@ pub fn is_id(text: &str, prefix: &str) -> bool {
     })
 }
 
+/// Whether a text in metadata can name something: a project by name or id, the session of a cookie, a call. 1 to
+/// 64 letters, digits, `.`, `_` and `-`; and no credential, which would be kept and shown for what it came instead of.
+#[must_use]
+pub fn is_mark(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(fits) && !credential::is_in(text)
+}
+
 /// Whether a text is a label of 1 to `bytes_max` bytes. What looks like a credential is none: it came into the
 /// wrong field, and would be stored and shown.
 #[must_use]
@@ -166,6 +174,17 @@ mod tests {
         assert_eq!(escaped_json("{\"a\":\"\u{9b}\u{e0041}\"}"), "{\"a\":\"\\u009b\\udb40\\udc41\"}");
         for hidden in HIDDEN {
             assert!(!escaped(hidden).chars().any(is_hidden), "{hidden:?}");
+        }
+    }
+
+    #[test]
+    fn marks_are_plain_and_no_credentials() {
+        for good in ["a", "ses_0A", "Job-7.a_B", "-", &"x".repeat(64)] {
+            assert!(is_mark(good), "{good:?}");
+        }
+        let misplaced = credential::Credential::new(credential::Kind::Client, &[3; 32]);
+        for bad in ["", "a b", "é", "ses_1,", "a;b", &"x".repeat(65), misplaced.expose()] {
+            assert!(!is_mark(bad), "{bad:?}");
         }
     }
 

@@ -16,9 +16,6 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{config::LogFormat, random};
 
-/// The longest request id, bytes.
-const REQUEST_ID_BYTES_MAX: usize = 64;
-
 /// Why telemetry could not be set up.
 #[derive(Debug, Error)]
 pub enum TelemetryError {
@@ -106,11 +103,7 @@ impl RequestId {
     /// A caller's, if it is well formed.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        let good = (1..=REQUEST_ID_BYTES_MAX).contains(&text.len())
-            && text.bytes().all(allowed)
-            && !credential::is_in(text);
-        good.then(|| Self(text.to_owned()))
+        text::is_mark(text).then(|| Self(text.to_owned()))
     }
 
     /// The caller's where it is well formed, else a new one.
@@ -188,7 +181,7 @@ mod tests {
     #[test]
     fn request_ids_are_short_and_plain() {
         assert_eq!(RequestId::given_or_new(Some("a.B-9_")).as_str(), "a.B-9_");
-        let long = "x".repeat(REQUEST_ID_BYTES_MAX + 1);
+        let long = "x".repeat(text::NAME_BYTES_MAX + 1);
         let secret = credential::Credential::new(credential::Kind::User, &[3; 32]);
         for bad in ["", "a b", "a\n", "ä", long.as_str(), secret.expose()] {
             let id = RequestId::given_or_new(Some(bad));

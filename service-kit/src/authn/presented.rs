@@ -5,19 +5,18 @@ use interlock_proto::{
     credential::{Credential, cookie_session},
     metadata,
     options::v1::Listener,
+    text,
 };
 use zeroize::Zeroizing;
 
 use super::{Bearer, Cookie, Presented, login_required};
 use crate::{
     error::{Error, Reason},
-    serve::is_token,
     telemetry::TraceParent,
 };
 
 /// Cookies of ours that one call may carry: it acts in one session, but a jar may send all it has.
 const COOKIES_MAX: usize = 16;
-const NAME_BYTES_MAX: usize = 64;
 const TRACEPARENT: &str = "traceparent";
 
 /// Who a call says it is from.
@@ -56,9 +55,9 @@ pub(super) fn traceparent(headers: &HeaderMap) -> Option<TraceParent> {
 fn single(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, Error> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| is_token(text, NAME_BYTES_MAX));
-    match (text, values.next()) {
-        (Some(text), None) => Ok(Some(text.to_owned())),
+    let mark = value.to_str().ok().filter(|mark| text::is_mark(mark));
+    match (mark, values.next()) {
+        (Some(mark), None) => Ok(Some(mark.to_owned())),
         _ => Err(Error::invalid_field(name, "at most once; 1 to 64 letters, digits, `.`, `_`, `-`")),
     }
 }
@@ -86,7 +85,7 @@ fn cookies(headers: &HeaderMap) -> Result<Vec<Cookie>, Error> {
         for (name, value) in text.split(';').filter_map(|pair| pair.split_once('=')) {
             let Some(session_id) = cookie_session(name.trim()) else { continue };
             let twice = found.iter().any(|cookie| cookie.session_id == session_id);
-            if twice || found.len() == COOKIES_MAX || !is_token(session_id, NAME_BYTES_MAX) {
+            if twice || found.len() == COOKIES_MAX || !text::is_mark(session_id) {
                 return Err(login_required());
             }
             let credential = Credential::parse(value.trim()).ok();

@@ -40,11 +40,11 @@ mod tests;
 mod timely;
 mod wire;
 
+pub(crate) use self::answer::refusal;
 use self::{
     accept::{Door, Homes, OnRefusedCertificate},
     bounds::{Bounded, Room},
 };
-pub(crate) use self::{answer::refusal, strict::is_token};
 pub use self::{
     call::Call,
     lanes::Lanes,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use interlock_proto::{credential, metadata};
+use interlock_proto::metadata;
 use tonic::body::Body;
 
 use crate::{error::Error, telemetry::RequestId};
@@ -80,12 +80,6 @@ pub(super) fn request_id(headers: &HeaderMap) -> RequestId {
         _ => None,
     };
     RequestId::given_or_new(given)
-}
-
-/// Whether a text is 1 to `max` bytes of letters, digits, `.`, `_` and `-`, and no credential in the wrong place.
-pub(crate) fn is_token(text: &str, max: usize) -> bool {
-    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    (1..=max).contains(&text.len()) && text.bytes().all(fits) && !credential::is_in(text)
 }
 
 /// Keeps secrets out of logs: and out of HPACK's shared tables (RFC 7541 section 7.1).
