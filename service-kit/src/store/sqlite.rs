@@ -34,10 +34,14 @@ use crate::{
 };
 
 mod audit;
+mod doubt;
 mod log;
 mod opening;
+mod snapshot;
 
+use doubt::Doubt;
 use opening::{BUSY_WITHIN, beside, migrate};
+use snapshot::Snapshot;
 pub use {
     audit::{Damage, Filter, rows, verify},
     opening::{OpenError, connect},
@@ -109,7 +113,7 @@ pub fn open<D: SqliteDomain>(
     }
     let mut connection =
         connect(&options.place).map_err(|source| OpenError::Open { place: place.clone(), source })?;
-    write_back(&connection).map_err(|source| OpenError::Open { place: place.clone(), source })?;
+    log::write_back(&connection).map_err(|source| OpenError::Open { place: place.clone(), source })?;
     migrate::<D>(&mut connection, &place)?;
     let last: i64 = connection
         .query_row("SELECT at FROM moment", [], |row| row.get(0))
@@ -126,9 +130,7 @@ pub fn open<D: SqliteDomain>(
         place: options.place.clone(),
         doubt: None,
         reserve: options.place.beside("-reserve").map(Reserve::new),
-        log: options.place.beside("-wal"),
-        look_in: LOOK_EVERY.0,
-        look_every: LOOK_EVERY.0,
+        log: log::Bound::new(options.place.beside("-wal")),
         _domain: std::marker::PhantomData,
     };
     engine.keep_space();
@@ -173,25 +175,6 @@ impl fmt::Display for Place {
     }
 }
 
-/// Beyond this the log is written back and cut, and readers wait for it: those that never pause keep the
-/// ordinary checkpoints, which wait for nobody, from ever coming to the log's end.
-const LOG_BYTES_MAX: u64 = 64 << 20;
-/// How long that waits for the reads in hand.
-const CUT_WITHIN: std::time::Duration = std::time::Duration::from_millis(250);
-/// How many commits lie between two looks at the log; twice as many after each that found it held by a long
-/// read, up to the second number.
-const LOOK_EVERY: (u32, u32) = (16, 4_096);
-
-/// Writes the whole log back and begins a new one. Of what an earlier process wrote there before its sync failed,
-/// the system shows us all and may have kept nothing: what is built upon it would go with it.
-fn write_back(connection: &Connection) -> rusqlite::Result<()> {
-    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    if busy {
-        tracing::warn!("another program reads the store: its log is written back later");
-    }
-    Ok(())
-}
-
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
@@ -213,25 +196,6 @@ fn extended(error: &rusqlite::Error) -> i32 {
     error.sqlite_error().map_or(0, |error| error.extended_code)
 }
 
-/// Whether a commit that ended so has certainly not happened: it was refused before all of it was in the log.
-fn undid(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{ConstraintViolation, DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly};
-    matches!(
-        error.sqlite_error_code(),
-        Some(DiskFull | DatabaseBusy | DatabaseLocked | ConstraintViolation | ReadOnly)
-    )
-}
-
-/// A commit that may have happened.
-struct Doubt {
-    /// The chain's end, if it has.
-    head: Head,
-    /// Its instant.
-    at: Timestamp,
-    /// The instant before it.
-    before: Timestamp,
-}
-
 struct Sqlite<D> {
     connection: Connection,
     clock: Clock,
@@ -243,11 +207,7 @@ struct Sqlite<D> {
     doubt: Option<Doubt>,
     /// None in memory.
     reserve: Option<Reserve>,
-    /// The write-ahead log's file; none in memory.
-    log: Option<PathBuf>,
-    /// Commits until the next look at it.
-    look_in: u32,
-    look_every: u32,
+    log: log::Bound,
     _domain: std::marker::PhantomData<fn() -> D>,
 }
 
@@ -310,69 +270,9 @@ impl<D: SqliteDomain> Sqlite<D> {
                 self.head = head;
                 self.moment.store(now.as_micros(), Ordering::SeqCst);
             }
-            self.bound_log();
+            self.log.hold(&self.connection);
             return Ok(planned.signals);
         }
-    }
-
-    /// What became of a commit that failed: `Ok` where it has happened all the same.
-    fn undone(
-        &mut self,
-        error: rusqlite::Error,
-        head: Head,
-        at: Timestamp,
-        on_full_disk: bool,
-    ) -> Result<(), Fault> {
-        if undid(&error) {
-            return Err(error.into());
-        }
-        tracing::error!(%error, "a commit failed: the store is opened again");
-        let before = Timestamp::from_micros(self.moment.load(Ordering::SeqCst));
-        self.doubt = Some(Doubt { head, at, before });
-        match self.settle(on_full_disk) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(error.into()),
-            Err(fault) => Err(Fault::Uncertain(format!("{error}; opened again: {fault}"))),
-        }
-    }
-
-    /// Settles the doubt: whether that commit has happened. If it has not it never will.
-    fn settle(&mut self, on_full_disk: bool) -> Result<bool, Fault> {
-        loop {
-            match self.fence() {
-                Err(Fault::Full(why)) => {
-                    if !self.give_space(on_full_disk) {
-                        return Err(Fault::Full(why));
-                    }
-                }
-                settled => return settled,
-            }
-        }
-    }
-
-    fn fence(&mut self) -> Result<bool, Fault> {
-        let Some(doubt) = &self.doubt else { return Ok(false) };
-        if matches!(self.place, Place::File(_)) {
-            // The handles under which a sync has failed are not asked again.
-            self.connection = connect(&self.place)?;
-        }
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let stored: i64 = transaction.query_row("SELECT at FROM moment", [], |row| row.get(0))?;
-        let happened = if doubt.head == self.head {
-            doubt.at.as_micros() == stored && doubt.at > doubt.before
-        } else {
-            audit::holds(&transaction, &doubt.head)?
-        };
-        // Another instant than the stored one: an unchanged row is not written.
-        let now = instant(&self.clock, &self.moment).as_micros().max(stored.saturating_add(1));
-        let moved = transaction.execute("UPDATE moment SET at = ?1", [now])?;
-        Fault::unless_one(moved, "moment")?;
-        transaction.commit()?;
-        self.moment.store(now, Ordering::SeqCst);
-        if let Some(doubt) = self.doubt.take().filter(|_| happened) {
-            self.head = doubt.head;
-        }
-        Ok(happened)
     }
 
     /// Space is kept from the beginning; where there is none the store begins as one on a full disk.
@@ -436,35 +336,6 @@ fn run_one<D: SqliteDomain>(
 }
 
 impl<D: SqliteDomain> Sqlite<D> {
-    /// Keeps the log short. What was committed is durable whether it can be cut now or not.
-    fn bound_log(&mut self) {
-        self.look_in -= 1;
-        if self.look_in > 0 {
-            return;
-        }
-        self.look_in = self.look_every;
-        let long = |log: &PathBuf| std::fs::metadata(log).is_ok_and(|log| log.len() > LOG_BYTES_MAX);
-        if !self.log.as_ref().is_some_and(long) {
-            return;
-        }
-        let cut = || {
-            self.connection.busy_timeout(CUT_WITHIN)?;
-            let busy =
-                self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get::<_, bool>(0));
-            self.connection.busy_timeout(BUSY_WITHIN)?;
-            busy
-        };
-        let is_cut = match cut() {
-            Ok(busy) => !busy,
-            Err(error) => {
-                tracing::warn!(%error, "the store's log cannot be cut");
-                false
-            }
-        };
-        self.look_every = if is_cut { LOOK_EVERY.0 } else { (self.look_every * 2).min(LOOK_EVERY.1) };
-        self.look_in = self.look_every;
-    }
-
     /// Writers whose process has ended can add nothing: a last link says so.
     fn seal_earlier(&mut self) -> Result<(), Fault> {
         loop {
@@ -489,34 +360,4 @@ impl<D: SqliteDomain> Sqlite<D> {
 /// Now, and never before the last stored instant.
 fn instant(clock: &Clock, moment: &AtomicI64) -> Timestamp {
     clock.now().max(Timestamp::from_micros(moment.load(Ordering::SeqCst)))
-}
-
-/// The reading side: groups of reads, each group on one snapshot.
-struct Snapshot<D> {
-    connection: Connection,
-    clock: Clock,
-    moment: Arc<AtomicI64>,
-    inject_misses: bool,
-    _domain: std::marker::PhantomData<fn() -> D>,
-}
-
-impl<D: SqliteDomain> Engine<D> for Snapshot<D> {
-    fn batch(&mut self, commands: &mut [Box<dyn Command<D>>]) -> Result<Vec<D::Signal>, Fault> {
-        let mut loaded = BTreeSet::new();
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
-        for command in commands {
-            loop {
-                let now = instant(&self.clock, &self.moment);
-                let known = self.inject_misses.then_some(&loaded);
-                match run_one::<D>(&transaction, known, command.as_mut(), now) {
-                    Step::Write(changes, audit) if changes.is_empty() && audit.is_empty() => break,
-                    Step::Write(..) => return Err(Fault::Broken("a read planned a write".to_owned())),
-                    Step::Miss(keys) => loaded.extend(keys),
-                    Step::Fault(fault) => return Err(fault),
-                }
-            }
-        }
-        transaction.finish()?;
-        Ok(Vec::new())
-    }
 }

@@ -7,11 +7,24 @@
 use std::{
     fs::File,
     io::{self, BufReader, Read as _},
-    path::Path,
+    path::{Path, PathBuf},
+    time::Duration,
 };
+
+use rusqlite::Connection;
+
+use super::BUSY_WITHIN;
 
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: usize = 32;
+/// Beyond this the log is written back and cut, and readers wait for it: those that never pause keep the
+/// ordinary checkpoints, which wait for nobody, from ever coming to the log's end.
+const BYTES_MAX: u64 = 64 << 20;
+/// How long that waits for the reads in hand.
+const CUT_WITHIN: Duration = Duration::from_millis(250);
+/// How many commits lie between two looks at the log; twice as many after each that found it held by a long
+/// read, up to the second number.
+const LOOK_EVERY: (u32, u32) = (16, 4_096);
 const FRAME_HEADER_BYTES: usize = 24;
 const MAGIC: u32 = 0x377f_0682;
 
@@ -49,4 +62,56 @@ pub(super) fn commits(log: &Path) -> io::Result<usize> {
         commits += usize::from(frame[4..8] != [0; 4] && frame[8..16] == header[16..24]);
     }
     Ok(commits)
+}
+
+/// Writes the whole log back and begins a new one. Of what an earlier process wrote there before its sync failed,
+/// the system shows us all and may have kept nothing: what is built upon it would go with it.
+pub(super) fn write_back(connection: &Connection) -> rusqlite::Result<()> {
+    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy {
+        tracing::warn!("another program reads the store: its log is written back later");
+    }
+    Ok(())
+}
+
+/// Keeps the log short. What was committed is durable whether it can be cut now or not.
+pub(super) struct Bound {
+    /// None in memory.
+    file: Option<PathBuf>,
+    /// Commits until the next look.
+    look_in: u32,
+    look_every: u32,
+}
+
+impl Bound {
+    pub(super) fn new(file: Option<PathBuf>) -> Self {
+        Self { file, look_in: LOOK_EVERY.0, look_every: LOOK_EVERY.0 }
+    }
+
+    /// After a commit.
+    pub(super) fn hold(&mut self, connection: &Connection) {
+        self.look_in -= 1;
+        if self.look_in > 0 {
+            return;
+        }
+        self.look_in = self.look_every;
+        let long = |file: &PathBuf| std::fs::metadata(file).is_ok_and(|log| log.len() > BYTES_MAX);
+        if !self.file.as_ref().is_some_and(long) {
+            return;
+        }
+        let is_cut = cut(connection).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the store's log cannot be cut");
+            false
+        });
+        self.look_every = if is_cut { LOOK_EVERY.0 } else { (self.look_every * 2).min(LOOK_EVERY.1) };
+        self.look_in = self.look_every;
+    }
+}
+
+/// Whether nothing was in its way.
+fn cut(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.busy_timeout(CUT_WITHIN)?;
+    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+    connection.busy_timeout(BUSY_WITHIN)?;
+    Ok(!busy?)
 }
