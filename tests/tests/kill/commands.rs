@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{kills, seeded};
 
-const KILLS: usize = 8;
+const KILLS: usize = 10;
 /// Each has a budget of tries of its own.
 const OWNERS: [&str; 6] = ["w0", "w1", "w2", "w3", "w4", "w5"];
 const NOT_SIGNED_IN: i32 = 4;

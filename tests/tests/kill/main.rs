@@ -19,7 +19,7 @@ use interlock_tests::{Pair, Setup, audit, eventually};
 use load::{auth::SignIns, gateway::Submits};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-const KILLS: usize = 5;
+const KILLS: usize = 10;
 /// With `INTERLOCK_LONG`.
 const KILLS_LONG: usize = 100;
 /// Acknowledged writes between two kills.

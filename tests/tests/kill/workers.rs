@@ -5,7 +5,7 @@ use rand::RngExt as _;
 
 use crate::{gateway_rows, kills, load::works::Works, seeded, spans};
 
-const KILLS: usize = 4;
+const KILLS: usize = 10;
 const GATEWAY_KILLS: usize = 3;
 /// Ended jobs between two kills.
 const ENDS: std::ops::Range<usize> = 2..14;
