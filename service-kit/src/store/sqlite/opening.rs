@@ -125,10 +125,15 @@ pub fn connect(place: &Place) -> rusqlite::Result<Connection> {
     };
     connection.busy_timeout(BUSY_WITHIN)?;
     connection.set_prepared_statement_cache_capacity(128);
-    // Fewer checkpoints: measured 15 % faster, at 40 MB of log, and `LOG_BYTES_MAX` beside busy readers.
+    // Plans do not look at what is bound: else a statement over a partial index is compiled again for each new
+    // value, an eighth of all the writer's time.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    // Fewer checkpoints: measured 15 % faster, at 40 MB of log, and `log::BYTES_MAX` beside busy readers. Up to
+    // 32 MiB of pages a connection: what a batch touches does not fit into SQLite's 2.
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 10000;
-         PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;",
+         PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;
+         PRAGMA cache_size = -32768;",
     )?;
     Ok(connection)
 }
@@ -349,4 +354,29 @@ fn is_of_whole_pages(path: &Path) -> io::Result<bool> {
         bytes => u64::from(bytes),
     };
     Ok(beginning.starts_with(MAGIC) && page >= 512 && length % page == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_statement_over_a_partial_index_is_compiled_once() {
+        let connection = connect(&Place::Memory).expect("a store");
+        connection
+            .execute_batch(
+                "CREATE TABLE job (id, agent, state); CREATE INDEX queued ON job (agent) WHERE state = 0",
+            )
+            .expect("a table");
+        let sql = "SELECT MIN(id) FROM job INDEXED BY queued WHERE agent = ?1 AND state = 0 AND id < ?2";
+        let mut statement = connection.prepare(sql).expect("a statement");
+        for agent in 0..16 {
+            let found: Option<i64> =
+                statement.query_row([agent, 2 * agent], |row| row.get(0)).expect("a row");
+            assert_eq!(found, None);
+        }
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+    }
 }
