@@ -59,6 +59,8 @@ pub struct Limits {
     pub ended_jobs_kept: Duration,
     /// Rows that one sweeping verb touches. 256.
     pub sweep_rows_max: usize,
+    /// Logs that one look of the sweeps goes through. 65 536: some 10 ms.
+    pub sweep_logs_max: usize,
     /// Jobs named in the evidence of `SESSION_BUSY`. 32.
     pub evidence_max: usize,
     /// Entries of a page. 500.
@@ -94,6 +96,7 @@ impl Default for Limits {
             log_age_max: Duration::from_secs(7 * 24 * 3600),
             ended_jobs_kept: Duration::from_secs(7 * 24 * 3600),
             sweep_rows_max: 256,
+            sweep_logs_max: 65_536,
             evidence_max: 32,
             page_max: 500,
             page_default: 100,
@@ -127,6 +130,7 @@ impl Limits {
             (self.log_events_max >= u64::from(self.event_batch_max), "a log holds at least one batch"),
             (self.page_default <= self.page_max, "the usual page is no larger than the largest"),
             (self.sweep_rows_max > 0, "a sweep touches at least one row"),
+            (self.sweep_logs_max > 0, "a sweep looks at at least one log"),
         ];
         rules.iter().filter(|(holds, _)| !holds).map(|(_, rule)| (*rule).to_owned()).collect()
     }

@@ -14,9 +14,26 @@ use crate::{
     store::{Query, Stop, Tx, Verb, View},
 };
 
-/// What is due now, at most `sweep_rows_max` of each kind. A listing, no truth: each verb looks again.
+/// What is due now but logs, at most `sweep_rows_max` of each kind. A listing, no truth: each verb looks again.
 #[derive(Clone, Debug)]
 pub struct Due;
+
+/// Which logs are due, among the next `sweep_logs_max` of them. There are as many as sessions, and most are not:
+/// so one look goes through a bounded part, and the next one on from there.
+#[derive(Clone, Debug, Default)]
+pub struct DueLogs {
+    /// Where the last look ended; none: from the first one.
+    pub after: Option<SessionId>,
+}
+
+/// What one look at logs found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogsFound {
+    /// Those beyond their retention, at most `sweep_rows_max`.
+    pub due: Vec<SessionId>,
+    /// Where to go on; none: all have been looked at.
+    pub next: Option<SessionId>,
+}
 
 /// One thing to sweep.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +81,16 @@ impl Query for Due {
     fn run(&self, view: &mut View<'_>) -> Result<Vec<Duty>, Stop> {
         let permit = view.upkeep()?;
         view.due(&permit)
+    }
+}
+
+impl Query for DueLogs {
+    type Out = LogsFound;
+    const ACTION: &'static str = "sweep.due";
+
+    fn run(&self, view: &mut View<'_>) -> Result<LogsFound, Stop> {
+        let permit = view.upkeep()?;
+        view.due_logs(&permit, self.after.as_ref())
     }
 }
 

@@ -14,11 +14,13 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use interlock_kit::{clock::Clock, error::Error};
+use parking_lot::Mutex;
 
 use crate::{
     caller::Caller,
     grpc::Front,
-    sweep::{Due, Duty, NextDeadline, Sweep, Swept},
+    ids::SessionId,
+    sweep::{Due, DueLogs, Duty, NextDeadline, Sweep, Swept},
 };
 
 /// How often what has no deadline of its own is looked for.
@@ -40,7 +42,12 @@ const FLUSH: Duration = Duration::from_secs(10);
 
 /// Sweeps until the gateway drains.
 pub(crate) async fn run(front: Arc<Front>) {
-    let sweeper = Sweeper { caller: Arc::new(Caller::gateway()), front: &front, looks: AtomicU32::new(0) };
+    let sweeper = Sweeper {
+        caller: Arc::new(Caller::gateway()),
+        front: &front,
+        looks: AtomicU32::new(0),
+        logs_after: Mutex::default(),
+    };
     front.draining.run_until_cancelled(sweeper.turns()).await;
 }
 
@@ -60,6 +67,8 @@ struct Sweeper<'a> {
     caller: Arc<Caller>,
     /// How many looks there have been.
     looks: AtomicU32,
+    /// Where the last look at logs ended.
+    logs_after: Mutex<Option<SessionId>>,
 }
 
 /// The kinds of duties that nobody waits for.
@@ -104,7 +113,11 @@ impl Sweeper<'_> {
             return Ok(sleep.max(SLEEP_MIN));
         }
         *next_look = now + HOUSEKEEPING;
-        let due = self.front.shell.ask(&self.caller, Due, self.front).await?.out;
+        let mut due = self.front.shell.ask(&self.caller, Due, self.front).await?.out;
+        let after = self.logs_after.lock().clone();
+        let logs = self.front.shell.ask(&self.caller, DueLogs { after }, self.front).await?.out;
+        due.extend(logs.due.into_iter().map(Duty::Log));
+        *self.logs_after.lock() = logs.next;
         let (urgent, mut other): (Vec<_>, Vec<_>) = due.into_iter().partition(|duty| upkeep(duty).is_none());
         // Each of them keeps an agent busy. Together they share commits.
         let urgent = stream::iter(urgent).map(|duty| self.sweep(duty, 1)).buffer_unordered(AT_ONCE);

@@ -19,7 +19,7 @@ use crate::{
         Key, Stop,
         rows::{EventSize, JobsOf, Load, Log, Read, Rows},
     },
-    sweep::Duty,
+    sweep::{Duty, LogsFound},
 };
 
 /// Other rows, seen only where their key is known.
@@ -158,6 +158,10 @@ impl<R: Rows> Rows for Missing<'_, R> {
 
     fn due(&self, now: Timestamp, limits: &Limits) -> Read<Vec<Duty>> {
         self.list("due".to_owned())?.due(now, limits)
+    }
+
+    fn due_logs(&self, now: Timestamp, limits: &Limits, after: Option<&SessionId>) -> Read<LogsFound> {
+        self.list("due logs".to_owned())?.due_logs(now, limits, after)
     }
 
     fn next_deadline(&self) -> Read<Option<Timestamp>> {

@@ -22,7 +22,7 @@ use crate::{
         Change, Gateway, Signal,
         rows::{EventSize, JobsOf, Load, Log, Read, Rows},
     },
-    sweep::Duty,
+    sweep::{Duty, LogsFound},
 };
 
 mod apply;
@@ -284,14 +284,27 @@ impl Rows for Model {
         due.extend(overdue.into_iter().take(part).map(|job| Duty::Overdue(job.clone())));
         let ending = self.sessions.values().filter(|session| self.is_due(session, now, limits));
         due.extend(ending.take(part).map(|session| Duty::Session(session.id.clone())));
-        let logs = self.logs.iter().filter(|(_, log)| is_log_due(log, now, limits));
-        due.extend(logs.take(part).map(|(session, _)| Duty::Log(session.clone())));
         let by = now.before(limits.ended_jobs_kept);
-        let old = self.jobs.values().filter(|job| ended_by(job, by));
-        let sessions: BTreeSet<SessionId> = old.map(|job| job.session.clone()).collect();
-        due.extend(sessions.into_iter().take(part).map(Duty::Jobs));
+        let mut old: Vec<&Job> = self.jobs.values().filter(|job| ended_by(job, by)).collect();
+        old.sort_by_key(|job| (ended_at(job), &job.id));
+        let sessions: BTreeSet<&SessionId> = old.into_iter().take(part).map(|job| &job.session).collect();
+        due.extend(sessions.into_iter().map(|session| Duty::Jobs(session.clone())));
         due.extend((!self.stale_requests(now, 1)?.is_empty()).then_some(Duty::Requests));
         Ok(due)
+    }
+
+    fn due_logs(&self, now: Timestamp, limits: &Limits, after: Option<&SessionId>) -> Read<LogsFound> {
+        let following = self.logs.iter().filter(|(session, _)| after.is_none_or(|after| *session > after));
+        let looked: Vec<_> = following.take(limits.sweep_logs_max).collect();
+        let due = looked.iter().filter(|(_, log)| is_log_due(log, now, limits));
+        let due: Vec<SessionId> =
+            due.take(limits.sweep_rows_max).map(|(session, _)| (*session).clone()).collect();
+        let next = match looked.last() {
+            _ if due.len() == limits.sweep_rows_max => due.last().cloned(),
+            Some((last, _)) if looked.len() == limits.sweep_logs_max => Some((*last).clone()),
+            Some(_) | None => None,
+        };
+        Ok(LogsFound { due, next })
     }
 
     fn next_deadline(&self) -> Read<Option<Timestamp>> {
@@ -327,8 +340,12 @@ fn is_log_due(log: &ModelLog, now: Timestamp, limits: &Limits) -> bool {
 }
 
 fn ended_by(job: &Job, by: Timestamp) -> bool {
+    ended_at(job).is_some_and(|at| at <= by)
+}
+
+fn ended_at(job: &Job) -> Option<Timestamp> {
     match &job.phase {
-        Phase::Ended(end) => end.at <= by,
-        Phase::Queued | Phase::Running(_) => false,
+        Phase::Ended(end) => Some(end.at),
+        Phase::Queued | Phase::Running(_) => None,
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     request::{Request, RequestKey},
     session::{self, Session},
     store::{Signal, Stop},
-    sweep::Duty,
+    sweep::{Duty, LogsFound},
 };
 
 /// What a look-up gives.
@@ -85,6 +85,8 @@ pub trait Rows {
     fn stale_requests(&self, now: Timestamp, limit: usize) -> Read<Vec<RequestKey>>;
     /// What is due.
     fn due(&self, now: Timestamp, limits: &Limits) -> Read<Vec<Duty>>;
+    /// Which logs are, among the next ones after this session's.
+    fn due_logs(&self, now: Timestamp, limits: &Limits, after: Option<&SessionId>) -> Read<LogsFound>;
     /// When the first lease is over.
     fn next_deadline(&self) -> Read<Option<Timestamp>>;
 }

@@ -23,7 +23,7 @@ use crate::{
         Stop,
         rows::{EventSize, JobsOf, Load, Log, Rows},
     },
-    sweep::Duty,
+    sweep::{Duty, LogsFound},
 };
 
 mod audit;
@@ -306,6 +306,15 @@ impl<'t> View<'t> {
     pub fn due(&mut self, permit: &Permit) -> Result<Vec<Duty>, Stop> {
         assert!(permit.covers_upkeep(), "a sweep without a permit");
         self.rows.due(self.now, self.limits)
+    }
+
+    /// Which logs are due, from there on.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-ups.
+    pub fn due_logs(&mut self, permit: &Permit, after: Option<&SessionId>) -> Result<LogsFound, Stop> {
+        assert!(permit.covers_upkeep(), "a sweep without a permit");
+        self.rows.due_logs(self.now, self.limits, after)
     }
 
     /// When the first lease is over.

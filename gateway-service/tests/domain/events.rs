@@ -11,6 +11,7 @@ use interlock_gateway::{
     lease::Progress,
     limits::Limits,
     store::Signal,
+    sweep::DueLogs,
 };
 use interlock_kit::error::Reason;
 
@@ -143,6 +144,48 @@ async fn what_retention_has_taken_is_a_gap() {
         let part = read(&world, &ann, &session, From::After(0)).await;
         assert!(matches!(part.entries[0], Entry::Gap { from: 1, .. }));
         assert!(part.last >= 11);
+    }
+}
+
+// Each look goes through a bounded part of the logs, the next one on from there, and around.
+#[tokio::test]
+async fn looks_at_logs_go_around_in_bounded_parts() {
+    for engine in [Engine::File, Engine::Missing, Engine::Model] {
+        let limits = Limits {
+            log_events_max: 4,
+            event_batch_max: 4,
+            sweep_rows_max: 2,
+            sweep_logs_max: 3,
+            ..Limits::default()
+        };
+        let world = World::with(engine, limits);
+        let ann = owner("ann");
+        world.agent(&ann, "a", false).await;
+        let mut long = Vec::new();
+        for number in 0..7 {
+            let session = world.session(&ann).await;
+            if number != 3 {
+                world.attach(&ann, &session, ("a", "p")).await;
+                for _ in 0..6 {
+                    world.submit(&ann, &session).await;
+                }
+                long.push(session);
+            }
+        }
+        long.sort();
+        let (mut found, mut after, mut looks) = (Vec::new(), None, 0);
+        loop {
+            let logs = world.ask(&Caller::gateway(), DueLogs { after }).await.unwrap();
+            assert!(logs.due.len() <= 2, "a bounded part: {logs:?}");
+            found.extend(logs.due);
+            looks += 1;
+            match logs.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(found, long, "each once, in order, and none that is short");
+        assert!(looks >= 3, "{looks} looks at seven logs, three at most in each");
     }
 }
 

@@ -13,7 +13,7 @@ use interlock_gateway::{
     lease::{Finish, Held, Progress, Release, Renew, Resume},
     session::{self, CloseSession, CreateSession, GetSession},
     store::{Model, Query, Verb},
-    sweep::{Due, Sweep},
+    sweep::{Due, DueLogs, Duty, Sweep},
 };
 use interlock_kit::error::{Error, Reason};
 
@@ -68,6 +68,8 @@ struct Machine {
     first: BTreeMap<(SessionId, usize), (JobId, usize, i64)>,
     model: Model,
     told: Told,
+    /// Where the last look at logs ended.
+    logs_after: Option<SessionId>,
 }
 
 const OWNERS: [&str; 2] = ["ann", "bob"];
@@ -91,6 +93,7 @@ impl Machine {
             first: BTreeMap::new(),
             model: Model::default(),
             told: Told::default(),
+            logs_after: None,
         };
         for _ in 0..3 {
             machine.create().await;
@@ -322,7 +325,11 @@ impl Machine {
     }
 
     async fn sweep(&mut self) {
-        let due = self.see(&Caller::gateway(), Due).await.unwrap();
+        let mut due = self.see(&Caller::gateway(), Due).await.unwrap();
+        let after = self.logs_after.take();
+        let logs = self.see(&Caller::gateway(), DueLogs { after }).await.unwrap();
+        due.extend(logs.due.into_iter().map(Duty::Log));
+        self.logs_after = logs.next;
         for duty in due {
             drop(self.all(&Caller::gateway(), Sweep(duty)).await);
         }

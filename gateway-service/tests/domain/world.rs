@@ -19,7 +19,7 @@ use interlock_gateway::{
     limits::Limits,
     session::{CreateSession, GetSession, SessionSeen},
     store::{Gateway, Model, Query, Resolver, Shell, Signal, Verb},
-    sweep::{Due, Sweep, Swept},
+    sweep::{Due, DueLogs, Duty, Sweep, Swept},
     worker::{Assignment, Claim},
 };
 use interlock_kit::{
@@ -186,7 +186,9 @@ impl World {
     pub(crate) async fn sweep(&self) -> usize {
         let mut done = 0;
         for _ in 0..1000 {
-            let due = self.ask(&Caller::gateway(), Due).await.unwrap();
+            let mut due = self.ask(&Caller::gateway(), Due).await.unwrap();
+            let logs = self.ask(&Caller::gateway(), DueLogs::default()).await.unwrap();
+            due.extend(logs.due.into_iter().map(Duty::Log));
             let mut progress = false;
             for duty in due {
                 let swept = self.ok(&Caller::gateway(), Sweep(duty)).await;

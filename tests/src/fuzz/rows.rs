@@ -17,7 +17,7 @@ use interlock_gateway::{
     limits::Limits,
     session::{CloseSession, CreateSession, GetSession, ListSessions},
     store::{Gateway, Query, Resolver, Shell, Signal, Verb},
-    sweep::{Due, Sweep},
+    sweep::{Due, DueLogs, Duty, Sweep},
     worker::Claim,
 };
 use interlock_kit::{
@@ -128,7 +128,14 @@ fn use_all(shell: &Shell) {
     let _ = run(shell, attach(DAMAGED, PROJECTS[1]));
     let _ = run(shell, CloseSession { session: session(DAMAGED), force: true });
     let due = shell.ask(&Arc::new(Caller::gateway()), Due, &Everywhere).now_or_never().expect("inline");
-    for duty in due.map(|told| told.out).unwrap_or_default() {
+    let logs = shell
+        .ask(&Arc::new(Caller::gateway()), DueLogs::default(), &Everywhere)
+        .now_or_never()
+        .expect("inline")
+        .map(|told| told.out)
+        .unwrap_or_default();
+    let due = due.map(|told| told.out).unwrap_or_default();
+    for duty in due.into_iter().chain(logs.due.into_iter().map(Duty::Log)) {
         let _ =
             shell.run(&Arc::new(Caller::gateway()), Sweep(duty), &Everywhere).now_or_never().expect("inline");
     }

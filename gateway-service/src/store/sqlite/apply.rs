@@ -167,7 +167,22 @@ impl Writes<'_> {
                 phase.cause,
             ],
         )?;
-        self.one("payload", "INSERT INTO payload (job, data) VALUES (?1, ?2)", (job.id.as_str(), payload))
+        self.one("payload", "INSERT INTO payload (job, data) VALUES (?1, ?2)", (job.id.as_str(), payload))?;
+        self.one(
+            "owner load",
+            "INSERT INTO owner_load (owner, in_flight) VALUES (?1, 1)
+             ON CONFLICT (owner) DO UPDATE SET in_flight = in_flight + 1",
+            [job.owner.as_str()],
+        )
+    }
+
+    /// One job fewer in flight.
+    fn unload(&self, owner: &OwnerId) -> Result<(), Fault> {
+        let sql = "UPDATE owner_load SET in_flight = in_flight - 1 WHERE owner = ?1 AND in_flight > 1";
+        if self.some(sql, [owner.as_str()])? == 1 {
+            return Ok(());
+        }
+        self.one("owner load", "DELETE FROM owner_load WHERE owner = ?1 AND in_flight = 1", [owner.as_str()])
     }
 
     fn set_job(&self, before: &Job, after: &Job, result: Option<&[u8]>) -> Result<(), Fault> {
@@ -203,6 +218,9 @@ impl Writes<'_> {
                 micros(before.cancel_requested_at),
             ],
         )?;
+        if before.is_in_flight() && !after.is_in_flight() {
+            self.unload(&after.owner)?;
+        }
         match result {
             Some(data) => self.one(
                 "result",

@@ -6,7 +6,7 @@ use crate::{
     ids::{JobId, SessionId},
     limits::Limits,
     store::{rows::Read, sqlite::SqliteRows},
-    sweep::Duty,
+    sweep::{Duty, LogsFound},
 };
 
 pub(super) fn due(rows: &SqliteRows<'_>, now: Timestamp, limits: &Limits) -> Read<Vec<Duty>> {
@@ -39,25 +39,23 @@ pub(super) fn due(rows: &SqliteRows<'_>, now: Timestamp, limits: &Limits) -> Rea
         (at(limits.queue_age_max), limit, at(limits.run_time_max)),
         job,
     )?;
+    // `phase > 0` is the index's own condition: that a number is above it does not say so to SQLite.
     let sessions = rows.many(
-        "SELECT s.id FROM session s WHERE s.phase = 1
+        "SELECT s.id FROM session s INDEXED BY session_ending WHERE s.phase > 0 AND s.phase = 1
            AND NOT EXISTS (SELECT 1 FROM job j INDEXED BY job_of_owner
                            WHERE j.owner = s.owner AND j.session = s.id AND j.state < 2)
          UNION ALL
-         SELECT s.id FROM session s JOIN log_head l ON l.session = s.id WHERE s.phase = 2
+         SELECT s.id FROM session s INDEXED BY session_ending JOIN log_head l ON l.session = s.id
+         WHERE s.phase > 0 AND s.phase = 2
            AND (l.first <= l.last OR s.ended_at <= ?1 OR EXISTS (SELECT 1 FROM job j WHERE j.session = s.id))
          ORDER BY 1 LIMIT ?2",
         (at(limits.creation_kept), limit),
         session,
     )?;
-    let logs = rows.many(
-        "SELECT session FROM log_head
-         WHERE last + 1 - first > ?1 OR bytes > ?2 OR (first <= last AND first_at <= ?3) ORDER BY session LIMIT ?4",
-        (limits.log_events_max, limits.log_bytes_max, at(limits.log_age_max), limit),
-        session,
-    )?;
     let jobs = rows.many(
-        "SELECT DISTINCT session FROM job WHERE state >= 2 AND ended_at <= ?1 ORDER BY session LIMIT ?2",
+        "SELECT DISTINCT session FROM (SELECT session FROM job INDEXED BY job_ended
+                                       WHERE state >= 2 AND ended_at <= ?1 ORDER BY ended_at, id LIMIT ?2)
+         ORDER BY 1",
         (at(limits.ended_jobs_kept), limit),
         session,
     )?;
@@ -67,8 +65,41 @@ pub(super) fn due(rows: &SqliteRows<'_>, now: Timestamp, limits: &Limits) -> Rea
     let mut due: Vec<Duty> = leases.into_iter().map(Duty::Lease).collect();
     due.extend(overdue.into_iter().map(Duty::Overdue));
     due.extend(sessions.into_iter().map(Duty::Session));
-    due.extend(logs.into_iter().map(Duty::Log));
     due.extend(jobs.into_iter().map(Duty::Jobs));
     due.extend(stale.then_some(Duty::Requests));
     Ok(due)
+}
+
+/// A part of the table in order, each look the next one: so the time that one takes does not grow with it.
+pub(super) fn logs(
+    rows: &SqliteRows<'_>,
+    now: Timestamp,
+    limits: &Limits,
+    after: Option<&SessionId>,
+) -> Read<LogsFound> {
+    let (walk, part) = (super::rows_max(limits.sweep_logs_max), super::rows_max(limits.sweep_rows_max));
+    let after = after.map_or("", SessionId::as_str);
+    let session = |row: &rusqlite::Row<'_>| Ok(SessionId::stored(row.get(0)?));
+    let end = rows.one(
+        "SELECT session FROM log_head WHERE session > ?1 ORDER BY session LIMIT 1 OFFSET ?2",
+        (after, walk - 1),
+        session,
+    )?;
+    let due: Vec<SessionId> = rows.many(
+        "SELECT session FROM log_head
+         WHERE session > ?1 AND session <= ?2
+           AND (last + 1 - first > ?3 OR bytes > ?4 OR (first <= last AND first_at <= ?5))
+         ORDER BY session LIMIT ?6",
+        (
+            after,
+            end.as_ref().map_or("\u{10ffff}", SessionId::as_str),
+            limits.log_events_max,
+            limits.log_bytes_max,
+            now.before(limits.log_age_max).as_micros(),
+            part,
+        ),
+        session,
+    )?;
+    let next = if due.len() == limits.sweep_rows_max { due.last().cloned() } else { end };
+    Ok(LogsFound { due, next })
 }
