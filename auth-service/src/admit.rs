@@ -102,15 +102,20 @@ impl Gate {
     ///
     /// # Errors
     /// `FORBIDDEN` for whoever is no service; what the store says.
-    pub async fn validate(&self, call: &Call, hash: Hash) -> Result<Validation, Error> {
+    pub async fn validate(
+        &self,
+        call: &serve::Call,
+        caller: &Caller,
+        hash: Hash,
+    ) -> Result<Validation, Error> {
         let now = self.clock.now();
         // Whoever may not ask is refused by the verb, which leaves the row.
-        if policy::decide(&call.caller, Act::Verify, now).is_ok()
+        if policy::decide(caller, Act::Verify, now).is_ok()
             && let Some(verdict) = self.verdicts.find(&hash, now)
         {
             return Ok(Validation::Valid(verdict));
         }
-        self.look_up(call, hash, Validate { hash }).await
+        self.look_up(&call_of(call, caller.clone()), hash, Validate { hash }).await
     }
 
     async fn look_up(

@@ -87,11 +87,13 @@ impl Verdicts {
         }
         let heard = self.heard.load(Ordering::Acquire);
         let checked = kept.checked.load(Ordering::Acquire);
-        if checked < heard && self.subjects.read().concern(&kept.principal, checked) {
-            self.kept.remove(hash);
-            return None;
+        if checked < heard {
+            if self.subjects.read().concern(&kept.principal, checked) {
+                self.kept.remove(hash);
+                return None;
+            }
+            kept.checked.fetch_max(heard, Ordering::AcqRel);
         }
-        kept.checked.fetch_max(heard, Ordering::AcqRel);
         Some(Verdict { principal: Arc::clone(&kept.principal), sequence: heard.max(checked) })
     }
 

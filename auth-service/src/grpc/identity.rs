@@ -14,8 +14,8 @@ pub(super) struct Identity(pub(super) Arc<Parts>);
 impl IdentityService for Identity {
     async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Result<Response<WhoAmIResponse>, Status> {
         answer(request, async |asked| {
-            let known = self.0.shell.ask(&asked.call, WhoAmI).await?;
-            let principal = asked.call.caller.principal().ok_or_else(policy::login_required)?;
+            let known = self.0.shell.ask(&asked.call(), WhoAmI).await?;
+            let principal = asked.caller.principal().ok_or_else(policy::login_required)?;
             Ok(WhoAmIResponse {
                 principal: Some(wire::principal(principal)),
                 display_name: known.display_name,

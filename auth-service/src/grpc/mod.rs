@@ -50,10 +50,10 @@ pub fn services(parts: &Arc<Parts>, message_bytes: usize) -> Services {
 
 /// One request behind gate 1.
 struct Asked<T> {
-    /// What verbs see of it.
-    call: Call,
     /// What the server knows of it.
     served: Arc<serve::Call>,
+    /// Who asks.
+    caller: Caller,
     /// The bearer credential, where there is a well-formed one.
     bearer: Option<Credential>,
     /// The message.
@@ -64,8 +64,12 @@ impl<T> Asked<T> {
     fn of(request: Request<T>) -> Self {
         let (served, caller) = authn::caller::<Caller, T>(&request);
         let bearer = bearer(&request);
-        let call = admit::call_of(&served, caller);
-        Self { call, served, bearer, message: request.into_inner() }
+        Self { served, caller, bearer, message: request.into_inner() }
+    }
+
+    /// What verbs see of it.
+    fn call(&self) -> Call {
+        admit::call_of(&self.served, self.caller.clone())
     }
 
     /// The bearer credential.

@@ -28,7 +28,7 @@ impl OwnerSessionService for OwnerSessions {
             let owner = OwnerId::parse("username", &username)?;
             wire::bytes("password", &password, limits::PASSWORD_BYTES_MAX)?;
             let source = asked.served.source();
-            let (session, pair) = sign_in::login(&self.0, &asked.call, source, owner, password).await?;
+            let (session, pair) = sign_in::login(&self.0, &asked.call(), source, owner, password).await?;
             Ok(wire::signed_in(session, pair.access.expose(), pair.refresh.expose()))
         })
         .await
@@ -38,7 +38,7 @@ impl OwnerSessionService for OwnerSessions {
         answer(request, async |asked| {
             // Missing, malformed, unknown and of another kind get one answer.
             let issued = match &asked.bearer {
-                Some(presented) => sign_in::refresh(&self.0, &asked.call, presented).await?,
+                Some(presented) => sign_in::refresh(&self.0, &asked.call(), presented).await?,
                 None => None,
             };
             match issued {
@@ -58,7 +58,7 @@ impl OwnerSessionService for OwnerSessions {
                 Ok(_) => return Err(self.stranger(asked, policy::of_another_kind()).await),
                 Err(missing) => return Err(self.stranger(asked, missing).await),
             };
-            let reached = sign_in::logout(&self.0, &asked.call, presented).await?;
+            let reached = sign_in::logout(&self.0, &asked.call(), presented).await?;
             Ok(LogoutResponse { reached: reached.map(wire::reached) })
         })
         .await
@@ -71,7 +71,7 @@ impl OwnerSessionService for OwnerSessions {
         answer(request, async |asked| {
             let presented = asked.bearer.as_ref().filter(|bearer| bearer.kind() == Kind::Owner);
             let query = SessionStatus { presented: presented.map(Credential::hash) };
-            Ok(wire::status(self.0.shell.ask(&asked.call, query).await?))
+            Ok(wire::status(self.0.shell.ask(&asked.call(), query).await?))
         })
         .await
     }

@@ -34,7 +34,7 @@ impl ProjectService for Projects {
                 name: ProjectName::parse("name", &asked.message.name)?,
                 request: RequestId::parse("request_id", &asked.message.request_id)?,
             };
-            let project = self.0.shell.run(&asked.call, verb).await?;
+            let project = self.0.shell.run(&asked.call(), verb).await?;
             Ok(CreateProjectResponse { project: Some(wire::project(&project)) })
         })
         .await
@@ -46,7 +46,7 @@ impl ProjectService for Projects {
     ) -> Result<Response<ListProjectsResponse>, Status> {
         answer(request, async |asked| {
             let query = page(&asked.message)?;
-            let page = self.0.shell.ask(&asked.call, query).await?;
+            let page = self.0.shell.ask(&asked.call(), query).await?;
             let projects = page.projects.iter().map(wire::project).collect();
             Ok(ListProjectsResponse { projects, next_page_token: page.next.unwrap_or_default() })
         })
@@ -60,7 +60,7 @@ impl ProjectService for Projects {
         answer(request, async |asked| {
             let project = ProjectId::parse("project_id", &asked.message.project_id)?;
             let owner = OwnerId::parse("owner_id", &asked.message.owner_id)?;
-            if let Some(row) = self.0.shell.run(&asked.call, AddMember { project, owner }).await? {
+            if let Some(row) = self.0.shell.run(&asked.call(), AddMember { project, owner }).await? {
                 let _ = tokio::time::timeout(MEMBER_WAIT, self.0.barrier.wait_for(row)).await;
             }
             Ok(AddMemberResponse {})

@@ -33,7 +33,7 @@ impl RoleTokenService for RoleTokens {
             if asked.message.reveal {
                 return self.revealed(asked).await;
             }
-            let stored = self.0.shell.ask(&asked.call, role_token::Status).await?;
+            let stored = self.0.shell.ask(&asked.call(), role_token::Status).await?;
             let (_, recoverable) = rotation::known(&self.0, &stored).await;
             let tokens = stored.into_iter().map(|token| wire::role_token(token, None)).collect();
             Ok(RoleTokenServiceGetStatusResponse { tokens, path: String::new(), recoverable })
@@ -43,7 +43,7 @@ impl RoleTokenService for RoleTokens {
 
     async fn rotate(&self, request: Request<RotateRequest>) -> Result<Response<RotateResponse>, Status> {
         answer(request, async |asked| {
-            let answer = rotation::rotate(&self.0, &asked.call, ask(asked)?).await?;
+            let answer = rotation::rotate(&self.0, &asked.call(), ask(asked)?).await?;
             Ok(RotateResponse {
                 role: asked.message.role.clone(),
                 token: answer.token.expose().to_owned(),
@@ -62,7 +62,7 @@ impl RoleTokens {
         &self,
         asked: &Asked<RoleTokenServiceGetStatusRequest>,
     ) -> Result<RoleTokenServiceGetStatusResponse, Error> {
-        let stored = self.0.shell.run(&asked.call, Reveal).await?;
+        let stored = self.0.shell.run(&asked.call(), Reveal).await?;
         let (copy, recoverable) = rotation::known(&self.0, &stored).await;
         let shown = stored.into_iter().map(|token| {
             let text = copy.token_of(&token).map(Credential::expose).map(str::to_owned);

@@ -45,7 +45,8 @@ impl TrustService for Trust {
         &self,
         request: Request<Streaming<HoldLeaseRequest>>,
     ) -> Result<Response<Self::HoldLeaseStream>, Status> {
-        let Asked { call, served, message, .. } = Asked::of(request);
+        let asked = Asked::of(request);
+        let (call, served, message) = (asked.call(), asked.served, asked.message);
         let (out, answers) = mpsc::channel(ON_THE_WAY);
         let line = Line { parts: Arc::clone(&self.0), call, served, out };
         tokio::spawn(line.hold(message));
@@ -59,7 +60,7 @@ impl TrustService for Trust {
         answer(request, async |asked| {
             let hash = asked.message.credential_sha256[..].try_into();
             let hash = hash.map_err(|_| Error::invalid_field("credential_sha256", "32 bytes"))?;
-            let verdict = match self.0.gate.validate(&asked.call, hash).await? {
+            let verdict = match self.0.gate.validate(&asked.served, &asked.caller, hash).await? {
                 Validation::Valid(verdict) => verdict,
                 Validation::Expired(_) => {
                     return Err(Error::new(Reason::TokenExpired, "the credential has expired"));
@@ -78,7 +79,7 @@ impl TrustService for Trust {
         answer(request, async |asked| {
             let owner = OwnerId::parse("owner_id", &asked.message.owner_id)?;
             let project = ProjectId::parse("project_id", &asked.message.project_id)?;
-            let found = self.0.shell.ask(&asked.call, CheckMembership { owner, project }).await?;
+            let found = self.0.shell.ask(&asked.call(), CheckMembership { owner, project }).await?;
             let epoch = self.0.epoch.clone();
             Ok(CheckMembershipResponse { member: found.member, sequence: found.sequence, epoch })
         })

@@ -156,7 +156,7 @@ where
         Ok(Ok(answer)) => answer,
         Ok(Err(never)) => match never {},
         Err(_) => {
-            tracing::error!("a handler panicked");
+            tracing::error!(request_id, method = policy.path, "a handler panicked");
             return Err(Error::internal("a handler panicked"));
         }
     };
@@ -189,12 +189,13 @@ fn enter(room: &Room, peer: &Peer, policy: &MethodPolicy) -> Result<Held, Error>
     })
 }
 
+/// Of level debug: at info a call costs no span, and what is logged of it then names it by itself.
 fn span(request_id: &str, policy: Option<&MethodPolicy>, request: &Request<Body>) -> tracing::Span {
     let method = policy.map_or("unknown", |policy| policy.path.as_str());
     let peer = request.extensions().get::<Arc<Peer>>();
     let listener = peer.map(|peer| peer.listener.as_str_name());
     let peer = peer.map(|peer| tracing::field::display(peer.address));
-    tracing::info_span!("call", request_id, method, listener, peer, principal = tracing::field::Empty)
+    tracing::debug_span!("call", request_id, method, listener, peer, principal = tracing::field::Empty)
 }
 
 fn measure(policy: Option<&'static MethodPolicy>, answer: &Response<Body>, arrived: Instant) {
