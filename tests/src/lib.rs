@@ -43,7 +43,7 @@ pub mod world;
 pub use crate::{
     link::Link,
     pair::Pair,
-    patience::{PATIENCE, eventually, eventually_sync, within},
+    patience::{PATIENCE, eventually, eventually_sync, within, within_times},
     service::Service,
     up::Up,
     world::{Setup, World},

@@ -29,9 +29,18 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
 /// # Panics
 /// After [`PATIENCE`], saying what did not come.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match timeout(PATIENCE, future).await {
+    within_times(1, what, future).await
+}
+
+/// As [`within`], for what is so many times as much as usual.
+///
+/// # Panics
+/// After as many times [`PATIENCE`], saying what did not come.
+pub async fn within_times<T>(times: u32, what: &str, future: impl Future<Output = T>) -> T {
+    let patience = times * PATIENCE;
+    match timeout(patience, future).await {
         Ok(found) => found,
-        Err(_) => panic!("{what} did not come within {} s", PATIENCE.as_secs()),
+        Err(_) => panic!("{what} did not come within {} s", patience.as_secs()),
     }
 }
 

@@ -72,7 +72,8 @@ async fn floods_are_stopped_and_harm_nobody_else() {
 }
 
 async fn open(target: &Target<'_>) -> Raw {
-    Raw::open(&target.plug.from(FLOODER)).await.expect("a connection")
+    // On a starved machine a handshake may outlast its bound: then it is made once more.
+    eventually("a connection", async || Raw::open(&target.plug.from(FLOODER)).await.ok()).await
 }
 
 /// The `n`th stream of a client.

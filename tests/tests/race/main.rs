@@ -19,7 +19,7 @@ use std::{
 };
 
 use interlock_client::{Gateway, OwnerSession, SetAgent};
-use interlock_tests::{Pair, Setup, wire::Metadata, within};
+use interlock_tests::{Pair, Setup, wire::Metadata, within, within_times};
 use judge::{Seen, come_to_rest, judge, watch_store};
 use racers::{attach, submit, work};
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -77,7 +77,7 @@ async fn a_binding_never_changes_under_a_job() {
         let rng = StdRng::seed_from_u64(seed ^ (200 + n));
         racers.spawn(attach(pair.sdk_gateway(&alice.access_token), rng, Arc::clone(&track)));
     }
-    within("the end of the race", async {
+    within_times(times(), "the end of the race", async {
         while let Some(racer) = racers.join_next().await {
             racer.expect("no racer panics");
         }
@@ -97,6 +97,11 @@ async fn a_binding_never_changes_under_a_job() {
     judge(&pair, &alice, &track, seed, &Seen { took, looks }).await;
 }
 
+/// As many attaches as usual.
+fn times() -> u32 {
+    if std::env::var_os("INTERLOCK_LONG").is_some() { 5 } else { 1 }
+}
+
 async fn lay(pair: &Pair, gateway: &Gateway, alice: &OwnerSession) -> Track {
     for agent in AGENTS {
         gateway.agents().set(agent, SetAgent::default()).await.expect("an agent");
@@ -108,12 +113,11 @@ async fn lay(pair: &Pair, gateway: &Gateway, alice: &OwnerSession) -> Track {
         gateway.sessions().attach(&session, AGENTS[n], project).await.expect("all is idle");
         sessions.push(session);
     }
-    let times = if std::env::var_os("INTERLOCK_LONG").is_some() { 5 } else { 1 };
     Track {
         sessions: sessions.try_into().expect("two"),
         projects,
         tally: Tally::default(),
-        attaches: ATTACHES * times,
+        attaches: ATTACHES * times() as usize,
         attached: watch::Sender::new(0),
         queued: watch::Sender::new(0),
         evidence: Mutex::default(),
