@@ -3,8 +3,8 @@
 //!
 //! - [`tree`]: the files, as text.
 //! - [`code`]: the paths that Rust code names, tests left out.
-//! - [`manifests`], [`mutants`], [`protos`], [`secrets`], [`sources`], [`texts`]: the rules, one function
-//!   each, from the tree to its faults; beside each a tree with a fault planted in it, so that no rule passes
+//! - [`manifests`], [`mutants`], [`protos`], [`secrets`], [`settings`], [`sources`], [`texts`]: the rules, one
+//!   function each, from the tree to its faults; beside each a tree with a fault planted in it, so that no rule passes
 //!   by being blind.
 
 mod code;
@@ -12,6 +12,7 @@ mod manifests;
 mod mutants;
 mod protos;
 mod secrets;
+mod settings;
 mod sources;
 mod texts;
 mod tree;

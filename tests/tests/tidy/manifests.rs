@@ -25,8 +25,8 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
-/// Folders at the root beside those of the crates: settings only.
-const SETTINGS: &[&str] = &[".ci", ".config"];
+/// Folders at the root beside those of the crates: settings, and pages to read.
+const SETTINGS: &[&str] = &[".ci", ".config", "docs"];
 
 /// No crate depends on one of ours that it may not know.
 fn arrows(tree: &Tree) -> Vec<Fault> {
