@@ -11,7 +11,7 @@
 //! worker hears of it before its next heartbeat tells.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     fmt,
     sync::{
         Arc, OnceLock,
@@ -179,10 +179,16 @@ impl Observer<Gateway> for Hub {
                 self.gone(session);
             }
         }
+        // However much a batch has logged of a session, its listeners are woken once.
+        let mut rung = HashSet::new();
         for signal in signals {
             match signal {
                 Signal::Logged { session, .. } | Signal::SessionGone { session } => {
-                    self.ring(&Topic::Session(session), None);
+                    let topic = Topic::Session(session);
+                    if !rung.contains(&topic) {
+                        self.ring(&topic, None);
+                        rung.insert(topic);
+                    }
                 }
                 Signal::AgentQueued { agent } => self.ring(&Topic::Agent(agent), Some(&Note::Queued)),
                 Signal::JobChanged { job, .. } => self.ring(&Topic::Job(job), None),

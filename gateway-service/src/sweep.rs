@@ -57,7 +57,7 @@ pub enum Duty {
 pub struct Sweep(pub Duty);
 
 /// What a sweep found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Swept {
     /// Nothing was due.
     Nothing,

@@ -118,39 +118,40 @@ impl Sweeper<'_> {
         let logs = self.front.shell.ask(&self.caller, DueLogs { after }, self.front).await?.out;
         due.extend(logs.due.into_iter().map(Duty::Log));
         *self.logs_after.lock() = logs.next;
+        // A list that is full may have left something out.
+        let full = due.len() >= self.front.shell.limits().sweep_rows_max;
         let (urgent, mut other): (Vec<_>, Vec<_>) = due.into_iter().partition(|duty| upkeep(duty).is_none());
         // Each of them keeps an agent busy. Together they share commits.
         let urgent = stream::iter(urgent).map(|duty| self.sweep(duty, 1)).buffer_unordered(AT_ONCE);
-        let mut swept = urgent.fold(false, |swept, one| async move { swept | one }).await;
+        let mut swept = urgent.fold(Swept::Nothing, |swept, one| async move { swept.max(one) }).await;
         // The rest gets a bounded time between two looks at leases, and each kind is the first one in turn.
         let first = self.looks.fetch_add(1, Ordering::Relaxed);
         other.sort_by_key(|duty| upkeep(duty).unwrap_or_default().wrapping_add(first) % UPKEEP_KINDS);
         let began = Clock::instant();
         for duty in other {
             if Clock::instant() - began >= UPKEEP_MAX {
-                *next_look = now;
+                swept = Swept::More;
                 break;
             }
-            swept |= self.sweep(duty, PARTS_MAX).await;
+            swept = swept.max(self.sweep(duty, PARTS_MAX).await);
         }
-        Ok(if swept { SLEEP_MIN } else { IDLE_PAUSE })
+        if swept == Swept::More || (full && swept == Swept::Done) {
+            // What comes in while this goes on must not get ahead of it.
+            *next_look = now;
+        }
+        Ok(if swept == Swept::Nothing { IDLE_PAUSE } else { SLEEP_MIN })
     }
 
-    /// One duty, in at most so many parts; whether it changed anything. One that fails does not keep the others
-    /// waiting.
-    async fn sweep(&self, duty: Duty, parts: usize) -> bool {
-        let mut swept = false;
+    /// One duty, in at most so many parts. One that fails does not keep the others waiting.
+    async fn sweep(&self, duty: Duty, parts: usize) -> Swept {
+        let mut swept = Swept::Nothing;
         for _ in 0..parts {
             match self.front.shell.run(&self.caller, Sweep(duty.clone()), self.front).await {
-                Ok(told) => {
-                    swept |= told.out != Swept::Nothing;
-                    if told.out != Swept::More {
-                        return swept;
-                    }
-                }
+                Ok(told) if told.out == Swept::More => swept = Swept::More,
+                Ok(told) => return swept.min(Swept::Done).max(told.out),
                 Err(error) => {
                     tracing::error!(?duty, reason = %error.reason(), "a duty could not be done");
-                    return false;
+                    return Swept::Nothing;
                 }
             }
         }
