@@ -224,10 +224,9 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn revocations_before(&self, at: Timestamp) -> Found<u64> {
-        // Instants of the log never go back: the first row that is young enough bounds the old ones.
-        let sql =
-            "SELECT COALESCE((SELECT sequence - 1 FROM revocation WHERE at >= ?1 ORDER BY sequence LIMIT 1),
-                                   (SELECT MAX(sequence) FROM revocation), 0)";
+        // Instants of the log never go back.
+        let sql = "SELECT COALESCE((SELECT sequence FROM revocation INDEXED BY revocation_at
+                                    WHERE at < ?1 ORDER BY at DESC, sequence DESC LIMIT 1), 0)";
         self.number(sql, [at.as_micros()])
     }
 

@@ -252,13 +252,17 @@ impl Rows for SqliteRows<'_> {
 
     fn page_jobs(&self, scope: &ProjectScope, of: JobsOf<'_>) -> Read<Vec<Job>> {
         let before = of.before.map_or("\u{10ffff}", JobId::as_str);
+        // The few in flight are in an index of their own, however many have ended.
+        let rows = if of.in_flight {
+            "INDEXED BY job_of_owner WHERE owner = (SELECT owner FROM session WHERE id = ?1) AND state < 2 AND"
+        } else {
+            "WHERE"
+        };
         let sql = &format!(
-            "SELECT {} FROM job WHERE session = ?1 AND id < ?2 AND project = ?3 AND (NOT ?4 OR state < 2)
-             ORDER BY id DESC LIMIT ?5",
+            "SELECT {} FROM job {rows} session = ?1 AND id < ?2 AND project = ?3 ORDER BY id DESC LIMIT ?4",
             columns::JOB
         );
-        let params =
-            (of.session.as_str(), before, scope.project().as_str(), of.in_flight, rows_max(of.limit));
+        let params = (of.session.as_str(), before, scope.project().as_str(), rows_max(of.limit));
         self.many(sql, params, columns::job)
     }
 
@@ -268,10 +272,21 @@ impl Rows for SqliteRows<'_> {
         after: Option<&AgentId>,
         limit: usize,
     ) -> Read<Vec<Agent>> {
-        let sql = "SELECT id, owner, shared, description, created_at FROM agent
-                   WHERE id > ?1 AND (?2 IS NULL OR shared OR owner = ?2) ORDER BY id LIMIT ?3";
-        let after = after.map_or("", AgentId::as_str);
-        self.many(sql, (after, owner.map(OwnerId::as_str), rows_max(limit)), columns::agent)
+        const ALL: &str = "SELECT id, owner, shared, description, created_at FROM agent
+                           WHERE id > ?1 ORDER BY id LIMIT ?2";
+        // An index for each kind, so that others' agents are not looked at.
+        const OF_OWNER: &str = "SELECT id, owner, shared, description, created_at FROM (
+                SELECT * FROM (SELECT * FROM agent INDEXED BY agent_shared
+                               WHERE shared = 1 AND id > ?1 ORDER BY id LIMIT ?2)
+                UNION
+                SELECT * FROM (SELECT * FROM agent INDEXED BY agent_of
+                               WHERE owner = ?3 AND id > ?1 ORDER BY id LIMIT ?2))
+             ORDER BY id LIMIT ?2";
+        let (after, limit) = (after.map_or("", AgentId::as_str), rows_max(limit));
+        match owner {
+            None => self.many(ALL, (after, limit), columns::agent),
+            Some(owner) => self.many(OF_OWNER, (after, limit, owner.as_str()), columns::agent),
+        }
     }
 
     fn events(&self, session: &SessionId, after: u64, limit: usize) -> Read<Vec<Event>> {

@@ -60,9 +60,18 @@ pub(super) fn append(
 
 /// The heads of chains that are not sealed.
 pub(super) fn open_heads(connection: &Connection) -> Result<Vec<Head>, Fault> {
+    // From one writer to the next: there are as many as starts, and far more batches.
     let mut statement = connection.prepare(
-        "SELECT writer, number, link FROM audit_batch b
-         WHERE number = (SELECT MAX(number) FROM audit_batch WHERE writer = b.writer) AND NOT sealed",
+        "WITH RECURSIVE writers (writer) AS (
+             SELECT MIN(writer) FROM audit_batch
+             UNION ALL
+             SELECT (SELECT MIN(writer) FROM audit_batch WHERE writer > w.writer) FROM writers w
+             WHERE w.writer IS NOT NULL
+         )
+         SELECT b.writer, b.number, b.link FROM writers w
+         JOIN audit_batch b ON b.writer = w.writer
+              AND b.number = (SELECT MAX(number) FROM audit_batch WHERE writer = w.writer)
+         WHERE NOT b.sealed",
     )?;
     let heads = statement.query_map([], head)?.collect::<Result<_, _>>()?;
     Ok(heads)
