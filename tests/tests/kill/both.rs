@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Instant};
 
 use interlock_client::SetAgent;
-use interlock_tests::{Pair, Setup, eventually};
+use interlock_tests::{Pair, eventually};
 use rand::RngExt as _;
 
 use crate::{
     auth_rows, gateway_rows, kills,
     load::{auth::SignIns, gateway, gateway::Submits},
-    seeded, spans,
+    patient, seeded, spans,
 };
 
 const KILLS: usize = 3;
@@ -20,7 +20,7 @@ const WRITES: std::ops::Range<usize> = 30..90;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_lose_nothing_they_have_acknowledged() {
     let (mut rng, kills) = (seeded(), kills(KILLS));
-    let setup = Setup::default()
+    let setup = patient()
         .auth("lease", "1s")
         .gateway("jobs_in_flight_per_owner", "100000")
         .gateway("lease_ttl", "1s");

@@ -8,11 +8,11 @@ use std::{
 };
 
 use interlock_client::OwnerSession;
-use interlock_tests::{Pair, Setup, home::Home};
+use interlock_tests::{Pair, home::Home};
 use rand::{RngExt as _, rngs::StdRng};
 use serde_json::{Value, json};
 
-use crate::{kills, seeded};
+use crate::{kills, patient, seeded};
 
 const KILLS: usize = 10;
 /// Each has a budget of tries of its own.
@@ -38,7 +38,7 @@ struct Scene {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_command_leaves_a_sign_in_whole() {
     let kills = kills(KILLS);
-    let pair = Pair::start_with(Setup::default().auth("lease", "1s")).await;
+    let pair = Pair::start_with(patient().auth("lease", "1s")).await;
     let home = Home::of(&pair);
     let began = Instant::now();
     assert!(home.run("status").status.success(), "nobody has to be signed in for that");

@@ -30,6 +30,11 @@ fn kills(usually: usize) -> usize {
     if std::env::var_os("INTERLOCK_LONG").is_some() { KILLS_LONG } else { usually }
 }
 
+/// A hundred kills may outlast the usual access token.
+fn patient() -> Setup {
+    Setup::default().auth("owner_session.access_ttl", "1h")
+}
+
 fn seeded() -> StdRng {
     let given = std::env::var("INTERLOCK_SEED").ok().and_then(|text| text.parse().ok());
     let seed: u64 = given.unwrap_or_else(rand::random);
@@ -40,7 +45,7 @@ fn seeded() -> StdRng {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_gateway_loses_nothing_it_has_acknowledged() {
     let (mut rng, kills) = (seeded(), kills(KILLS));
-    let setup = Setup::default().gateway("jobs_in_flight_per_owner", "100000").gateway("lease_ttl", "1s");
+    let setup = patient().gateway("jobs_in_flight_per_owner", "100000").gateway("lease_ttl", "1s");
     let mut pair = Pair::start_with(setup).await;
     let alice = pair.login("alice").await;
     let sdk = pair.sdk_gateway(&alice.access_token);
@@ -76,7 +81,7 @@ async fn the_gateway_loses_nothing_it_has_acknowledged() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn auth_loses_nothing_it_has_acknowledged() {
     let (mut rng, kills) = (seeded(), kills(KILLS));
-    let mut pair = Pair::start_with(Setup::default().auth("lease", "1s")).await;
+    let mut pair = Pair::start_with(patient().auth("lease", "1s")).await;
     let load = Arc::new(SignIns::begin(&pair));
     let mut to_serving = Vec::new();
     for _ in 0..kills {
@@ -106,7 +111,7 @@ async fn auth_loses_nothing_it_has_acknowledged() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_cut_short_leaves_store_and_copy_agreed() {
     let (mut rng, kills) = (seeded(), kills(KILLS));
-    let mut pair = Pair::start_with(Setup::default().auth("lease", "1s")).await;
+    let mut pair = Pair::start_with(patient().auth("lease", "1s")).await;
     let (mut cut, mut took_effect) = (0, 0);
     for _ in 0..kills {
         let before = pair.user();

@@ -1,9 +1,9 @@
 //! Workers killed with jobs in their hands, and the gateway killed under working workers.
 
-use interlock_tests::{Pair, Setup, eventually};
+use interlock_tests::{Pair, eventually};
 use rand::RngExt as _;
 
-use crate::{gateway_rows, kills, load::works::Works, seeded, spans};
+use crate::{gateway_rows, kills, load::works::Works, patient, seeded, spans};
 
 const KILLS: usize = 10;
 const GATEWAY_KILLS: usize = 3;
@@ -13,7 +13,7 @@ const ENDS: std::ops::Range<usize> = 2..14;
 const ATTEMPTS: &str = "100";
 
 async fn pair() -> Pair {
-    let setup = Setup::default().gateway("lease_ttl", "1s").gateway("max_attempts", ATTEMPTS);
+    let setup = patient().gateway("lease_ttl", "1s").gateway("max_attempts", ATTEMPTS);
     Pair::start_with(setup).await
 }
 
