@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::{
     load::{Caller, Side, Slice},
+    measured::OURS_AND_BARE,
     plan::Plan,
 };
 
@@ -19,6 +20,8 @@ pub(crate) struct Duel {
     pub(crate) name: &'static str,
     /// What stands beside the figures.
     pub(crate) note: String,
+    /// What the two columns are.
+    pub(crate) sides: [&'static str; 2],
     /// One for each pair.
     pub(crate) ours: Vec<Slice>,
     /// One for each pair.
@@ -27,11 +30,11 @@ pub(crate) struct Duel {
 
 impl Duel {
     /// Warms both sides up and measures all pairs.
-    pub(crate) async fn fight<C: Caller>(
+    pub(crate) async fn fight<A: Caller, B: Caller>(
         name: &'static str,
         plan: &Plan,
-        ours: &mut Side<C>,
-        bare: &mut Side<C>,
+        ours: &mut Side<A>,
+        bare: &mut Side<B>,
         others_of_ours: &[u32],
     ) -> Self {
         let mut household = vec![std::process::id(), ours.server, bare.server];
@@ -40,7 +43,8 @@ impl Duel {
         household.dedup();
         ours.measure(WARM_UP, &household).await;
         bare.measure(WARM_UP, &household).await;
-        let mut duel = Self { name, note: String::new(), ours: Vec::new(), bare: Vec::new() };
+        let mut duel =
+            Self { name, note: String::new(), sides: OURS_AND_BARE, ours: Vec::new(), bare: Vec::new() };
         for pair in 1..=plan.pairs {
             let a = ours.measure(plan.slice(), &household).await;
             let b = bare.measure(plan.slice(), &household).await;
@@ -52,5 +56,10 @@ impl Duel {
             duel.bare.push(b);
         }
         duel
+    }
+
+    /// The same, where the other side is somebody else's program.
+    pub(crate) fn beside(self, other: &'static str) -> Self {
+        Self { sides: [OURS_AND_BARE[0], other], ..self }
     }
 }

@@ -15,6 +15,12 @@ use crate::cpu::{self, Machine};
 pub(crate) trait Caller: Send + 'static {
     /// One call.
     fn call(&mut self) -> impl Future<Output = Result<(), Status>> + Send;
+
+    /// Between two calls that are due, where they do not follow each other at once. A call's time then counts
+    /// from when it was due: what waits behind a slow one is late, too.
+    fn every(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// What one side did while it was measured.
@@ -50,8 +56,10 @@ impl<C: Caller> Side<C> {
         let (machine, own, server) = (Machine::now(), used(household), cpu::spent(self.server));
         let began = Instant::now();
         let mut running = JoinSet::new();
-        for caller in self.callers.drain(..) {
-            running.spawn(keep_calling(caller, began + slice));
+        let share = 1.0 / self.callers.len().max(1) as f64;
+        for (number, caller) in self.callers.drain(..).enumerate() {
+            let first = caller.every().map_or(began, |every| began + every.mul_f64(share * number as f64));
+            running.spawn(keep_calling(caller, first, began + slice));
         }
         let mut times = Vec::new();
         while let Some(ended) = running.join_next().await {
@@ -82,17 +90,22 @@ fn used(household: &[u32]) -> Duration {
     household.iter().map(|pid| cpu::spent(*pid)).sum()
 }
 
-/// Calls until then; gives the caller back, and how long each call took, microseconds.
-async fn keep_calling<C: Caller>(mut caller: C, until: Instant) -> (C, Vec<u32>) {
+/// Calls from then until then; gives the caller back, and how long each call took, microseconds.
+async fn keep_calling<C: Caller>(mut caller: C, first: Instant, until: Instant) -> (C, Vec<u32>) {
     let mut times = Vec::new();
+    let mut due = first;
     let mut now = Instant::now();
-    while now < until {
+    while due < until && now < until {
+        match caller.every() {
+            None => due = now,
+            Some(_) => tokio::time::sleep_until(due.into()).await,
+        }
         if let Err(status) = caller.call().await {
             panic!("a call failed, so this is no yardstick: {status}");
         }
-        let after = Instant::now();
-        times.push(u32::try_from((after - now).as_micros()).unwrap_or(u32::MAX));
-        now = after;
+        now = Instant::now();
+        times.push(u32::try_from((now - due).as_micros()).unwrap_or(u32::MAX));
+        due = caller.every().map_or(now, |every| due + every);
     }
     (caller, times)
 }

@@ -13,22 +13,16 @@ use std::{
 
 use interlock_tests::World;
 
-use crate::bare;
-
-/// The first argument of a bare server; its kind and settings follow.
-pub(crate) const BARE: &str = "--bare";
 const PROGRAMS: &str = "INTERLOCK_PROGRAMS";
 
-/// Runs as one of the programs, where this process was started as one.
+/// Runs as one of the services, where this process was started as one.
 pub(crate) fn hidden() -> Option<ExitCode> {
-    let mut arguments = env::args_os();
-    let name = arguments.next().unwrap_or_default();
-    match Path::new(&name).file_name().and_then(OsStr::to_str) {
-        Some("interlock-auth") => return Some(interlock_auth::main_with(env::args_os())),
-        Some("interlock-gateway") => return Some(interlock_gateway::main_with(env::args_os())),
-        _ => {}
+    let name = env::args_os().next()?;
+    match Path::new(&name).file_name().and_then(OsStr::to_str)? {
+        "interlock-auth" => Some(interlock_auth::main_with(env::args_os())),
+        "interlock-gateway" => Some(interlock_gateway::main_with(env::args_os())),
+        _ => None,
     }
-    (arguments.next()? == BARE).then(|| bare::main(arguments))
 }
 
 /// Runs this program once more with a folder of programs, unless there is one.

@@ -7,7 +7,14 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{duel::Duel, load::Slice, machine::Circumstances, plan::Plan, verify::Comparison};
+use crate::{
+    duel::Duel,
+    load::Slice,
+    machine::Circumstances,
+    measured::{Measured, OURS_AND_BARE},
+    plan::Plan,
+    verify::Comparison,
+};
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize)]
@@ -19,6 +26,8 @@ pub(crate) struct Report {
     duels: Vec<Duel>,
     /// Every measurement of the verifier.
     comparisons: Vec<Comparison>,
+    /// Every figure of those that answer no calls.
+    measured: Vec<Measured>,
 }
 
 /// What one yardstick came to.
@@ -26,6 +35,8 @@ pub(crate) struct Report {
 struct Yardstick {
     name: String,
     note: String,
+    /// What the two columns are.
+    sides: [&'static str; 2],
     figures: Vec<Figure>,
 }
 
@@ -59,6 +70,7 @@ impl Report {
             yardsticks: Vec::new(),
             duels: Vec::new(),
             comparisons: Vec::new(),
+            measured: Vec::new(),
         }
     }
 
@@ -79,7 +91,8 @@ impl Report {
             Figure { ratio: None, ..others },
         ];
         let note = format!("{calls} calls{}", duel.note);
-        self.yardsticks.push(Yardstick { name: duel.name.to_owned(), note, figures });
+        let name = duel.name.to_owned();
+        self.yardsticks.push(Yardstick { name, note, sides: duel.sides, figures });
         self.duels.push(duel);
     }
 
@@ -96,8 +109,20 @@ impl Report {
             figures.push(Figure { ratio: None, ..Figure::new("rate, of one thread's", 2, &ours, &bare) });
         }
         let name = format!("verify, {}", comparison.name);
-        self.yardsticks.push(Yardstick { name, note: String::new(), figures });
+        self.yardsticks.push(Yardstick { name, note: String::new(), sides: OURS_AND_BARE, figures });
         self.comparisons.push(comparison);
+    }
+
+    /// Takes in what answers no calls.
+    pub(crate) fn take(&mut self, measured: Measured) {
+        let figures = measured.figures.iter().map(|of| {
+            let figure = Figure::new(of.what, of.digits, &of.ours, &of.bare);
+            let ratio = figure.ratio.filter(|_| of.compared);
+            Figure { ratio, ..figure }
+        });
+        let (name, note, figures) = (measured.name.clone(), measured.note.clone(), figures.collect());
+        self.yardsticks.push(Yardstick { name, note, sides: measured.sides, figures });
+        self.measured.push(measured);
     }
 
     /// Writes it as JSON into the target folder; says where.
@@ -157,7 +182,8 @@ impl fmt::Display for Yardstick {
         if !self.note.is_empty() {
             writeln!(f, "  {}", self.note)?;
         }
-        writeln!(f, "  {:<22} {:<28} {:<28} ours / bare", "", "ours", "bare")?;
+        let [first, second] = self.sides;
+        writeln!(f, "  {:<22} {first:<28} {second:<28} {first} / {second}", "")?;
         for figure in &self.figures {
             let (ours, bare) = (figure.ours.show(figure.digits), figure.bare.show(figure.digits));
             let ratio = figure.ratio.map(|ratio| ratio.show(3)).unwrap_or_default();

@@ -15,13 +15,13 @@ use crate::{
     bare::{Bare, Kind},
     duel::Duel,
     load::{Caller, Side},
+    owners::Owner,
     plan::Plan,
     programs,
-    submit::Owner,
 };
 
 /// Asks for one token after another.
-struct Validator {
+pub(crate) struct Validator {
     client: TrustServiceClient<Channel>,
     metadata: Metadata,
     hashes: Vec<Vec<u8>>,
@@ -41,15 +41,19 @@ impl Caller for Validator {
 pub(crate) async fn duel(plan: &Plan, pair: &Pair, owners: &[Owner]) -> Duel {
     let bare = Bare::start(Kind::Echo, &pair.world);
     let shows = Shows { ca: pair.world.ca(), leaf: Some(pair.world.leaf("pki/tester")) };
-    let side = |server, connect: &dyn Fn() -> Channel| Side {
-        server,
-        callers: callers(plan, owners, pair.world.internal_token(), connect),
-    };
-    let auth = programs::pid(&pair.world, "auth");
-    let mut ours = side(auth, &|| pair.auth_internal(Peer::Listed));
-    let mut echo = side(bare.pid(), &|| wire::connect(bare.address(), &shows));
+    let mut ours = ours(plan, pair, owners);
+    let connect = || wire::connect(bare.address(), &shows);
+    let callers = callers(plan, owners, pair.world.internal_token(), &connect);
+    let mut echo = Side { server: bare.pid(), callers };
     let gateway = programs::pid(&pair.world, "gateway");
     Duel::fight("validate", plan, &mut ours, &mut echo, &[gateway]).await
+}
+
+/// Auth's internal listener.
+pub(crate) fn ours(plan: &Plan, pair: &Pair, owners: &[Owner]) -> Side<Validator> {
+    let connect = || pair.auth_internal(Peer::Listed);
+    let callers = callers(plan, owners, pair.world.internal_token(), &connect);
+    Side { server: programs::pid(&pair.world, "auth"), callers }
 }
 
 fn callers(plan: &Plan, owners: &[Owner], token: &str, connect: &dyn Fn() -> Channel) -> Vec<Validator> {

@@ -17,7 +17,7 @@ use interlock_tests::Pair;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::{plan::Plan, submit::Owner};
+use crate::{owners::Owner, plan::Plan};
 
 /// Known credentials of each thread.
 const EACH: usize = 8;

@@ -1,29 +1,36 @@
 //! Bare servers: what any server of this kind costs. tonic's own server with its own TLS, our windows, the
-//! runtime that our programs use, and a handler that does next to nothing. Processes of their own.
+//! runtime layout of our programs ([`lanes`]), and a handler that does next to nothing. Processes of their own.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{BufRead as _, BufReader, Read as _},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
 };
 
 use interlock_proto::{
-    auth::v1::trust_service_server::TrustServiceServer, gateway::v1::job_service_server::JobServiceServer,
+    auth::v1::trust_service_server::TrustServiceServer,
+    gateway::v1::{
+        job_service_server::JobServiceServer, session_service_server::SessionServiceServer,
+        worker_service_server::WorkerServiceServer,
+    },
 };
 use interlock_tests::World;
 use tempfile::TempDir;
-use tonic::transport::{
-    Certificate, Identity, Server, ServerTlsConfig,
-    server::{Router, TcpIncoming},
-};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::Router};
 
-use crate::programs;
-
+pub(crate) mod cycle;
 pub(crate) mod echo;
+pub(crate) mod fan_out;
+pub(crate) mod grouped;
+mod lanes;
+pub(crate) mod push;
+pub(crate) mod session;
 pub(crate) mod write;
 
+/// The first argument of a bare server; its kind and settings follow.
+const BARE: &str = "--bare";
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 
@@ -34,6 +41,14 @@ pub(crate) enum Kind {
     Echo,
     /// Writes and answers. A client certificate is optional, as on a public listener.
     Write,
+    /// Answers with a session, or writes its binding. A client certificate is optional.
+    Sessions,
+    /// Queues jobs and has them worked off. A client certificate is optional.
+    Cycle,
+    /// Delivers events to cursors. A client certificate is optional.
+    FanOut,
+    /// Pushes to streams and waits for their word. A client certificate is required.
+    Push,
 }
 
 impl Kind {
@@ -41,7 +56,22 @@ impl Kind {
         match self {
             Self::Echo => "echo",
             Self::Write => "write",
+            Self::Sessions => "sessions",
+            Self::Cycle => "cycle",
+            Self::FanOut => "fan-out",
+            Self::Push => "push",
         }
+    }
+
+    fn named(name: &OsStr) -> Option<Self> {
+        [Self::Echo, Self::Write, Self::Sessions, Self::Cycle, Self::FanOut, Self::Push]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
+
+    /// Whether it serves as an internal listener does.
+    fn is_internal(self) -> bool {
+        matches!(self, Self::Echo | Self::Push)
     }
 }
 
@@ -59,7 +89,7 @@ impl Bare {
         let folder = tempfile::tempdir().expect("a folder");
         let (certificate, key) = world.leaf("pki/auth");
         let mut child = Command::new(std::env::current_exe().expect("the path of this program"))
-            .args([programs::BARE, kind.name()])
+            .args([BARE, kind.name()])
             .args([world.ca(), certificate, key])
             .arg(folder.path())
             .stdin(Stdio::piped())
@@ -92,23 +122,25 @@ impl Drop for Bare {
     }
 }
 
+/// Runs as one, where this process was started as one.
+pub(crate) fn hidden() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    (arguments.next()? == BARE).then(|| main(arguments))
+}
+
 /// The program: its kind; authority, certificate, key; a folder. Serves until its input ends.
-pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let kind = arguments.next().unwrap_or_default();
-    let kind = if kind == Kind::Echo.name() { Kind::Echo } else { Kind::Write };
+fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let kind = Kind::named(&arguments.next().unwrap_or_default()).expect("the name of a kind");
     let mut path = || PathBuf::from(arguments.next().expect("authority, certificate, key, folder"));
     let (ca, certificate, key, folder) = (path(), path(), path(), path());
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    runtime.spawn(async move {
-        let tls = ServerTlsConfig::new()
-            .identity(Identity::from_pem(read(&certificate), read(&key)))
-            .client_ca_root(Certificate::from_pem(read(&ca)))
-            .client_auth_optional(kind == Kind::Write);
-        let incoming = TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
-        println!("{}", incoming.local_addr().expect("an address"));
-        let served = router(kind, tls, &folder).serve_with_incoming(incoming.with_nodelay(Some(true)));
-        served.await.expect("served");
-    });
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(read(&certificate), read(&key)))
+        .client_ca_root(Certificate::from_pem(read(&ca)))
+        .client_auth_optional(!kind.is_internal());
+    let router = router(kind, tls, &folder);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    println!("{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || lanes::serve(&listener, &router));
     // Whoever started this has gone once the input ends.
     let _ = std::io::stdin().read(&mut [0]);
     ExitCode::SUCCESS
@@ -123,6 +155,20 @@ fn router(kind: Kind, tls: ServerTlsConfig, folder: &Path) -> Router {
     match kind {
         Kind::Echo => server.add_service(TrustServiceServer::new(echo::Echo)),
         Kind::Write => server.add_service(JobServiceServer::new(write::Write::open(folder))),
+        Kind::Sessions => server.add_service(SessionServiceServer::new(session::Sessions::open(folder))),
+        Kind::Cycle => {
+            let cycle = cycle::Cycle::open(folder);
+            server
+                .add_service(JobServiceServer::new(cycle.clone()))
+                .add_service(WorkerServiceServer::new(cycle))
+        }
+        Kind::FanOut => {
+            let ring = fan_out::Ring::new();
+            server
+                .add_service(SessionServiceServer::new(fan_out::Cursors(ring.clone())))
+                .add_service(WorkerServiceServer::new(fan_out::Voices(ring)))
+        }
+        Kind::Push => server.add_service(TrustServiceServer::new(push::Push::default())),
     }
 }
 
