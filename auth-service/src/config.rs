@@ -15,6 +15,7 @@ use interlock_kit::{
     config::{Common, Defaults, Layers, Mistake, Reader},
     hasher::{Hasher, Params},
     serve::ServerLimits,
+    store::postgres::Target,
 };
 use zeroize::Zeroizing;
 
@@ -73,6 +74,8 @@ pub struct Config {
     pub accounts_json: Option<SecretText>,
     /// `INTERLOCK_OWNERS_JSON`.
     pub owners_json: Option<SecretText>,
+    /// `store`: the URL of a database, `postgres://…`. Unset: a file in `data_dir`.
+    pub store: Option<Target>,
     /// Whether the first role tokens are printed once on stdout: flag `--print-first-tokens` only.
     pub print_first_tokens: bool,
 }
@@ -122,8 +125,10 @@ fn read(
     let public = SocketAddr::from(([127, 0, 0, 1], PORT_DEFAULT));
     let common = Common::read(&mut r, Defaults { public, limits: ServerLimits::auth() });
     let beside = file.map(|path| path.with_file_name(OWNERS_FILE_DEFAULT)).filter(|path| path.exists());
+    let store = r.database("store", common.profile);
     let config = Config {
         common,
+        store,
         lease: span(&mut r, "lease", LEASE),
         owner_session_ttl: span(&mut r, "owner_session.ttl", OWNER_SESSION_TTL),
         access_ttl: span(&mut r, "owner_session.access_ttl", ACCESS_TTL),
@@ -251,6 +256,23 @@ mod tests {
     fn the_keys_own_variable_wins_over_its_other_name() {
         let env = [("INTERLOCK_OWNER_SESSION_TTL_SEC", "1800"), ("INTERLOCK_AUTH_OWNER_SESSION_TTL", "1h")];
         assert_eq!(read(&env, &[]).expect("good").owner_session_ttl, 60 * MINUTE);
+    }
+
+    #[test]
+    fn a_store_elsewhere_is_named_by_a_url_without_its_password_being_told() {
+        assert!(read(&[], &[]).expect("good").store.is_none());
+        let good = "postgres://auth:hidden@127.0.0.1/auth?sslmode=disable";
+        let config = read(&[("INTERLOCK_AUTH_STORE", good)], &[]).expect("good");
+        assert_eq!(config.store.as_ref().expect("set").to_string(), "postgres://auth@127.0.0.1:5432/auth");
+        assert!(!format!("{config:?}").contains("hidden"));
+        for bad in
+            ["", "auth.db", "postgres://auth:hidden@db", "postgres://a:hidden@db/a?sslmode=require", good]
+        {
+            let mistakes = read(&[], &[("store", bad)]).expect_err(bad);
+            assert_eq!(mistakes.len(), 1, "{bad}: {mistakes:?}");
+            let told = mistakes[0].to_string();
+            assert!(told.starts_with("store (flag): ") && !told.contains("hidden"), "{told}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use interlock_kit::{
     command::say,
     config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE},
     error::Error,
+    store::postgres,
 };
 use interlock_proto::credential::Credential;
 use thiserror::Error as ThisError;
@@ -136,13 +137,21 @@ fn with_store(
     work: impl AsyncFnOnce(Shell) -> Result<Zeroizing<String>, Failed>,
 ) -> Result<Zeroizing<String>, Failed> {
     let folder = &config.common.data_dir;
-    let place = folder.join(opening::STORE_FILE);
-    if !place.exists() {
-        return Err(Failed::NoStore(place.display().to_string()));
+    match &config.store {
+        Some(target) if !postgres::is_begun(target).map_err(OpeningError::from)? => {
+            return Err(Failed::NoStore(target.to_string()));
+        }
+        Some(_) => {}
+        None => {
+            let place = folder.join(opening::STORE_FILE);
+            if !place.exists() {
+                return Err(Failed::NoStore(place.display().to_string()));
+            }
+        }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let opened = opening::open(folder, config.common.profile, Clock::system())?;
+        let opened = opening::open(folder, config.store.as_ref(), config.common.profile, Clock::system())?;
         let done = work(Shell::new(opened.store.clone())).await;
         opened.store.close().await;
         done

@@ -16,6 +16,7 @@ use interlock_kit::{
     store::{
         ChainKeyError, Fault, Observer, Store, StoreLock,
         audit::ChainKey,
+        postgres::{self, Target},
         sqlite::{self, OpenError, Options, Place},
         writer::QueueLimits,
     },
@@ -60,6 +61,9 @@ pub enum OpeningError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The store, in a database.
+    #[error(transparent)]
+    Database(#[from] postgres::OpenError),
 }
 
 impl OpeningError {
@@ -94,26 +98,62 @@ pub fn check_folder(folder: &Path) -> Result<(), OpeningError> {
     }
 }
 
-/// Opens.
+/// Opens the store: in this database, or in the folder.
 ///
 /// # Errors
 /// [`OpeningError`]; what was there is left as it was.
-pub fn open(folder: &Path, profile: Profile, clock: Clock) -> Result<Opened, OpeningError> {
+pub fn open(
+    folder: &Path,
+    database: Option<&Target>,
+    profile: Profile,
+    clock: Clock,
+) -> Result<Opened, OpeningError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|source| OpeningError::Folder { path: folder.to_owned(), source })?;
     let lock = StoreLock::take(folder).map_err(OpeningError::Lock)?;
+    let announcer = Arc::new(Announcer::default());
+    let observer: Arc<dyn Observer<Auth>> = announcer.clone();
+    let key = folder.join(CHAIN_KEY_FILE);
+    let store = match database {
+        Some(target) => in_database(target, &key, profile, clock, observer)?,
+        None => in_folder(folder, &key, profile, clock, observer)?,
+    };
+    Ok(Opened { store, announcer, _lock: lock })
+}
+
+fn in_folder(
+    folder: &Path,
+    key: &Path,
+    profile: Profile,
+    clock: Clock,
+    observer: Arc<dyn Observer<Auth>>,
+) -> Result<Store<Auth>, OpeningError> {
     let place = folder.join(STORE_FILE);
     let options = Options {
-        chain_key: ChainKey::of_file(&folder.join(CHAIN_KEY_FILE), &place, profile)?,
+        chain_key: ChainKey::of_file(key, &place, profile)?,
         place: Place::File(place),
         clock,
         limits: QueueLimits::default(),
         inline: false,
         inject_misses: false,
     };
-    let announcer = Arc::new(Announcer::default());
-    let observer: Arc<dyn Observer<Auth>> = announcer.clone();
-    Ok(Opened { store: sqlite::open(&options, observer)?, announcer, _lock: lock })
+    Ok(sqlite::open(&options, observer)?)
+}
+
+fn in_database(
+    target: &Target,
+    key: &Path,
+    profile: Profile,
+    clock: Clock,
+    observer: Arc<dyn Observer<Auth>>,
+) -> Result<Store<Auth>, OpeningError> {
+    let options = postgres::Options {
+        target: target.clone(),
+        clock,
+        chain_key: ChainKey::beside(key, postgres::is_begun(target)?, profile)?,
+        limits: QueueLimits::default(),
+    };
+    Ok(postgres::open(&options, observer)?)
 }
 
 /// How long leases of earlier processes may still be in use, and keeps a note for the next start.
@@ -259,7 +299,7 @@ mod tests {
     #[test]
     fn a_store_without_its_chain_key_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
-        let open = || open(folder.path(), Profile::Hardened, Clock::system());
+        let open = || open(folder.path(), None, Profile::Hardened, Clock::system());
         drop(open().expect("made"));
         fs::remove_file(folder.path().join(CHAIN_KEY_FILE)).expect("there");
         let refused = open().expect_err("no key").to_string();

@@ -167,7 +167,7 @@ pub async fn run(
     let clock = Clock::system();
     let tls = Certificates::load(&config)?;
     let accounts = checked(&config)?;
-    let opened = opening::open(&common.data_dir, common.profile, clock.clone())?;
+    let opened = opening::open(&common.data_dir, config.store.as_ref(), common.profile, clock.clone())?;
     let outcome = with_store(&config, &opened, tls, accounts, listeners, clock, shutdown).await;
     opened.store.close().await;
     outcome

@@ -1,5 +1,5 @@
-//! Random verbs, with time moved between them, on three engines at once: SQLite in memory, SQLite with
-//! misses, and the plain maps. Answers and audit rows must agree; after each step the invariants are
+//! Random verbs, with time moved between them, on four engines at once: SQLite in memory, SQLite with
+//! misses, PostgreSQL, and the plain maps. Answers and audit rows must agree; after each step the invariants are
 //! checked:
 //!
 //! - I9: one refresh token has at most one successor; a replay after the successor was used ends the family;
@@ -12,8 +12,10 @@
 mod support;
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
+    sync::Arc,
     time::Duration,
 };
 
@@ -36,7 +38,7 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 
-use support::{Bench, Engine, HASH, OTHER_HASH, Pair, as_principal, host, nobody, service};
+use support::{Bench, Engine, HASH, OTHER_HASH, Pair, as_principal, cluster::Cluster, host, nobody, service};
 
 const OWNERS: [&str; 3] = ["ann", "bob", "rita"];
 const CASES: u32 = 40;
@@ -92,8 +94,10 @@ fn engines_agree_and_invariants_hold() {
     let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (cluster, cases) = (Arc::new(Cluster::start()), Cell::new(0));
     let ran = runner.run(&ops(), |ops| {
-        runtime.block_on(run(&ops));
+        cases.set(cases.get() + 1);
+        runtime.block_on(run(&ops, &cluster, &format!("case_{}", cases.get())));
         Ok(())
     });
     if let Err(failure) = ran {
@@ -101,18 +105,20 @@ fn engines_agree_and_invariants_hold() {
     }
 }
 
-async fn run(ops: &[Op]) {
-    let mut world = World::new().await;
+async fn run(ops: &[Op], cluster: &Arc<Cluster>, database: &str) {
+    let mut world = World::new(cluster, database).await;
     for op in ops {
         world.step(op).await;
         world.check(op).await;
     }
     world.compare_all().await;
+    world.twins[3].shell.close().await;
+    cluster.sql("postgres", &format!("DROP DATABASE {database} WITH (FORCE)"));
 }
 
 /// The engines, what tests hold of them, and what has been seen.
 struct World {
-    twins: [Bench; 3],
+    twins: [Bench; 4],
     /// Role tokens and access tokens, in the order they were made.
     bearers: Vec<Credential>,
     refresh: Vec<Credential>,
@@ -129,8 +135,10 @@ struct World {
 }
 
 impl World {
-    async fn new() -> Self {
-        let twins = [Engine::Model, Engine::Memory, Engine::Missing].map(Bench::open);
+    async fn new(cluster: &Arc<Cluster>, database: &str) -> Self {
+        let database = || (cluster.database(database), Arc::clone(cluster));
+        let twins = [Engine::Model, Engine::Memory, Engine::Missing, Engine::Postgres];
+        let twins = twins.map(|engine| Bench::open_in(engine, database));
         let mut bearers = Vec::new();
         for twin in &twins {
             let (admin, user) = twin.first_tokens().await;
@@ -379,7 +387,9 @@ impl World {
                 self.ask(&service(), check).await.expect("services may");
             }
         }
-        assert_eq!(self.twins[0].audit(), self.twins[2].audit(), "audit rows differ");
+        for twin in &self.twins[2..] {
+            assert_eq!(self.twins[0].audit(), twin.audit(), "audit rows of {:?} differ", twin.engine);
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use crate::{
 
 mod missing;
 mod model;
+mod postgres;
 mod shell;
 mod sqlite;
 mod tx;
@@ -191,13 +192,13 @@ pub enum Key {
     /// [`Rows::is_member`].
     Member(ProjectId, OwnerId),
     /// [`Rows::projects`].
-    Projects(Option<OwnerId>, Option<String>),
+    Projects(Option<OwnerId>, Option<String>, u32),
     /// [`Rows::revocations`].
-    Revocations(u64),
+    Revocations(u64, u32),
     /// [`Rows::revocations_before`].
-    RevocationsBefore,
+    RevocationsBefore(Timestamp),
     /// [`Rows::due`].
-    Due,
+    Due(Timestamp, u32),
 }
 
 /// One planned write. Each meets exactly the rows that it was planned on, or the store is broken. Its
@@ -231,5 +232,5 @@ pub(crate) enum Planned {
     Clear(Due),
 }
 
-/// The keys that a miss-injecting engine has loaded.
+/// The keys that an engine has loaded.
 pub(crate) type Loaded = BTreeSet<Key>;

@@ -22,16 +22,23 @@ use interlock_auth::{
 };
 use interlock_kit::{
     clock::{Clock, Timestamp},
+    config::Profile,
     error::{Error, Reason},
     store::{
         Fault, Observer, audit,
         audit::{ChainKey, Origin},
         model::{self, Plain},
+        postgres::{self, Target},
         sqlite::{self, Options, Place},
         writer::QueueLimits,
     },
 };
 use interlock_proto::credential::{Credential, Kind};
+
+#[path = "../../../service-kit/tests/store/cluster.rs"]
+pub mod cluster;
+
+use cluster::Cluster;
 
 pub const HASH: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$AAECAwQFBgcICQoLDA0ODw$YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE";
@@ -50,9 +57,12 @@ pub enum Engine {
     Missing,
     /// The plain maps.
     Model,
+    /// PostgreSQL.
+    Postgres,
 }
 
-pub const ENGINES: [Engine; 4] = [Engine::File, Engine::Memory, Engine::Missing, Engine::Model];
+pub const ENGINES: [Engine; 5] =
+    [Engine::File, Engine::Memory, Engine::Missing, Engine::Model, Engine::Postgres];
 
 #[derive(Default)]
 struct Heard(Mutex<Vec<Signal>>);
@@ -76,6 +86,8 @@ pub struct Bench {
     folder: tempfile::TempDir,
     heard: Arc<Heard>,
     model: Option<Model>,
+    /// The database, and the cluster that it is in.
+    database: Option<(Target, Arc<Cluster>)>,
     made: Cell<u64>,
 }
 
@@ -84,6 +96,16 @@ pub type Row = (String, String, String, String, String);
 
 impl Bench {
     pub fn open(engine: Engine) -> Self {
+        let own = || {
+            let cluster = Arc::new(Cluster::start());
+            (cluster.url("store"), cluster)
+        };
+        Self::open_in(engine, own)
+    }
+
+    /// As `open`; a database comes from here.
+    pub fn open_in(engine: Engine, database: impl FnOnce() -> (String, Arc<Cluster>)) -> Self {
+        let mut kept = None;
         let clock = Clock::manual(Timestamp::from_micros(1_700_000_000_000_000));
         let folder = tempfile::tempdir().expect("a folder");
         let heard = Arc::new(Heard::default());
@@ -91,6 +113,13 @@ impl Bench {
             Engine::Model => {
                 let (store, model) = model::open::<Auth>(clock.clone(), heard.clone());
                 (store, Some(model))
+            }
+            Engine::Postgres => {
+                let (url, cluster) = database();
+                let target = Target::parse(&url, Profile::Hardened).expect("a URL of ours");
+                let store = on_database(&target, &clock, &heard);
+                kept = Some((target, cluster));
+                (store, None)
             }
             Engine::File | Engine::Memory | Engine::Missing => {
                 let place = match engine {
@@ -108,12 +137,17 @@ impl Bench {
                 (sqlite::open::<Auth>(&options, heard.clone()).expect("opens"), None)
             }
         };
-        Self { engine, shell: Shell::new(store), clock, folder, heard, model, made: Cell::new(0) }
+        let shell = Shell::new(store);
+        Self { engine, shell, clock, folder, heard, model, database: kept, made: Cell::new(0) }
     }
 
     /// Closes the store and opens it again, as a restart does.
     pub async fn restarted(self) -> Self {
         self.shell.close().await;
+        if let Some((target, _)) = &self.database {
+            let store = on_database(target, &self.clock, &self.heard);
+            return Self { shell: Shell::new(store), ..self };
+        }
         let place = Place::File(self.folder.path().join("auth.db"));
         let options = Options {
             place,
@@ -141,6 +175,11 @@ impl Bench {
         let rows = match (self.engine, &self.model) {
             (_, Some(model)) => model.lock().audit.clone(),
             (Engine::Memory, None) => return Vec::new(),
+            (Engine::Postgres, None) => {
+                let filter = sqlite::Filter { limit: u32::MAX, ..sqlite::Filter::default() };
+                let (target, _) = self.database.as_ref().expect("it has one");
+                postgres::rows(target, &filter).expect("readable")
+            }
             _ => {
                 let filter = sqlite::Filter { limit: u32::MAX, ..sqlite::Filter::default() };
                 sqlite::rows(&self.connection(), &filter).expect("readable")
@@ -293,6 +332,16 @@ impl Bench {
     pub async fn ask<Q: Query>(&self, call: &Call, query: Q) -> Result<Q::Out, Error> {
         self.shell.ask(call, query).await
     }
+}
+
+fn on_database(target: &Target, clock: &Clock, heard: &Arc<Heard>) -> interlock_kit::store::Store<Auth> {
+    let options = postgres::Options {
+        target: target.clone(),
+        clock: clock.clone(),
+        chain_key: ChainKey::new([1; 32]),
+        limits: QueueLimits::default(),
+    };
+    postgres::open::<Auth>(&options, heard.clone()).expect("opens")
 }
 
 #[derive(Clone, Debug)]

@@ -8,9 +8,11 @@ use std::{
 };
 
 use super::{
+    Profile,
     layers::{Layers, Raw, Source},
     setting::Setting,
 };
+use crate::store::postgres::Target;
 
 /// A list in configuration is never longer than this.
 const LIST_ITEMS_MAX: usize = 256;
@@ -159,6 +161,22 @@ impl Reader {
                 None
             }
         }
+    }
+
+    /// A database. Other programs of this machine see flags: no password stands there.
+    pub fn database(&mut self, key: &str, profile: Profile) -> Option<Target> {
+        let accepted = match self.take(key)? {
+            Raw::One(url) => match Target::parse(&url, profile) {
+                Ok(target) if target.has_password() && self.sources.get(key) == Some(&Source::Flag) => {
+                    "no password on a command line: use password_file".to_owned()
+                }
+                Ok(target) => return Some(target),
+                Err(error) => error.to_string(),
+            },
+            Raw::Many(_) => "one URL".to_owned(),
+        };
+        self.mistake(key, accepted);
+        None
     }
 
     /// Notes a mistake at a key, for rules that span several.

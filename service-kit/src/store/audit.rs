@@ -12,6 +12,11 @@ use sha2::Sha256;
 
 use crate::{clock::Timestamp, error::Reason};
 
+mod chain;
+
+pub use chain::{Damage, Filter};
+pub(in crate::store) use chain::{Link, Walk};
+
 /// Who asked for what, from where: the same for each entry of one call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {

@@ -49,6 +49,14 @@ impl ChainKey {
     /// # Errors
     /// [`ChainKeyError`]; what is there is left as it is.
     pub fn of_file(path: &Path, store: &Path, profile: Profile) -> Result<Self, ChainKeyError> {
+        Self::beside(path, store.symlink_metadata().is_ok(), profile)
+    }
+
+    /// The same, where it is known whether there is a store.
+    ///
+    /// # Errors
+    /// As [`ChainKey::of_file`].
+    pub fn beside(path: &Path, is_begun: bool, profile: Profile) -> Result<Self, ChainKeyError> {
         let lost = |why| ChainKeyError::Lost { path: path.to_owned(), why };
         match secret_file::read(path, KEY_BYTES, profile) {
             Ok(secret) => {
@@ -60,7 +68,7 @@ impl ChainKey {
             }
             Err(SecretFileError::TooLong { .. }) => Err(lost("not a key of 32 bytes")),
             Err(SecretFileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                if store.symlink_metadata().is_ok() {
+                if is_begun {
                     return Err(lost("missing beside its store"));
                 }
                 let key: [u8; 32] = random::bytes();

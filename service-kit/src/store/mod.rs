@@ -7,10 +7,11 @@
 //! but its audit entry, and an acknowledged one is durable.
 //!
 //! - [`Domain`]: what a service's store consists of. Services implement it, and one of
-//!   [`sqlite::SqliteDomain`] and [`model::ModelDomain`] for each engine.
+//!   [`sqlite::SqliteDomain`], [`postgres::PostgresDomain`] and [`model::ModelDomain`] for each engine.
 //! - [`Store`]: the handle that shells use: [`Store::write`], [`Store::read`], [`Store::record`].
 //! - [`writer`]: the bounded queue and the thread that drains it in batches.
-//! - [`sqlite`]: the embedded engine. [`model`]: the plain in-memory engine, the twin in tests.
+//! - [`sqlite`]: the embedded engine. [`postgres`]: the one for more than one machine. [`model`]: the plain
+//!   in-memory engine, the twin in tests.
 //! - `reserve`: the space that is kept for what must be done though the disk is full.
 //! - [`audit`]: audit entries and the hash chain of each writer, in the same commit.
 
@@ -32,7 +33,9 @@ pub mod audit;
 mod chain_key;
 mod command;
 mod lock;
+mod migrations;
 pub mod model;
+pub mod postgres;
 mod reserve;
 pub mod sqlite;
 pub mod writer;

@@ -43,7 +43,8 @@ use doubt::Doubt;
 use opening::{BUSY_WITHIN, beside, migrate};
 use snapshot::Snapshot;
 pub use {
-    audit::{Damage, Filter, rows, verify},
+    super::audit::{Damage, Filter},
+    audit::{rows, verify},
     opening::{OpenError, connect},
 };
 

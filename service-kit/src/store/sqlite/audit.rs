@@ -6,7 +6,7 @@ use crate::{
     clock::Timestamp,
     store::{
         Fault,
-        audit::{ChainKey, Entry, Head, Origin, Row},
+        audit::{ChainKey, Damage, Entry, Filter, Head, Link, Origin, Row, Walk},
     },
 };
 
@@ -89,21 +89,6 @@ fn head(row: &SqlRow<'_>) -> rusqlite::Result<Head> {
     Ok(Head { writer: row.get(0)?, number: row.get::<_, i64>(1)? as u64, link: row.get(2)? })
 }
 
-/// Which rows to read. Empty texts match all.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Rows after this id.
-    pub after: i64,
-    /// Of this principal.
-    pub principal: String,
-    /// Of this action.
-    pub action: String,
-    /// With this reason.
-    pub reason: String,
-    /// At most so many.
-    pub limit: u32,
-}
-
 /// Rows in the order they were stored.
 ///
 /// # Errors
@@ -144,37 +129,6 @@ fn row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     })
 }
 
-/// What is wrong with a chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Damage {
-    /// A link does not follow from its rows and the link before: something was edited.
-    Edited {
-        /// The writer.
-        writer: String,
-        /// The batch.
-        number: u64,
-    },
-    /// A batch is missing.
-    Hole {
-        /// The writer.
-        writer: String,
-        /// The batch that should be there.
-        number: u64,
-    },
-    /// A chain has a link after its seal.
-    AfterSeal {
-        /// The writer.
-        writer: String,
-        /// The batch after the seal.
-        number: u64,
-    },
-    /// Audit rows that belong to no batch.
-    Strays {
-        /// How many.
-        rows: u64,
-    },
-}
-
 /// Reads every chain and compares each link with its rows. Memory holds one batch at a time.
 ///
 /// # Errors
@@ -188,22 +142,20 @@ pub fn verify(connection: &Connection, key: &ChainKey) -> Result<Vec<Damage>, Fa
 }
 
 fn damages(connection: &Connection, key: &ChainKey) -> Result<Vec<Damage>, Fault> {
-    let mut damages = Vec::new();
+    let (mut damages, mut walk) = (Vec::new(), Walk::new(key));
     let mut batches = connection
         .prepare("SELECT writer, number, link, at, sealed FROM audit_batch ORDER BY writer, number")?;
     let mut found = batches.query([])?;
     // Rows of a batch follow each other by id; a temporary index saves a scan for each batch.
     connection.execute_batch("CREATE TEMP TABLE IF NOT EXISTS audit_place AS SELECT writer, number, id FROM audit; CREATE INDEX IF NOT EXISTS temp.audit_place_by ON audit_place (writer, number, id)")?;
-    let mut previous: Option<(Head, bool)> = None;
+    let mut statement = connection.prepare(&format!(
+        "{SELECT} WHERE id IN (SELECT id FROM temp.audit_place WHERE writer = ?1 AND number = ?2) ORDER BY id"
+    ))?;
     while let Some(batch) = found.next()? {
-        let stored = head(batch)?;
-        let (at, sealed) = (Timestamp::from_micros(batch.get(3)?), batch.get::<_, bool>(4)?);
-        let (before, was_sealed) = match previous.take() {
-            Some((head, was_sealed)) if head.writer == stored.writer => (head, was_sealed),
-            _ => (Head::start(stored.writer.clone()), false),
-        };
-        damages.extend(damage(connection, key, &before, was_sealed, &stored, at, sealed)?);
-        previous = Some((stored, sealed));
+        let head = head(batch)?;
+        let rows = statement.query_map((&head.writer, head.number as i64), row)?.collect::<Result<_, _>>()?;
+        let (at, sealed) = (Timestamp::from_micros(batch.get(3)?), batch.get(4)?);
+        damages.extend(walk.next(Link { head, at, sealed, rows }));
     }
     let strays = connection
         .query_row(
@@ -216,32 +168,7 @@ fn damages(connection: &Connection, key: &ChainKey) -> Result<Vec<Damage>, Fault
     if strays > 0 {
         damages.push(Damage::Strays { rows: strays });
     }
+    drop(statement);
     connection.execute_batch("DROP TABLE temp.audit_place")?;
     Ok(damages)
-}
-
-fn damage(
-    connection: &Connection,
-    key: &ChainKey,
-    before: &Head,
-    was_sealed: bool,
-    stored: &Head,
-    at: Timestamp,
-    sealed: bool,
-) -> Result<Option<Damage>, Fault> {
-    let writer = stored.writer.clone();
-    if was_sealed {
-        return Ok(Some(Damage::AfterSeal { writer, number: stored.number }));
-    }
-    if stored.number != before.number + 1 {
-        return Ok(Some(Damage::Hole { writer, number: before.number + 1 }));
-    }
-    let mut statement = connection.prepare_cached(&format!(
-        "{SELECT} WHERE id IN (SELECT id FROM temp.audit_place WHERE writer = ?1 AND number = ?2) ORDER BY id"
-    ))?;
-    let rows: Vec<Row> =
-        statement.query_map((&stored.writer, stored.number as i64), row)?.collect::<Result<_, _>>()?;
-    let expected = before.linked(key, at, &rows, sealed);
-    let same = expected.link == stored.link && rows.iter().all(|row| row.at == at);
-    Ok((!same).then_some(Damage::Edited { writer, number: stored.number }))
 }

@@ -16,7 +16,14 @@ use refinery::Runner;
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
 use super::{Place, SqliteDomain, log};
-use crate::{clock::Clock, random, store::Fault};
+use crate::{
+    clock::Clock,
+    random,
+    store::{
+        Fault,
+        migrations::{self, Applied, OURS, THEIRS, Unlike},
+    },
+};
 
 /// A larger store is checked page by page only after an end that was none: it would keep each start waiting for
 /// seconds. A page that is damaged is found when it is read.
@@ -25,10 +32,6 @@ const CHECKED_BYTES_MAX: u64 = 128 << 20;
 pub(super) const BUSY_WITHIN: Duration = Duration::from_secs(2);
 /// A check that takes longer is told: it is a part of the time to healthy.
 const CHECK_LONG: Duration = Duration::from_secs(1);
-/// The table of the kit's own migrations.
-const OURS: &str = "kit_migrations";
-/// The table of a service's.
-const THEIRS: &str = "refinery_schema_history";
 
 /// Why a store cannot be opened. One line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +111,18 @@ pub enum OpenError {
         /// Why.
         source: Fault,
     },
+}
+
+impl OpenError {
+    fn unlike(place: &str, unlike: Unlike) -> Self {
+        let place = place.to_owned();
+        match unlike {
+            Unlike::Newer(migration) => Self::Newer { place, migration },
+            Unlike::Foreign(why) => Self::Foreign { place, why },
+            Unlike::Changed(migration) => Self::Changed { place, migration },
+            Unlike::Damaged(why) => Self::Damaged { place, why },
+        }
+    }
 }
 
 /// Opens a connection as every part of ours does. Makes the file where it is missing.
@@ -252,7 +267,8 @@ fn examine<D: SqliteDomain>(path: &Path, place: &str, has_log: bool) -> Result<b
     }
     for (table, runner) in [(OURS, kit_migrations()), (THEIRS, D::migrations())] {
         if tables.iter().any(|found| found == table) {
-            compare(&applied(&connection, table).map_err(unusable)?, &runner, place)?;
+            let applied = applied(&connection, table).map_err(unusable)?;
+            migrations::compare(&applied, &runner).map_err(|unlike| OpenError::unlike(place, unlike))?;
         }
     }
     let bytes = std::fs::metadata(path).map_or(0, |store| store.len());
@@ -275,15 +291,6 @@ fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     names.collect()
 }
 
-/// A migration as the store has noted it.
-struct Applied {
-    version: i64,
-    name: String,
-    checksum: Option<u64>,
-    /// The migrations' own reader does not survive a date that is none.
-    dated: bool,
-}
-
 fn applied(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Applied>> {
     let sql = format!("SELECT version, name, checksum, applied_on FROM {table} ORDER BY version");
     let mut rows = connection.prepare(&sql)?;
@@ -296,30 +303,6 @@ fn applied(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Applied
         })
     })?;
     rows.collect()
-}
-
-/// Whether every migration that the store has had is one of this program's.
-fn compare(applied: &[Applied], runner: &Runner, place: &str) -> Result<(), OpenError> {
-    let known = runner.get_migrations();
-    for theirs in applied {
-        let place = place.to_owned();
-        let migration = format!("migration V{}__{}", theirs.version, theirs.name);
-        let ours = known.iter().find(|ours| i64::from(ours.version()) == theirs.version);
-        match ours {
-            None => return Err(OpenError::Newer { place, migration }),
-            Some(ours) if ours.name() != theirs.name => {
-                return Err(OpenError::Foreign { place, why: format!("it has {migration}") });
-            }
-            Some(ours) if theirs.checksum != Some(ours.checksum()) => {
-                return Err(OpenError::Changed { place, migration });
-            }
-            Some(_) if !theirs.dated => {
-                return Err(OpenError::Damaged { place, why: format!("{migration} has no date") });
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(())
 }
 
 /// Brings a store that [`check`] has let pass to this version.

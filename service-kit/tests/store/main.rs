@@ -1,174 +1,37 @@
 //! What every store promises, shown on the smallest domain: named counters.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use interlock_kit::{
     clock::{Clock, Timestamp},
+    config::Profile,
     error::{Error, Reason},
     store::{
-        Domain, Fault, Halt, Observer, Ran, Stop, Store,
-        audit::{ChainKey, Entry, Origin, Outcome, Row},
-        model::{self, ModelDomain},
-        sqlite::{self, Damage, Filter, Options, Place, SqliteDomain},
+        Fault, Halt, Observer, Ran, Stop, Store,
+        audit::{ChainKey, Outcome, Row},
+        model,
+        postgres::{self, Target},
+        sqlite::{self, Damage, Filter, Options, Place},
         writer::QueueLimits,
     },
 };
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension as _};
 
-trait Rows {
-    fn value(&mut self, name: &str) -> Result<i64, Stop<Counters>>;
-}
+use cluster::Cluster;
+use counters::{Counters, Ear, Rows, Set, add, entry, read};
 
-#[derive(Debug)]
-struct Counters;
-
-#[derive(Clone, Debug)]
-struct Set {
-    name: &'static str,
-    from: i64,
-    to: i64,
-}
-
-impl Domain for Counters {
-    type Rows<'t> = dyn Rows + 't;
-    type Key = String;
-    type Change = Set;
-    type Signal = &'static str;
-    type Question = String;
-}
-
-struct InSqlite<'c> {
-    connection: &'c Connection,
-    misses: Option<&'c BTreeSet<String>>,
-}
-
-impl Rows for InSqlite<'_> {
-    fn value(&mut self, name: &str) -> Result<i64, Stop<Counters>> {
-        if self.misses.is_some_and(|loaded| !loaded.contains(name)) {
-            return Err(Stop::Miss(vec![name.to_owned()]));
-        }
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT value FROM counter WHERE name = ?1")
-            .map_err(Fault::from)?;
-        let value = statement.query_row([name], |row| row.get(0)).optional().map_err(Fault::from)?;
-        Ok(value.unwrap_or(0))
-    }
-}
-
-impl SqliteDomain for Counters {
-    fn migrations() -> refinery::Runner {
-        mod counter {
-            refinery::embed_migrations!("tests/counter_migrations");
-        }
-        counter::migrations::runner()
-    }
-
-    fn rows(
-        connection: &Connection,
-        misses: Option<&BTreeSet<String>>,
-        work: &mut dyn FnMut(&mut Self::Rows<'_>),
-    ) {
-        work(&mut InSqlite { connection, misses });
-    }
-
-    fn apply(
-        connection: &Connection,
-        change: Set,
-        _: Timestamp,
-        signals: &mut Vec<&'static str>,
-    ) -> Result<(), Fault> {
-        let met = connection.execute(
-            "INSERT INTO counter (name, value) VALUES (?1, ?3)
-             ON CONFLICT (name) DO UPDATE SET value = ?3 WHERE value = ?2",
-            (change.name, change.from, change.to),
-        )?;
-        signals.push(change.name);
-        Fault::unless_one(met, "counter")
-    }
-}
-
-struct InModel<'m>(&'m mut BTreeMap<String, i64>);
-
-impl Rows for InModel<'_> {
-    fn value(&mut self, name: &str) -> Result<i64, Stop<Counters>> {
-        Ok(self.0.get(name).copied().unwrap_or(0))
-    }
-}
-
-impl ModelDomain for Counters {
-    type Model = BTreeMap<String, i64>;
-
-    fn model_rows(model: &mut Self::Model, work: &mut dyn FnMut(&mut Self::Rows<'_>)) {
-        work(&mut InModel(model));
-    }
-
-    fn model_apply(
-        model: &mut Self::Model,
-        change: Set,
-        _: Timestamp,
-        signals: &mut Vec<&'static str>,
-    ) -> Result<(), Fault> {
-        let value = model.entry(change.name.to_owned()).or_default();
-        Fault::unless_one(usize::from(*value == change.from), "counter")?;
-        *value = change.to;
-        signals.push(change.name);
-        Ok(())
-    }
-}
-
-#[derive(Debug, Default)]
-struct Ear {
-    signals: Mutex<Vec<&'static str>>,
-    failures: AtomicUsize,
-}
-
-impl Observer<Counters> for Ear {
-    fn committed(&self, signals: Vec<&'static str>) {
-        self.signals.lock().extend(signals);
-    }
-
-    fn failed(&self, _: &Fault) {
-        self.failures.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-fn entry(outcome: Outcome, subject: &str) -> Entry {
-    let origin = Origin { principal: "someone".to_owned(), ..Origin::default() };
-    Entry::new(Arc::new(origin), "counter.add", outcome).on(subject)
-}
-
-type Verb = dyn for<'a, 't> FnMut(&'a mut (dyn Rows + 't), Timestamp) -> Ran<Counters, i64> + Send;
-
-/// Adds one, and refuses to go beyond `most`.
-fn add(name: &'static str, most: i64) -> Box<Verb> {
-    Box::new(move |rows, _| {
-        let from = match rows.value(name) {
-            Ok(value) => value,
-            Err(stop) => return Ran { result: Err(stop), changes: vec![], audit: vec![] },
-        };
-        let to = from + 1;
-        if to > most {
-            let error = Error::new(Reason::LimitReached, "the counter is full");
-            let audit = vec![entry(Outcome::Refused(Reason::LimitReached), name)];
-            return Ran { result: Err(Stop::Refused(error)), changes: vec![Set { name, from, to }], audit };
-        }
-        Ran { result: Ok(to), changes: vec![Set { name, from, to }], audit: vec![entry(Outcome::Done, name)] }
-    })
-}
-
-fn read(name: &'static str) -> Box<Verb> {
-    Box::new(move |rows, _| Ran { result: rows.value(name), changes: vec![], audit: vec![] })
-}
+mod cluster;
+mod counters;
+mod fenced;
+mod guarded;
+mod postgresql;
+mod proxy;
+mod twins;
 
 const KEY: [u8; 32] = [7; 32];
 
@@ -180,6 +43,16 @@ fn options(place: Place) -> Options {
         limits: QueueLimits::default(),
         inline: false,
         inject_misses: false,
+    }
+}
+
+/// On the database behind this URL.
+fn on(url: &str) -> postgres::Options {
+    postgres::Options {
+        target: Target::parse(url, Profile::Hardened).expect("a URL of ours"),
+        clock: Clock::system(),
+        chain_key: ChainKey::new(KEY),
+        limits: QueueLimits::default(),
     }
 }
 
@@ -195,8 +68,8 @@ fn refused<T>(outcome: Result<T, Halt<Counters>>) -> Reason {
     }
 }
 
-/// Every engine: a name, the store, and a way to see its audit rows after it was closed.
-fn engines(folder: &Path, ear: &Arc<Ear>) -> Vec<(&'static str, Store<Counters>)> {
+/// Every engine: a name and the store.
+fn engines(folder: &Path, cluster: &Cluster, ear: &Arc<Ear>) -> Vec<(&'static str, Store<Counters>)> {
     let open = |options: &Options| sqlite::open::<Counters>(options, Arc::clone(ear) as _).expect("opens");
     vec![
         ("sqlite file", open(&options(at(folder)))),
@@ -204,14 +77,15 @@ fn engines(folder: &Path, ear: &Arc<Ear>) -> Vec<(&'static str, Store<Counters>)
         ("sqlite inline", open(&Options { inline: true, ..options(Place::Memory) })),
         ("missing", open(&Options { inject_misses: true, ..options(Place::Memory) })),
         ("model", model::open::<Counters>(Clock::system(), Arc::clone(ear) as _).0),
+        ("postgres", postgres::open(&on(&cluster.url("store")), Arc::clone(ear) as _).expect("opens")),
     ]
 }
 
 #[tokio::test]
 async fn every_engine_counts_refuses_and_reads_alike() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let (folder, cluster) = (tempfile::tempdir().expect("a folder"), Cluster::start());
     let ear = Arc::new(Ear::default());
-    for (name, store) in engines(folder.path(), &ear) {
+    for (name, store) in engines(folder.path(), &cluster, &ear) {
         for expected in 1..=3 {
             assert_eq!(store.write(add("a", 3)).await.expect("room"), expected, "{name}");
         }
@@ -221,14 +95,14 @@ async fn every_engine_counts_refuses_and_reads_alike() {
         store.close().await;
         assert_eq!(refused(store.write(add("a", 9)).await), Reason::StoreUnavailable, "{name}");
     }
-    assert_eq!(ear.signals.lock().len(), 5 * 3, "one signal for each committed change");
+    assert_eq!(ear.signals.lock().len(), 6 * 3, "one signal for each committed change");
     assert_eq!(ear.failures.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
 async fn concurrent_verbs_lose_no_update() {
-    let folder = tempfile::tempdir().expect("a folder");
-    for (name, store) in engines(folder.path(), &Arc::new(Ear::default())) {
+    let (folder, cluster) = (tempfile::tempdir().expect("a folder"), Cluster::start());
+    for (name, store) in engines(folder.path(), &cluster, &Arc::new(Ear::default())) {
         let all = (0..200).map(|_| store.write(add("a", i64::MAX)));
         let done = futures_util::future::join_all(all).await;
         let values: BTreeSet<i64> = done.into_iter().map(|d| d.expect("room")).collect();
@@ -238,9 +112,9 @@ async fn concurrent_verbs_lose_no_update() {
 
 #[tokio::test]
 async fn only_the_guilty_verb_of_a_batch_fails() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let (folder, cluster) = (tempfile::tempdir().expect("a folder"), Cluster::start());
     let ear = Arc::new(Ear::default());
-    for (name, store) in engines(folder.path(), &ear) {
+    for (name, store) in engines(folder.path(), &cluster, &ear) {
         let before = ear.failures.load(Ordering::SeqCst);
         // Plans on a value that is not there: the engine must notice, and not lose its neighbours.
         let stale = store.write(|_: &mut (dyn Rows + '_), _| Ran {

@@ -1,0 +1,319 @@
+//! How rows are loaded: one statement for all keys of a kind, in the order in which they are locked.
+
+use std::collections::BTreeSet;
+
+use interlock_kit::{
+    clock::Timestamp,
+    store::{
+        Fault,
+        postgres::{Access, Ask, Param, Row, ToSql, bind},
+    },
+};
+
+use super::{
+    List, Working,
+    decode::{
+        access, answer, applied, due, owner, owner_session, project, refresh_token, revocation, role_token,
+        signed, unsigned,
+    },
+};
+use crate::{
+    ids::{OwnerId, ProjectId},
+    limits,
+    project::Project,
+    role_token::RoleToken,
+    store::{Counters, Key},
+};
+
+const ROLE_TOKEN: &str =
+    "SELECT hash, id, role, generation, issuance, masked, created_at, valid_until FROM role_token";
+const OWNER_SESSION: &str =
+    "SELECT id, owner, issuance, created_at, expires_at, ended_at, refreshes FROM owner_session";
+const PROJECT: &str = "SELECT id, name, created_by, request, created_at FROM project";
+/// The same rules as `is_clearable` of each noun; the verb asks those again. Sealed secrets come first, so that
+/// nothing keeps them longer. Each part has its index and its own bound: a sweep looks at what has ended, not at
+/// what lives. That an inactive owner's sessions have all ended is in `sessions_from`.
+const DUE: &str = "SELECT kind, hash, a, b FROM (
+    (SELECT 1 AS place, 4 AS kind, hash, NULL::TEXT AS a, NULL::TEXT AS b FROM refresh_token
+     WHERE state = 'used' AND used_at <= $3 LIMIT $4)
+UNION ALL (SELECT 2, 5, NULL, owner, request FROM rotation_answer WHERE ends_at <= $1 LIMIT $4)
+UNION ALL (SELECT 3, 1, hash, NULL, NULL FROM role_token WHERE valid_until <= $2 LIMIT $4)
+UNION ALL (SELECT 4, 2, NULL, id, NULL FROM owner_session WHERE ended_at IS NOT NULL LIMIT $4)
+UNION ALL (SELECT 5, 2, NULL, id, NULL FROM owner_session WHERE ended_at IS NULL AND expires_at <= $2 LIMIT $4)
+UNION ALL (SELECT 6, 2, NULL, s.id, NULL FROM owner o
+           JOIN owner_session s ON s.owner = o.id AND s.issuance < o.sessions_from
+           WHERE s.ended_at IS NULL AND s.expires_at > $2 LIMIT $4)
+UNION ALL (SELECT 7, 3, hash, NULL, NULL FROM access_token WHERE expires_at <= $2 LIMIT $4)
+) AS due ORDER BY place LIMIT $4";
+
+/// The keys of one flight, kind by kind.
+#[derive(Default)]
+struct Sorted {
+    counters: bool,
+    owners: Vec<String>,
+    sessions: Vec<String>,
+    sessions_of: Vec<String>,
+    applied: [Vec<String>; 2],
+    roles: Vec<String>,
+    role_tokens: Vec<Vec<u8>>,
+    answers: [Vec<String>; 2],
+    access: Vec<Vec<u8>>,
+    refresh: Vec<Vec<u8>>,
+    projects: Vec<String>,
+    names: Vec<String>,
+    requests: [Vec<String>; 2],
+    makers: Vec<String>,
+    members: [Vec<String>; 2],
+    lists: Vec<Key>,
+}
+
+pub(super) fn all(keys: &BTreeSet<Key>, locks: Access) -> Vec<Ask<Working>> {
+    let mut sorted = Sorted::default();
+    for key in keys {
+        sorted.add(key);
+    }
+    sorted.asks(locks.clause())
+}
+
+fn pair<T: ToString, U: ToString>(of: &mut [Vec<String>; 2], first: &T, second: &U) {
+    of[0].push(first.to_string());
+    of[1].push(second.to_string());
+}
+
+impl Sorted {
+    fn add(&mut self, key: &Key) {
+        match key {
+            Key::Counters => self.counters = true,
+            Key::RoleTokens(role) => self.roles.push(role.text().to_owned()),
+            Key::RoleToken(hash) => self.role_tokens.push(hash.to_vec()),
+            Key::Answer(owner, request) => pair(&mut self.answers, owner, request),
+            Key::Owner(id) => self.owners.push(id.to_string()),
+            Key::Applied(source, owner) => pair(&mut self.applied, &source.text(), owner),
+            Key::OwnerSession(id) => self.sessions.push(id.to_string()),
+            Key::LivingSessions(owner) => self.sessions_of.push(owner.to_string()),
+            Key::Access(hash) => self.access.push(hash.to_vec()),
+            Key::RefreshToken(hash) => self.refresh.push(hash.to_vec()),
+            Key::Project(id) => self.projects.push(id.to_string()),
+            Key::ProjectNamed(name) => self.names.push(name.to_string()),
+            Key::ProjectOfRequest(owner, request) => pair(&mut self.requests, owner, request),
+            Key::ProjectsMadeBy(owner) => self.makers.push(owner.to_string()),
+            Key::Member(project, owner) => pair(&mut self.members, project, owner),
+            Key::AnyActiveOwner
+            | Key::Projects(..)
+            | Key::Revocations(..)
+            | Key::RevocationsBefore(_)
+            | Key::Due(..) => self.lists.push(key.clone()),
+        }
+    }
+
+    fn asks(self, locked: &str) -> Vec<Ask<Working>> {
+        let mut asks = Vec::new();
+        if self.counters {
+            let sql = format!("SELECT issuance, revocation, pruned FROM counter{locked}");
+            asks.push(Ask::new(sql, [], |working: &mut Working, rows| {
+                let row = rows.first().ok_or_else(|| Fault::Broken("no counters".to_owned()))?;
+                let counters = Counters {
+                    issuance: unsigned(row, 0)?,
+                    revocation: unsigned(row, 1)?,
+                    pruned: unsigned(row, 2)?,
+                };
+                (working.stored, working.model.counters) = (counters, counters);
+                Ok(())
+            }));
+        }
+        self.of_owners(locked, &mut asks);
+        self.of_role_tokens(locked, &mut asks);
+        self.of_projects(locked, &mut asks);
+        asks.extend(self.lists.into_iter().map(list));
+        asks
+    }
+
+    fn of_owners(&self, locked: &str, asks: &mut Vec<Ask<Working>>) {
+        let sql =
+            "SELECT id, display_name, roles, active, password, version, sessions_from, changed_at FROM owner
+                   WHERE id = ANY($1) ORDER BY id";
+        rows(asks, &self.owners, format!("{sql}{locked}"), owner, |working, owner| {
+            working.model.owners.insert(owner.id.clone(), owner);
+        });
+        let sql = format!("{OWNER_SESSION} WHERE id = ANY($1) ORDER BY id{locked}");
+        rows(asks, &self.sessions, sql, owner_session, |working, session| {
+            working.model.sessions.insert(session.id.clone(), session);
+        });
+        // Not locked: who begins a session has the owner's row, and what ends meanwhile only makes room.
+        let sql = format!("{OWNER_SESSION} WHERE owner = ANY($1) AND ended_at IS NULL");
+        rows(asks, &self.sessions_of, sql, owner_session, |working, session| {
+            working.model.sessions.entry(session.id.clone()).or_insert(session);
+        });
+        let sql = format!(
+            "SELECT source, owner, display_name, roles, active, password FROM applied
+             WHERE (source, owner) IN (SELECT * FROM unnest($1::TEXT[], $2::TEXT[])) ORDER BY source, owner{locked}"
+        );
+        pairs(asks, &self.applied, sql, applied, |working, applied| {
+            working.model.applied.insert((applied.source, applied.owner.clone()), applied);
+        });
+        let sql = format!(
+            "SELECT hash, id, session, issuance, expires_at FROM access_token WHERE hash = ANY($1) ORDER BY hash{locked}"
+        );
+        rows(asks, &self.access, sql, access, |working, access| {
+            working.model.access.insert(access.hash, access);
+        });
+        let sql = "SELECT hash, id, session, issuance, predecessor, state, used_at, sealed, access_expires_at
+                   FROM refresh_token WHERE hash = ANY($1) ORDER BY hash";
+        rows(asks, &self.refresh, format!("{sql}{locked}"), refresh_token, |working, token| {
+            working.model.refresh.insert(token.hash, token);
+        });
+    }
+
+    fn of_role_tokens(&self, locked: &str, asks: &mut Vec<Ask<Working>>) {
+        let keep = |working: &mut Working, token: RoleToken| {
+            working.model.role_tokens.insert(token.hash, token);
+        };
+        let sql = format!("{ROLE_TOKEN} WHERE role = ANY($1) ORDER BY hash{locked}");
+        rows(asks, &self.roles, sql, role_token, keep);
+        let sql = format!("{ROLE_TOKEN} WHERE hash = ANY($1) ORDER BY hash{locked}");
+        rows(asks, &self.role_tokens, sql, role_token, keep);
+        let sql = format!(
+            "SELECT owner, request, credential, role, grace, sealed, generation, revocation, ends_at
+             FROM rotation_answer WHERE (owner, request) IN (SELECT * FROM unnest($1::TEXT[], $2::TEXT[]))
+             ORDER BY owner, request{locked}"
+        );
+        pairs(asks, &self.answers, sql, answer, |working, answer| {
+            working.model.answers.insert((answer.owner.clone(), answer.request.clone()), answer);
+        });
+    }
+
+    fn of_projects(&self, locked: &str, asks: &mut Vec<Ask<Working>>) {
+        let keep = |working: &mut Working, project: Project| {
+            working.model.projects.insert(project.id.clone(), project);
+        };
+        let sql = format!("{PROJECT} WHERE id = ANY($1) ORDER BY id{locked}");
+        rows(asks, &self.projects, sql, project, keep);
+        let sql = format!("{PROJECT} WHERE name = ANY($1) ORDER BY id{locked}");
+        rows(asks, &self.names, sql, project, keep);
+        let sql = format!(
+            "{PROJECT} WHERE (created_by, request) IN (SELECT * FROM unnest($1::TEXT[], $2::TEXT[]))
+             ORDER BY id{locked}"
+        );
+        pairs(asks, &self.requests, sql, project, keep);
+        // An owner who has made none is not found; what is loaded and not there is none.
+        let sql = "SELECT created_by, COUNT(*) FROM project WHERE created_by = ANY($1) GROUP BY created_by";
+        let count = |row: &Row| Ok((OwnerId::made(row.try_get::<_, String>(0)?), unsigned(row, 1)?));
+        rows(asks, &self.makers, sql.to_owned(), count, |working, (owner, made)| {
+            working.made_by.insert(owner, made);
+        });
+        let sql = format!(
+            "SELECT project, owner FROM member
+             WHERE (project, owner) IN (SELECT * FROM unnest($1::TEXT[], $2::TEXT[])) ORDER BY owner, project{locked}"
+        );
+        let member = |row: &Row| {
+            let project = ProjectId::made(row.try_get::<_, String>(0)?);
+            Ok((project, OwnerId::made(row.try_get::<_, String>(1)?)))
+        };
+        pairs(asks, &self.members, sql, member, |working, member| {
+            working.model.members.insert(member);
+        });
+    }
+}
+
+/// Asks for the rows of these keys, if there are any.
+fn rows<K, T>(
+    asks: &mut Vec<Ask<Working>>,
+    keys: &[K],
+    sql: String,
+    read: impl Fn(&Row) -> Result<T, Fault> + Send + 'static,
+    keep: impl Fn(&mut Working, T) + Send + 'static,
+) where
+    K: Clone + Send,
+    Vec<K>: ToSql + Sync + 'static,
+{
+    if !keys.is_empty() {
+        asks.push(found(sql, [bind(keys.to_vec())], read, keep));
+    }
+}
+
+/// The same for keys of two parts.
+fn pairs<T>(
+    asks: &mut Vec<Ask<Working>>,
+    keys: &[Vec<String>; 2],
+    sql: String,
+    read: impl Fn(&Row) -> Result<T, Fault> + Send + 'static,
+    keep: impl Fn(&mut Working, T) + Send + 'static,
+) {
+    if !keys[0].is_empty() {
+        asks.push(found(sql, keys.clone().map(bind), read, keep));
+    }
+}
+
+fn found<T>(
+    sql: String,
+    params: impl IntoIterator<Item = Param>,
+    read: impl Fn(&Row) -> Result<T, Fault> + Send + 'static,
+    keep: impl Fn(&mut Working, T) + Send + 'static,
+) -> Ask<Working> {
+    Ask::new(sql, params, move |working: &mut Working, rows| {
+        for row in rows {
+            keep(working, read(row)?);
+        }
+        Ok(())
+    })
+}
+
+/// Answers that are of many rows; nothing of them is locked.
+fn list(key: Key) -> Ask<Working> {
+    match &key {
+        Key::Projects(member, after, limit) => {
+            let after = after.clone().unwrap_or_default();
+            let of = "AND id IN (SELECT project FROM member WHERE owner = $3)";
+            let (of, member) = match member {
+                Some(member) => (of, Some(bind(member.to_string()))),
+                None => ("", None),
+            };
+            let sql = format!("{PROJECT} WHERE name > $1 {of} ORDER BY name LIMIT $2");
+            let params = [bind(after), bind(i64::from(*limit))].into_iter().chain(member);
+            listed(key.clone(), sql, params, |rows| Ok(List::Projects(each(rows, project)?)))
+        }
+        Key::Revocations(after, limit) => {
+            let sql = "SELECT sequence, issued_before, kind, subject, project, at FROM revocation
+                       WHERE sequence > $1 ORDER BY sequence LIMIT $2";
+            let params = [bind(signed(*after)), bind(i64::from(*limit))];
+            listed(key.clone(), sql, params, |rows| Ok(List::Revocations(each(rows, revocation)?)))
+        }
+        Key::RevocationsBefore(at) => {
+            // Instants of the log never go back: the first row that is young enough bounds the old ones.
+            let sql = "SELECT COALESCE((SELECT sequence - 1 FROM revocation WHERE at >= $1 ORDER BY sequence LIMIT 1),
+                                       (SELECT MAX(sequence) FROM revocation), 0)";
+            listed(key.clone(), sql, [bind(at.as_micros())], number)
+        }
+        Key::Due(now, limit) => {
+            let (kept, window) = (now.before(limits::ENDED_KEPT), now.before(limits::REFRESH_WINDOW));
+            let instants = [*now, kept, window].map(|at: Timestamp| bind(at.as_micros()));
+            let params = instants.into_iter().chain([bind(i64::from(*limit))]);
+            listed(key.clone(), DUE, params, |rows| Ok(List::Due(each(rows, due)?)))
+        }
+        _ => {
+            let sql = "SELECT EXISTS (SELECT FROM owner WHERE active)::INT::BIGINT";
+            listed(key, sql, [], number)
+        }
+    }
+}
+
+fn listed(
+    key: Key,
+    sql: impl Into<std::borrow::Cow<'static, str>>,
+    params: impl IntoIterator<Item = Param>,
+    read: impl FnOnce(&[Row]) -> Result<List, Fault> + Send + 'static,
+) -> Ask<Working> {
+    Ask::new(sql, params, move |working: &mut Working, rows| {
+        working.lists.insert(key, read(rows)?);
+        Ok(())
+    })
+}
+
+fn number(rows: &[Row]) -> Result<List, Fault> {
+    let row = rows.first().ok_or_else(|| Fault::Broken("no number".to_owned()))?;
+    Ok(List::Number(unsigned(row, 0)?))
+}
+
+fn each<T>(rows: &[Row], read: impl Fn(&Row) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
+    rows.iter().map(read).collect()
+}

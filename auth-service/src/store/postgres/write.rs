@@ -1,0 +1,325 @@
+//! The rows in PostgreSQL: writes. Each is conditional and counted.
+
+use interlock_kit::{
+    clock::Timestamp,
+    store::{
+        Fault,
+        postgres::{Flush, Param, bind},
+    },
+};
+use interlock_proto::credential::Hash;
+
+use super::decode::signed;
+use crate::{
+    owner::{Applied, Owner},
+    owner_session::{Access, OwnerSession, RefreshState, RefreshToken},
+    project::Project,
+    revocation::{Revocation, Subject},
+    role_token::{Answer, RoleToken},
+    store::Planned,
+    sweep::Due,
+};
+
+/// Plans the write of one change. The counters are written once for all changes of a batch.
+pub(super) fn plan(change: &Planned, flush: &mut Flush) -> Result<(), Fault> {
+    match change {
+        Planned::Counters { .. } => {}
+        Planned::InsertRoleToken(token) => insert_role_token(flush, token),
+        Planned::EndRoleToken(hash) => {
+            flush.one("role token", "DELETE FROM role_token WHERE hash = $1", [bytes(hash)]);
+        }
+        Planned::LimitRoleToken { hash, valid_until } => flush.one(
+            "role token",
+            "UPDATE role_token SET valid_until = $2 WHERE hash = $1 AND valid_until IS NULL",
+            [bytes(hash), at(*valid_until)],
+        ),
+        Planned::PutAnswer { replaces, answer } => put_answer(flush, *replaces, answer),
+        Planned::InsertOwner(owner) => insert_owner(flush, owner),
+        Planned::UpdateOwner { was, owner } => update_owner(flush, *was, owner),
+        Planned::Rehash { owner, version, hash } => flush.one(
+            "owner",
+            "UPDATE owner SET password = $3 WHERE id = $1 AND version = $2",
+            [text(owner), number(*version), text(hash.expose())],
+        ),
+        Planned::PutApplied { replaces, applied } => put_applied(flush, *replaces, applied),
+        Planned::ForgetApplied { source, owner } => flush.one(
+            "applied account",
+            "DELETE FROM applied WHERE source = $1 AND owner = $2",
+            [text(source.text()), text(owner)],
+        ),
+        Planned::InsertOwnerSession(session) => insert_owner_session(flush, session),
+        Planned::EndOwnerSession { id, at: ended } => flush.one(
+            "owner session",
+            "UPDATE owner_session SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL",
+            [text(id), at(*ended)],
+        ),
+        Planned::CountRefresh { id, was } => flush.one(
+            "owner session",
+            "UPDATE owner_session SET refreshes = refreshes + 1 WHERE id = $1 AND refreshes = $2",
+            [text(id), bind(i64::from(*was))],
+        ),
+        Planned::InsertAccess(access) => insert_access(flush, access),
+        Planned::InsertRefresh(token) => insert_refresh(flush, token)?,
+        Planned::UseRefresh { hash, answer } => flush.one(
+            "refresh token",
+            "UPDATE refresh_token SET state = 'used', used_at = $2, sealed = $3, access_expires_at = $4
+             WHERE hash = $1 AND state = 'fresh'",
+            [bytes(hash), at(answer.at), bind(answer.sealed.clone()), at(answer.access_expires_at)],
+        ),
+        Planned::SpendRefresh(hash) => spend(flush, hash),
+        Planned::InsertProject(project) => insert_project(flush, project),
+        Planned::InsertMember { project, owner, at: entered } => flush.one(
+            "member",
+            "INSERT INTO member (owner, project, at) VALUES ($1, $2, $3)",
+            [text(owner), text(project), at(*entered)],
+        ),
+        Planned::Revoke(row) => insert_revocation(flush, row),
+        Planned::Clear(due) => clear(flush, due),
+    }
+    Ok(())
+}
+
+fn text(value: &(impl ToString + ?Sized)) -> Param {
+    bind(value.to_string())
+}
+
+fn bytes(hash: &Hash) -> Param {
+    bind(hash.to_vec())
+}
+
+fn number(value: u64) -> Param {
+    bind(signed(value))
+}
+
+fn at(instant: Timestamp) -> Param {
+    bind(instant.as_micros())
+}
+
+fn maybe_at(instant: Option<Timestamp>) -> Param {
+    bind(instant.map(Timestamp::as_micros))
+}
+
+fn insert_role_token(flush: &mut Flush, token: &RoleToken) {
+    flush.one(
+        "role token",
+        "INSERT INTO role_token (hash, id, role, generation, issuance, masked, created_at, valid_until)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        [
+            bytes(&token.hash),
+            text(&token.id),
+            text(token.role.text()),
+            number(token.generation),
+            number(token.issuance),
+            text(&token.masked),
+            at(token.created_at),
+            maybe_at(token.valid_until),
+        ],
+    );
+}
+
+fn put_answer(flush: &mut Flush, replaces: bool, answer: &Answer) {
+    let sql = if replaces {
+        "UPDATE rotation_answer SET credential = $3, role = $4, grace = $5, sealed = $6, generation = $7,
+                revocation = $8, ends_at = $9 WHERE owner = $1 AND request = $2"
+    } else {
+        "INSERT INTO rotation_answer (owner, request, credential, role, grace, sealed, generation, revocation, ends_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+    };
+    let grace = i64::try_from(answer.grace.as_micros()).expect("bounded by the verb");
+    flush.one(
+        "rotation answer",
+        sql,
+        [
+            text(&answer.owner),
+            text(&answer.request),
+            text(&answer.credential),
+            text(answer.role.text()),
+            bind(grace),
+            bind(answer.sealed.clone()),
+            number(answer.generation),
+            number(answer.revocation),
+            at(answer.ends_at),
+        ],
+    );
+}
+
+fn insert_owner(flush: &mut Flush, owner: &Owner) {
+    flush.one(
+        "owner",
+        "INSERT INTO owner (id, display_name, roles, active, password, version, sessions_from, changed_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        [
+            text(&owner.id),
+            text(&owner.display_name),
+            roles(&owner.roles),
+            bind(owner.active),
+            text(owner.password.expose()),
+            number(owner.version),
+            number(owner.sessions_from),
+            at(owner.changed_at),
+        ],
+    );
+}
+
+fn update_owner(flush: &mut Flush, was: u64, owner: &Owner) {
+    flush.one(
+        "owner",
+        "UPDATE owner SET display_name = $3, roles = $4, active = $5, password = $6, version = $7,
+                sessions_from = $8, changed_at = $9 WHERE id = $1 AND version = $2",
+        [
+            text(&owner.id),
+            number(was),
+            text(&owner.display_name),
+            roles(&owner.roles),
+            bind(owner.active),
+            text(owner.password.expose()),
+            number(owner.version),
+            number(owner.sessions_from),
+            at(owner.changed_at),
+        ],
+    );
+}
+
+fn put_applied(flush: &mut Flush, replaces: bool, applied: &Applied) {
+    let sql = if replaces {
+        "UPDATE applied SET display_name = $3, roles = $4, active = $5, password = $6 WHERE source = $1 AND owner = $2"
+    } else {
+        "INSERT INTO applied (source, owner, display_name, roles, active, password) VALUES ($1, $2, $3, $4, $5, $6)"
+    };
+    let facts = &applied.facts;
+    flush.one(
+        "applied account",
+        sql,
+        [
+            text(applied.source.text()),
+            text(&applied.owner),
+            text(&facts.display_name),
+            roles(&facts.roles),
+            bind(facts.active),
+            text(applied.password.expose()),
+        ],
+    );
+}
+
+fn insert_owner_session(flush: &mut Flush, session: &OwnerSession) {
+    flush.one(
+        "owner session",
+        "INSERT INTO owner_session (id, owner, issuance, created_at, expires_at, ended_at, refreshes)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        [
+            text(&session.id),
+            text(&session.owner),
+            number(session.issuance),
+            at(session.created_at),
+            at(session.expires_at),
+            maybe_at(session.ended_at),
+            bind(i64::from(session.refreshes)),
+        ],
+    );
+}
+
+fn insert_access(flush: &mut Flush, access: &Access) {
+    flush.one(
+        "access token",
+        "INSERT INTO access_token (hash, id, session, issuance, expires_at) VALUES ($1, $2, $3, $4, $5)",
+        [
+            bytes(&access.hash),
+            text(&access.id),
+            text(&access.session),
+            number(access.issuance),
+            at(access.expires_at),
+        ],
+    );
+}
+
+fn insert_refresh(flush: &mut Flush, token: &RefreshToken) -> Result<(), Fault> {
+    if token.state != RefreshState::Fresh {
+        return Err(Fault::Broken("a refresh token begins fresh".to_owned()));
+    }
+    flush.one(
+        "refresh token",
+        "INSERT INTO refresh_token (hash, id, session, issuance, predecessor, state)
+         VALUES ($1, $2, $3, $4, $5, 'fresh')",
+        [
+            bytes(&token.hash),
+            text(&token.id),
+            text(&token.session),
+            number(token.issuance),
+            bind(token.predecessor.map(|hash| hash.to_vec())),
+        ],
+    );
+    Ok(())
+}
+
+fn spend(flush: &mut Flush, hash: &Hash) {
+    flush.one(
+        "refresh token",
+        "UPDATE refresh_token SET state = 'spent', sealed = NULL, access_expires_at = NULL
+         WHERE hash = $1 AND state = 'used'",
+        [bytes(hash)],
+    );
+}
+
+fn insert_project(flush: &mut Flush, project: &Project) {
+    flush.one(
+        "project",
+        "INSERT INTO project (id, name, created_by, request, created_at) VALUES ($1, $2, $3, $4, $5)",
+        [
+            text(&project.id),
+            text(&project.name),
+            text(&project.created_by),
+            bind(project.request.as_ref().map(ToString::to_string)),
+            at(project.created_at),
+        ],
+    );
+}
+
+fn insert_revocation(flush: &mut Flush, row: &Revocation) {
+    let (kind, subject, project) = match &row.subject {
+        Subject::Credential(id) => ("credential", id.as_str(), ""),
+        Subject::OwnerSession(id) => ("owner_session", id.as_str(), ""),
+        Subject::Owner(id) => ("owner", id.as_str(), ""),
+        Subject::Role(role) => ("role", role.text(), ""),
+        Subject::Membership(owner, project) => ("membership", owner.as_str(), project.as_str()),
+    };
+    flush.one(
+        "revocation",
+        "INSERT INTO revocation (sequence, issued_before, kind, subject, project, at) VALUES ($1, $2, $3, $4, $5, $6)",
+        [
+            number(row.sequence),
+            number(row.issued_before),
+            text(kind),
+            text(subject),
+            text(project),
+            at(row.at),
+        ],
+    );
+}
+
+fn clear(flush: &mut Flush, due: &Due) {
+    match due {
+        Due::RoleToken(hash) => {
+            flush.one("role token", "DELETE FROM role_token WHERE hash = $1", [bytes(hash)]);
+        }
+        // Its tokens go with it, by their reference.
+        Due::OwnerSession(id) => {
+            flush.one("owner session", "DELETE FROM owner_session WHERE id = $1", [text(id)]);
+        }
+        Due::Access(hash) => {
+            flush.one("access token", "DELETE FROM access_token WHERE hash = $1", [bytes(hash)]);
+        }
+        Due::Successor(hash) => spend(flush, hash),
+        Due::Answer(owner, request) => flush.one(
+            "rotation answer",
+            "DELETE FROM rotation_answer WHERE owner = $1 AND request = $2",
+            [text(owner), text(request)],
+        ),
+        Due::Revocations(through) => {
+            flush.any("revocations", "DELETE FROM revocation WHERE sequence <= $1", [number(*through)]);
+        }
+    }
+}
+
+fn roles(roles: &[String]) -> Param {
+    bind(serde_json::to_string(roles).expect("texts are JSON"))
+}

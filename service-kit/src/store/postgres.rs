@@ -1,0 +1,207 @@
+//! The engine for more than one machine: PostgreSQL 15 and later, whole batches in memory, one flush, one commit.
+//!
+//! A batch runs on a **working set**: the rows that it has loaded, and what its verbs have planned since. A verb
+//! that finds a row missing stops with [`crate::store::Stop::Miss`]; what all of them missed is loaded, and locked
+//! until the commit, in one flight, and the whole batch runs again from what was loaded. Then all writes go in one
+//! flight, each with the count of the rows it met, then audit rows, chain link and witness, then the commit.
+//! Nothing is kept from one batch to the next.
+//!
+//! **One way back**: after a miss, a deadlock, a serialization failure or a lost connection the batch is run
+//! again, a bounded number of times. Only a commit whose answer is lost leaves a doubt. It is settled before
+//! anything else happens: on a new connection the writer's row of `moment`, which every batch updates, is locked.
+//! That waits for the old transaction to end, so its number tells how; and it is written and committed once more,
+//! so that what it tells is as durable as any answer. A commit is never cancelled, and a connection that has
+//! failed is not used again.
+//!
+//! - [`Target`]: the URL. [`Ask`], [`Flush`]: what a service sends. `link`: one connection.
+//! - `working`: a batch on its working set. `writer`: the writing side; `doubt`: its way back. `snapshot`: the
+//!   reading side, unlocked loads from one snapshot.
+//! - `opening`: one program at a time, migrations. `audit`: rows and chains.
+
+use std::{collections::BTreeSet, future::Future, io, sync::Arc};
+
+use tokio::runtime::Runtime;
+
+use crate::{
+    clock::{Clock, Timestamp},
+    store::{
+        Domain, Fault, Observer, Stop, Store,
+        audit::ChainKey,
+        writer::{QueueLimits, Writer},
+    },
+};
+
+mod audit;
+mod doubt;
+mod link;
+mod opening;
+mod snapshot;
+mod statement;
+mod target;
+mod trouble;
+mod working;
+mod writer;
+
+pub use tokio_postgres::{Row, types::ToSql};
+pub use {
+    audit::{rows, verify},
+    opening::{OpenError, is_begun},
+    statement::{Ask, Flush, Param, bind},
+    target::{Target, TargetError},
+};
+
+/// What a service brings to this engine.
+pub trait PostgresDomain: Domain {
+    /// The rows of one batch, as far as they are loaded. A copy is taken for each run.
+    type Working: Clone + Default + Send + 'static;
+
+    /// The service's migrations.
+    fn postgres_migrations() -> refinery::Runner;
+
+    /// How these rows are loaded: one flight, in the order in which they are to be locked. A row that is not
+    /// there is known to be missing from then on.
+    fn ask(keys: &BTreeSet<Self::Key>, access: Access) -> Vec<Ask<Self::Working>>;
+
+    /// Hands `work` the rows of a working set. A row that is not among the loaded ones stops the verb with
+    /// [`Stop::Miss`].
+    fn working_rows(
+        working: &Self::Working,
+        loaded: &BTreeSet<Self::Key>,
+        work: &mut dyn FnMut(&mut Self::Rows<'_>),
+    );
+
+    /// Applies one planned change to the working set, for the verbs that come later in the batch, and plans
+    /// its write.
+    ///
+    /// # Errors
+    /// [`Unmet::Fault`] with [`Fault::Broken`] where it does not meet exactly the rows that it was planned on;
+    /// [`Unmet::Miss`] for rows that no verb has to read, like the end of a log.
+    fn working_apply(
+        working: &mut Self::Working,
+        loaded: &BTreeSet<Self::Key>,
+        change: Self::Change,
+        now: Timestamp,
+        out: &mut Out<'_, Self>,
+    ) -> Result<(), Unmet<Self>>;
+
+    /// Plans the writes of rows that many verbs of a batch change, like counters: one for all.
+    fn finish(working: &Self::Working, flush: &mut Flush) {
+        let _ = (working, flush);
+    }
+}
+
+/// What a change leaves behind.
+#[derive(Debug)]
+pub struct Out<'a, D: Domain> {
+    /// Told after the commit.
+    pub signals: &'a mut Vec<D::Signal>,
+    /// Written before it.
+    pub flush: &'a mut Flush,
+}
+
+/// Whether rows are locked where they are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Until the commit.
+    Locked,
+    /// Not at all: all loads are of one snapshot.
+    Snapshot,
+}
+
+impl Access {
+    /// What goes to the end of a statement that reads whole rows.
+    #[must_use]
+    pub fn clause(self) -> &'static str {
+        match self {
+            Self::Locked => " FOR UPDATE",
+            Self::Snapshot => "",
+        }
+    }
+}
+
+/// Why a change could not be applied.
+#[derive(Debug)]
+pub enum Unmet<D: Domain> {
+    /// These rows are needed first.
+    Miss(Vec<D::Key>),
+    /// It does not fit.
+    Fault(Fault),
+}
+
+impl<D: Domain> From<Fault> for Unmet<D> {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl<D: Domain> From<Stop<D>> for Unmet<D> {
+    fn from(stop: Stop<D>) -> Self {
+        match stop {
+            Stop::Miss(keys) => Self::Miss(keys),
+            Stop::Fault(fault) => Self::Fault(fault),
+            Stop::Refused(_) | Stop::Unresolved(_) => {
+                Self::Fault(Fault::Broken("a change was refused".to_owned()))
+            }
+        }
+    }
+}
+
+/// Where a store lives, and how it runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The database.
+    pub target: Target,
+    /// Where instants come from. It is kept from falling behind the database's clock.
+    pub clock: Clock,
+    /// Of the audit chain.
+    pub chain_key: ChainKey,
+    /// Of both queues.
+    pub limits: QueueLimits,
+}
+
+/// Opens a store, brings it to this version, seals the chains of earlier writers. Waits for the database.
+///
+/// # Errors
+/// [`OpenError`]; the store is then as it was.
+pub fn open<D: PostgresDomain>(
+    options: &Options,
+    observer: Arc<dyn Observer<D>>,
+) -> Result<Store<D>, OpenError> {
+    let lane = Lane::new()?;
+    let desk = lane.apart(|lane| lane.wait(opening::open::<D>(options)))?;
+    let snapshot = snapshot::Snapshot::<D>::new(options, Arc::clone(&desk.moment))?;
+    let engine = writer::Postgres::<D>::new(desk, lane);
+    let reader = Writer::thread("store-reader", Box::new(snapshot), Arc::clone(&observer), options.limits)?;
+    let writer = Writer::thread("store-writer", Box::new(engine), observer, options.limits)?;
+    Ok(Store::new(writer, Some(reader)))
+}
+
+/// What drives the connections of one thread. It may be dropped anywhere.
+struct Lane(Option<Runtime>);
+
+impl Lane {
+    fn new() -> io::Result<Self> {
+        Ok(Self(Some(tokio::runtime::Builder::new_current_thread().enable_all().build()?)))
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        self.0.as_ref().expect("it is there until it is dropped").block_on(work)
+    }
+
+    /// Waits on a thread of its own: the caller may be on one that must not wait.
+    fn apart<T: Send>(&self, work: impl FnOnce(&Self) -> T + Send) -> T {
+        std::thread::scope(|threads| {
+            let done = threads.spawn(|| work(self)).join();
+            done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        // Its tasks go, and their sockets; nothing is waited for.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The way back after a lost connection: a new one, the lock, and what became of the last commit.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Access, Ask, Flush, bind,
+    link::{Kind, Link},
+    opening,
+    trouble::Trouble,
+    writer::{Desk, instant},
+};
+use crate::{
+    clock::{Clock, Timestamp},
+    store::{Fault, audit::Head},
+};
+
+/// How long a batch waits for the database to be back. Its callers wait for it.
+pub(super) const RESUME_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const RESUME_PAUSE: Duration = Duration::from_millis(50);
+
+/// A commit that may have happened.
+pub(super) struct Doubt {
+    /// The chain's end, if it has.
+    pub(super) head: Head,
+    /// Its instant.
+    pub(super) at: Timestamp,
+}
+
+impl Desk {
+    /// Makes sure of a connection that holds the lock, and that no commit is in doubt. Whether the one that was
+    /// has happened; if it has not it never will.
+    pub(super) async fn resume(&mut self) -> Result<bool, Fault> {
+        if self.link.is_some() && self.doubt.is_none() {
+            return Ok(false);
+        }
+        let began: Instant = Clock::instant();
+        loop {
+            let fault = match self.reconnect().await {
+                Ok(happened) => return Ok(happened),
+                Err(Trouble::Fault(fault @ (Fault::Broken(_) | Fault::Full(_)))) => return Err(fault),
+                Err(Trouble::Fault(fault)) => fault,
+                Err(Trouble::Again(why) | Trouble::Lost(why)) => Fault::Unavailable(why),
+            };
+            if Clock::instant().duration_since(began) >= RESUME_WITHIN {
+                return Err(fault);
+            }
+            tokio::time::sleep(RESUME_PAUSE).await;
+        }
+    }
+
+    async fn reconnect(&mut self) -> Result<bool, Trouble> {
+        self.link = None;
+        let mut link = Link::connect(&self.options.target, Kind::Write).await?;
+        opening::lock(&mut link).await?;
+        self.options.clock.not_before(link.now().await?);
+        // Nothing comes after this that could fail: what was settled must be told.
+        let happened = self.settle(&mut link).await?;
+        self.link = Some(link);
+        Ok(happened)
+    }
+
+    /// Locks this writer's row, which waits for the end of its last transaction, and compares the number.
+    async fn settle(&mut self, link: &mut Link) -> Result<bool, Trouble> {
+        let stored = self.stored(link).await?.ok_or_else(|| {
+            let taken = "another program has used this store in the meantime: start this one again";
+            Fault::Unavailable(taken.to_owned())
+        })?;
+        let happened = match stored - self.batch {
+            0 => false,
+            1 if self.doubt.is_some() => true,
+            _ => return Err(Fault::Broken(format!("batch {stored} is stored after {}", self.batch)).into()),
+        };
+        if self.doubt.is_some() {
+            // What was read may be durable on this machine only. What is written now is so for certain once it
+            // is answered, and all that was written before it.
+            let mut touch = Flush::default();
+            let at = instant(&self.options.clock, &self.moment).as_micros();
+            touch.one(
+                "moment of this writer",
+                "UPDATE moment SET at = GREATEST(at + 1, $2) WHERE writer = $1",
+                [bind(self.head.writer.clone()), bind(at)],
+            );
+            link.write(&touch).await?;
+        }
+        link.commit().await?;
+        if let Some(doubt) = self.doubt.take().filter(|_| happened) {
+            self.committed(doubt.head, doubt.at);
+        }
+        Ok(happened)
+    }
+
+    async fn stored(&self, link: &mut Link) -> Result<Option<i64>, Trouble> {
+        let mut stored = None;
+        let sql = format!("SELECT batch FROM moment WHERE writer = $1{}", Access::Locked.clause());
+        let ask = Ask::new(sql, [bind(self.head.writer.clone())], |stored, rows| {
+            *stored = rows.first().map(|row| row.try_get(0)).transpose()?;
+            Ok(())
+        });
+        link.load(vec![ask], &mut stored).await?;
+        Ok(stored)
+    }
+}

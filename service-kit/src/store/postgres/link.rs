@@ -1,0 +1,266 @@
+//! One connection, and the flights of statements on it.
+//!
+//! A flight is sent as a whole and answered in order: it costs one round trip. The first answer that is an
+//! error counts; those behind it only say that the transaction has failed. A connection that has had an error
+//! of its own, or that was silent for too long, is not used again.
+
+use std::{
+    collections::HashMap,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use futures_util::future::{MaybeDone, maybe_done};
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement, error::Severity, types::ToSql};
+
+use super::{
+    statement::{Ask, Flush, Param},
+    target::Target,
+    trouble::{Trouble, told},
+};
+use crate::{clock::Timestamp, store::Fault};
+
+/// How long the database may take for one statement, and how long it waits for a lock. Short: the callers of
+/// a batch wait for both.
+const SETTINGS: &str = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s \
+    -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000 \
+    -c search_path=public -c enable_seqscan=off -c enable_mergejoin=off -c jit=off -c TimeZone=UTC";
+/// How long an answer is waited for: longer than the database takes to give up on its own.
+const ANSWER_WITHIN: Duration = Duration::from_secs(8);
+/// How long the answer to a commit is waited for. The database is never asked to give up on one.
+const COMMIT_WITHIN: Duration = Duration::from_secs(10);
+
+/// How a transaction reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Rows are locked and then read as they are.
+    Write,
+    /// All from one snapshot.
+    Read,
+}
+
+impl Kind {
+    fn begin(self) -> &'static str {
+        match self {
+            Self::Write => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+            Self::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        }
+    }
+}
+
+/// An open connection.
+pub(super) struct Link {
+    client: Client,
+    driver: JoinHandle<()>,
+    kind: Kind,
+    statements: HashMap<String, Statement>,
+    /// Whether a transaction has been begun. Still set where a verb has panicked in one.
+    begun: bool,
+    /// Whether the database has warned of something.
+    warned: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// Connects to the first host that takes writes.
+    pub(super) async fn connect(target: &Target, kind: Kind) -> Result<Self, Trouble> {
+        let unprepared = |error: super::target::UnpreparedError| Fault::Unavailable(error.to_string());
+        let (config, tls) = target.prepare(SETTINGS).map_err(unprepared)?;
+        let connecting = timeout(ANSWER_WITHIN, config.connect(tls)).await.map_err(|_| silent())?;
+        let (client, mut connection) = connecting.map_err(|error| Trouble::Lost(told(&error)))?;
+        let warned = Arc::new(AtomicBool::new(false));
+        let heard = Arc::clone(&warned);
+        let driver = tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+                if let AsyncMessage::Notice(notice) = message
+                    && notice.parsed_severity() == Some(Severity::Warning)
+                {
+                    tracing::warn!(said = notice.message(), "the database warns");
+                    heard.store(true, Ordering::SeqCst);
+                }
+            }
+        });
+        let mut link = Self { client, driver, kind, statements: HashMap::new(), begun: false, warned };
+        // A commit is durable when it is answered, whatever the server's default: more than `on` may be asked.
+        link.run(
+            "SELECT set_config('synchronous_commit', 'on', false)
+             WHERE current_setting('synchronous_commit') IN ('off', 'local')",
+        )
+        .await?;
+        Ok(link)
+    }
+
+    /// Runs statements without parameters, outside of what is counted and begun.
+    pub(super) async fn run(&mut self, sql: &str) -> Result<(), Trouble> {
+        answered(ANSWER_WITHIN, self.client.batch_execute(sql)).await
+    }
+
+    /// One flight of reads. Outside a transaction each stands alone.
+    pub(super) async fn rows(&mut self, sql: &str, params: &[Param]) -> Result<Vec<Row>, Trouble> {
+        let statement = self.statement(sql).await?;
+        answered(ANSWER_WITHIN, query(&self.client, &statement, params)).await
+    }
+
+    /// Loads what is asked into `into`; begins the transaction where there is none.
+    pub(super) async fn load<W>(&mut self, asks: Vec<Ask<W>>, into: &mut W) -> Result<(), Trouble> {
+        let mut statements = Vec::with_capacity(asks.len());
+        for ask in &asks {
+            statements.push(self.statement(&ask.sql).await?);
+        }
+        let begin = self.begin();
+        let flight = asks.iter().zip(&statements).map(|(ask, statement)| {
+            let client = &self.client;
+            async move { query(client, statement, &ask.params).await }
+        });
+        let found = fly(&self.client, begin, flight).await?;
+        for (ask, rows) in asks.into_iter().zip(found) {
+            (ask.take)(into, &rows)?;
+        }
+        Ok(())
+    }
+
+    /// Writes in one flight, and compares the counts.
+    pub(super) async fn write(&mut self, flush: &Flush) -> Result<(), Trouble> {
+        let mut statements = Vec::with_capacity(flush.writes.len());
+        for write in &flush.writes {
+            statements.push(self.statement(&write.sql).await?);
+        }
+        let begin = self.begin();
+        let flight = flush.writes.iter().zip(&statements).map(|(write, statement)| {
+            let client = &self.client;
+            async move { execute(client, statement, &write.params).await }
+        });
+        let met = fly(&self.client, begin, flight).await?;
+        for (write, met) in flush.writes.iter().zip(met).filter(|(write, _)| write.counted) {
+            Fault::unless_one(usize::try_from(met).unwrap_or(usize::MAX), write.what)?;
+        }
+        Ok(())
+    }
+
+    /// Commits. [`Trouble::Lost`] where nobody knows what became of it; all else is a refusal.
+    ///
+    /// The bound on statements is lifted first: a commit that waits for a standby and is given up on is
+    /// durable here only, and said to be done. So a warning counts as no answer, too.
+    pub(super) async fn commit(&mut self) -> Result<(), Trouble> {
+        self.warned.store(false, Ordering::SeqCst);
+        let sql = match self.kind {
+            Kind::Write => "SET LOCAL statement_timeout = 0; COMMIT",
+            Kind::Read => "COMMIT",
+        };
+        answered(COMMIT_WITHIN, self.client.batch_execute(sql)).await?;
+        self.begun = false;
+        if self.warned.load(Ordering::SeqCst) {
+            return Err(Trouble::Lost("the database warned in a commit".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Undoes the transaction, if one was begun.
+    pub(super) async fn undo(&mut self) -> Result<(), Trouble> {
+        if self.begun {
+            self.run("ROLLBACK").await?;
+            self.begun = false;
+        }
+        Ok(())
+    }
+
+    /// What the database's clock shows.
+    pub(super) async fn now(&mut self) -> Result<Timestamp, Trouble> {
+        const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT";
+        let rows = self.rows(NOW, &[]).await?;
+        let micros: i64 = rows.first().ok_or_else(|| Fault::Broken("no time".to_owned()))?.try_get(0)?;
+        Ok(Timestamp::from_micros(micros))
+    }
+
+    /// The client itself, for migrations.
+    pub(super) fn client(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// What a flight begins with. From then on there is something to undo, however the flight ends.
+    fn begin(&mut self) -> Option<&'static str> {
+        let begun = std::mem::replace(&mut self.begun, true);
+        (!begun).then(|| self.kind.begin())
+    }
+
+    async fn statement(&mut self, sql: &str) -> Result<Statement, Trouble> {
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = answered(ANSWER_WITHIN, self.client.prepare(sql)).await?;
+        self.statements.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // With the driver goes the socket: nothing is said to a server that may not listen.
+        self.driver.abort();
+    }
+}
+
+/// Sends all of it at once, after `begin` where that is to be first; gives the answers in order, or the first
+/// error.
+async fn fly<T, F>(
+    client: &Client,
+    begin: Option<&'static str>,
+    flight: impl Iterator<Item = F>,
+) -> Result<Vec<T>, Trouble>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut begin: Pin<Box<MaybeDone<_>>> = Box::pin(maybe_done(async {
+        match begin {
+            Some(sql) => client.batch_execute(sql).await,
+            None => Ok(()),
+        }
+    }));
+    let mut flight: Vec<Pin<Box<MaybeDone<F>>>> = flight.map(|one| Box::pin(maybe_done(one))).collect();
+    let all = async {
+        poll_fn(|cx| {
+            // The first poll of each one sends it. What is done already keeps its answer.
+            let _ = begin.as_mut().poll(cx);
+            for one in &mut flight {
+                let _ = one.as_mut().poll(cx);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        begin.as_mut().await;
+        begin.as_mut().take_output().expect("it has been waited for")?;
+        let mut answers = Vec::with_capacity(flight.len());
+        for mut one in flight {
+            one.as_mut().await;
+            answers.push(one.as_mut().take_output().expect("it has been waited for")?);
+        }
+        Ok(answers)
+    };
+    answered(ANSWER_WITHIN, all).await
+}
+
+async fn query(client: &Client, statement: &Statement, params: &[Param]) -> Result<Vec<Row>, Error> {
+    client.query(statement, &borrowed(params)).await
+}
+
+async fn execute(client: &Client, statement: &Statement, params: &[Param]) -> Result<u64, Error> {
+    client.execute(statement, &borrowed(params)).await
+}
+
+fn borrowed(params: &[Param]) -> Vec<&(dyn ToSql + Sync)> {
+    params.iter().map(|param| &**param as &(dyn ToSql + Sync)).collect()
+}
+
+async fn answered<T>(within: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Trouble> {
+    Ok(timeout(within, answer).await.map_err(|_| silent())??)
+}
+
+fn silent() -> Trouble {
+    Trouble::Lost("the database does not answer".to_owned())
+}
