@@ -108,6 +108,29 @@ pub fn open<D: SqliteDomain>(
     options: &Options,
     observer: Arc<dyn Observer<D>>,
 ) -> Result<Store<D>, OpenError> {
+    let engine = engine::<D>(options)?;
+    if options.inline {
+        return Ok(Store::new(Writer::inline(Box::new(engine), observer), None));
+    }
+    let reader = match &options.place {
+        Place::Memory => None,
+        Place::File(_) => {
+            let open = |source| OpenError::Open { place: options.place.to_string(), source };
+            let snapshot = Snapshot::<D> {
+                connection: connect(&options.place).map_err(open)?,
+                clock: options.clock.clone(),
+                moment: Arc::clone(&engine.moment),
+                inject_misses: options.inject_misses,
+                _domain: std::marker::PhantomData,
+            };
+            Some(Writer::thread("store-reader", Box::new(snapshot), Arc::clone(&observer), options.limits)?)
+        }
+    };
+    let writer = Writer::thread("store-writer", Box::new(engine), observer, options.limits)?;
+    Ok(Store::new(writer, reader))
+}
+
+fn engine<D: SqliteDomain>(options: &Options) -> Result<Sqlite<D>, OpenError> {
     let place = options.place.to_string();
     if let Place::File(path) = &options.place {
         opening::check::<D>(path)?;
@@ -120,41 +143,23 @@ pub fn open<D: SqliteDomain>(
         .query_row("SELECT at FROM moment", [], |row| row.get(0))
         .map_err(|source| OpenError::Open { place: place.clone(), source })?;
     options.clock.not_before(Timestamp::from_micros(last));
-    let moment = Arc::new(AtomicI64::new(last));
     let mut engine = Sqlite::<D> {
         connection,
         clock: options.clock.clone(),
-        moment: Arc::clone(&moment),
+        moment: Arc::new(AtomicI64::new(last)),
         key: options.chain_key.clone(),
         head: Head::start(random::id("wrt")),
         inject_misses: options.inject_misses,
         place: options.place.clone(),
         doubt: None,
+        untold: Vec::new(),
         reserve: options.place.beside("-reserve").map(Reserve::new),
         log: log::Bound::new(options.place.beside("-wal")),
         _domain: std::marker::PhantomData,
     };
     engine.keep_space();
-    engine.seal_earlier().map_err(|source| OpenError::Write { place: place.clone(), source })?;
-    if options.inline {
-        return Ok(Store::new(Writer::inline(Box::new(engine), observer), None));
-    }
-    let reader = match &options.place {
-        Place::Memory => None,
-        Place::File(_) => {
-            let connection = connect(&options.place).map_err(|source| OpenError::Open { place, source })?;
-            let snapshot = Snapshot::<D> {
-                connection,
-                clock: options.clock.clone(),
-                moment,
-                inject_misses: options.inject_misses,
-                _domain: std::marker::PhantomData,
-            };
-            Some(Writer::thread("store-reader", Box::new(snapshot), Arc::clone(&observer), options.limits)?)
-        }
-    };
-    let writer = Writer::thread("store-writer", Box::new(engine), observer, options.limits)?;
-    Ok(Store::new(writer, reader))
+    engine.seal_earlier().map_err(|source| OpenError::Write { place, source })?;
+    Ok(engine)
 }
 
 impl Place {
@@ -197,7 +202,7 @@ fn extended(error: &rusqlite::Error) -> i32 {
     error.sqlite_error().map_or(0, |error| error.extended_code)
 }
 
-struct Sqlite<D> {
+struct Sqlite<D: Domain> {
     connection: Connection,
     clock: Clock,
     moment: Arc<AtomicI64>,
@@ -205,7 +210,9 @@ struct Sqlite<D> {
     head: Head,
     inject_misses: bool,
     place: Place,
-    doubt: Option<Doubt>,
+    doubt: Option<Doubt<D>>,
+    /// Of commits whose signals nobody has heard of yet: the last one's, and one's before that was in doubt.
+    untold: Vec<D::Signal>,
     /// None in memory.
     reserve: Option<Reserve>,
     log: log::Bound,
@@ -266,13 +273,14 @@ impl<D: SqliteDomain> Sqlite<D> {
                 Fault::unless_one(moved, "moment")?;
             }
             if let Err(error) = transaction.commit() {
-                self.undone(error, head, now, on_full_disk)?;
+                self.undone(error, head, now, planned.signals, on_full_disk)?;
             } else {
                 self.head = head;
                 self.moment.store(now.as_micros(), Ordering::SeqCst);
+                self.untold.extend(planned.signals);
             }
             self.log.hold(&self.connection);
-            return Ok(planned.signals);
+            return Ok(std::mem::take(&mut self.untold));
         }
     }
 

@@ -7,7 +7,7 @@ use rusqlite::TransactionBehavior;
 use super::{Place, Sqlite, SqliteDomain, audit, connect, instant};
 use crate::{
     clock::Timestamp,
-    store::{Fault, audit::Head},
+    store::{Domain, Fault, audit::Head},
 };
 
 /// Whether a commit that ended so has certainly not happened: it was refused before all of it was in the log.
@@ -20,13 +20,15 @@ fn undid(error: &rusqlite::Error) -> bool {
 }
 
 /// A commit that may have happened.
-pub(super) struct Doubt {
+pub(super) struct Doubt<D: Domain> {
     /// The chain's end, if it has.
     pub(super) head: Head,
     /// Its instant.
     at: Timestamp,
     /// The instant before it.
     before: Timestamp,
+    /// What it tells, if it has.
+    signals: Vec<D::Signal>,
 }
 
 impl<D: SqliteDomain> Sqlite<D> {
@@ -36,6 +38,7 @@ impl<D: SqliteDomain> Sqlite<D> {
         error: rusqlite::Error,
         head: Head,
         at: Timestamp,
+        signals: Vec<D::Signal>,
         on_full_disk: bool,
     ) -> Result<(), Fault> {
         if undid(&error) {
@@ -43,7 +46,7 @@ impl<D: SqliteDomain> Sqlite<D> {
         }
         tracing::error!(%error, "a commit failed: the store is opened again");
         let before = Timestamp::from_micros(self.moment.load(Ordering::SeqCst));
-        self.doubt = Some(Doubt { head, at, before });
+        self.doubt = Some(Doubt { head, at, before, signals });
         match self.settle(on_full_disk) {
             Ok(true) => Ok(()),
             Ok(false) => Err(error.into()),
@@ -86,7 +89,104 @@ impl<D: SqliteDomain> Sqlite<D> {
         self.moment.store(now, Ordering::SeqCst);
         if let Some(doubt) = self.doubt.take().filter(|_| happened) {
             self.head = doubt.head;
+            self.untold.extend(doubt.signals);
         }
         Ok(happened)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        store::{
+            audit::{ChainKey, Entry, Origin, Outcome},
+            sqlite::{Options, engine},
+            writer::{Command, Engine as _, QueueLimits, Step},
+        },
+    };
+
+    /// Tells what it is told to.
+    #[derive(Debug)]
+    struct Told;
+
+    impl Domain for Told {
+        type Rows<'t> = ();
+        type Key = u8;
+        type Change = &'static str;
+        type Signal = &'static str;
+        type Question = ();
+    }
+
+    impl SqliteDomain for Told {
+        fn migrations() -> refinery::Runner {
+            refinery::Runner::new(&[])
+        }
+
+        fn rows(_: &Connection, _: Option<&BTreeSet<u8>>, work: &mut dyn FnMut(&mut ())) {
+            work(&mut ());
+        }
+
+        fn apply(
+            _: &Connection,
+            change: &'static str,
+            _: Timestamp,
+            signals: &mut Vec<&'static str>,
+        ) -> Result<(), Fault> {
+            signals.push(change);
+            Ok(())
+        }
+    }
+
+    struct Tell(&'static str);
+
+    impl Command<Told> for Tell {
+        fn run(&mut self, (): &mut (), _: Timestamp) -> Step<Told> {
+            let row = Entry::new(std::sync::Arc::new(Origin::default()), "test", Outcome::Done);
+            Step::Write(vec![self.0], vec![row])
+        }
+
+        fn goes_on_full_disk(&self) -> bool {
+            false
+        }
+
+        fn answer(self: Box<Self>, _: Result<(), Fault>) {}
+    }
+
+    // I8: auth forgets its verdicts by these signals.
+    #[test]
+    fn a_commit_that_was_in_doubt_is_told_of_when_it_turns_out_to_have_happened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for happened in [true, false] {
+            let options = Options {
+                place: Place::File(folder.path().join(format!("{happened}.db"))),
+                clock: Clock::system(),
+                chain_key: ChainKey::new([7; 32]),
+                limits: QueueLimits::default(),
+                inline: true,
+                inject_misses: false,
+            };
+            let mut engine = engine::<Told>(&options).expect("a store");
+            let (before, head) = (engine.moment.load(Ordering::SeqCst), engine.head.clone());
+            assert_eq!(engine.batch(&mut [Box::new(Tell("committed"))]).expect("committed"), ["committed"]);
+            // As if the answer to a commit had been lost: to this one, or to one that never was.
+            let mut doubtful = engine.head.clone();
+            let at = Timestamp::from_micros(engine.moment.load(Ordering::SeqCst));
+            if happened {
+                engine.head = head;
+                engine.moment.store(before, Ordering::SeqCst);
+            } else {
+                doubtful.number += 1;
+            }
+            let before = Timestamp::from_micros(before);
+            engine.doubt = Some(Doubt { head: doubtful, at, before, signals: vec!["doubtful"] });
+            let told = engine.batch(&mut [Box::new(Tell("next"))]).expect("committed");
+            assert_eq!(told, if happened { vec!["doubtful", "next"] } else { vec!["next"] });
+        }
     }
 }
