@@ -5,7 +5,7 @@
 //!
 //! | key | default | what |
 //! |---|---|---|
-//! | `store` | `gateway.db` | the store's file, in `data_dir` |
+//! | `store` | `gateway.db` in `data_dir` | the URL of a database, `postgres://…`; unset: that file |
 //! | `chain_key_file` | `gateway.chain-key` in `data_dir` | key of the audit chain; made at the first start |
 //! | `auth.endpoints` | required | `https://host:port` of auth's internal listener; `http` on loopback in `local` |
 //! | `auth.ca` | `tls.client_ca` | who signs auth's certificate |
@@ -36,6 +36,7 @@ use interlock_kit::{
     clock::Timestamp,
     config::{ByteSize, Common, Defaults, Layers, Mistake, Profile, Reader},
     serve::ServerLimits,
+    store::postgres::Target,
 };
 
 use crate::{caller::Unscoped, limits::Limits};
@@ -52,8 +53,8 @@ const SIZE_MAX: ByteSize = ByteSize(16 << 30);
 pub struct Config {
     /// What every service has.
     pub common: Common,
-    /// The store's file.
-    pub store: PathBuf,
+    /// The database that the store is in; none: a file in `data_dir`.
+    pub store: Option<Target>,
     /// The audit chain's key file.
     pub chain_key_file: PathBuf,
     /// The way to auth.
@@ -98,7 +99,7 @@ fn read(
     let public = ([127, 0, 0, 1], PORT_DEFAULT).into();
     let common = Common::read(&mut r, Defaults { public, limits: ServerLimits::gateway() });
     let config = Config {
-        store: common.data_dir.join(r.value("store", "gateway.db".to_owned())),
+        store: r.database("store", common.profile),
         chain_key_file: r.path("chain_key_file").unwrap_or_else(|| common.data_dir.join("gateway.chain-key")),
         auth: read_auth(&mut r, &common),
         limits: read_limits(&mut r),
@@ -189,7 +190,7 @@ mod tests {
     #[test]
     fn the_least_configuration_has_the_designs_defaults() {
         let config = with(&[]).expect("good");
-        assert_eq!(config.store, PathBuf::from("./gateway.db"));
+        assert!(config.store.is_none());
         assert_eq!(config.limits.lease_ttl, SECOND * 10);
         assert_eq!(config.limits.attempts_max, 3);
         assert_eq!(config.unscoped, Unscoped::Warn { sunset: None });
@@ -208,6 +209,19 @@ mod tests {
         flags.push(("lease_ttl".to_owned(), "5s".to_owned()));
         let jobs = read(Some(&file), environment, flags).expect("good").limits;
         assert_eq!((jobs.lease_ttl, jobs.attempts_max, jobs.run_time_max), (SECOND * 5, 6, HOUR * 2));
+    }
+
+    #[test]
+    fn a_store_elsewhere_is_named_by_a_url_without_its_password_being_told() {
+        let good = "postgres://gateway:hidden@127.0.0.1/gateway?sslmode=disable";
+        let environment = [(OsString::from("INTERLOCK_GATEWAY_STORE"), OsString::from(good))];
+        let flags = LEAST.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let config = read(None, environment, flags).expect("good");
+        assert_eq!(config.store.as_ref().expect("set").to_string(), "postgres://gateway@127.0.0.1/gateway");
+        assert!(!format!("{config:?}").contains("hidden"));
+        for bad in ["gateway.db", "postgres://g:hidden@db/g?sslmode=require", good] {
+            assert_eq!(with(&[("store", bad)]).expect_err(bad), ["store (flag)"]);
+        }
     }
 
     #[test]

@@ -218,7 +218,9 @@ impl Verb for Release {
 
     fn run(&self, tx: &mut Tx<'_>) -> Result<Released, Stop> {
         let mut released = Vec::new();
-        for held in each(&self.held, tx.limits())? {
+        let all = each(&self.held, tx.limits())?;
+        tx.expect_jobs(all.iter().map(|held| &held.job))?;
+        for held in all {
             let Some((job, permit, _)) = living(tx, held)? else { continue };
             released.push(release(tx, &permit, &job, ReleaseCause::Goodbye));
             tx.done(job.id.as_str(), Some(&job.binding.project), "");
@@ -229,7 +231,9 @@ impl Verb for Release {
 
 fn renew_all(tx: &mut Tx<'_>, held: &[Held]) -> Result<Kept, Stop> {
     let mut answer = Kept { kept: Vec::new(), lost: Vec::new() };
-    for held in each(held, tx.limits())? {
+    let all = each(held, tx.limits())?;
+    tx.expect_jobs(all.iter().map(|held| &held.job))?;
+    for held in all {
         let Some((job, permit, lease)) = living(tx, held)? else {
             tx.lost(held);
             answer.lost.push(held.clone());

@@ -29,6 +29,7 @@ use interlock_kit::{
     store::{
         ChainKeyError, StoreLock,
         audit::ChainKey,
+        postgres,
         sqlite::{OpenError, Options, Place},
         writer::QueueLimits,
     },
@@ -54,6 +55,8 @@ use crate::{
 
 /// How long a start waits for auth's lease before it says that it serves: without one it serves too, and refuses.
 const FIRST_LEASE: Duration = Duration::from_secs(5);
+/// The store's file, in the data folder.
+const STORE_FILE: &str = "gateway.db";
 /// No key file is longer.
 const KEY_BYTES_MAX: u64 = 1 << 20;
 /// The part of a drain that workers get to give their jobs back.
@@ -83,6 +86,9 @@ pub enum RunError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The store cannot be opened, in a database.
+    #[error(transparent)]
+    Database(#[from] postgres::OpenError),
     /// The ready file.
     #[error(transparent)]
     File(#[from] SecretFileError),
@@ -124,6 +130,7 @@ impl RunError {
             | Self::Bind { .. }
             | Self::DataDir(_)
             | Self::Store(_)
+            | Self::Database(_)
             | Self::Reload(_)
             | Self::Reflection(_)
             | Self::Serve(_) => false,
@@ -296,17 +303,32 @@ fn lock(data_dir: &Path) -> Result<StoreLock, RunError> {
     StoreLock::take(data_dir).map_err(RunError::DataDir)
 }
 
+/// Opens the store: in the database that is named, or in the data folder.
 fn open_store(config: &Config, clock: &Clock, hub: &Hub) -> Result<Shell, RunError> {
+    let (limits, observer) = (Arc::new(config.limits.clone()), Arc::new(hub.clone()));
+    let (key, profile) = (&config.chain_key_file, config.common.profile);
+    if let Some(target) = &config.store {
+        let options = postgres::Options {
+            target: target.clone(),
+            clock: clock.clone(),
+            chain_key: ChainKey::beside(key, postgres::is_begun(target)?, profile)?,
+            limits: QueueLimits::default(),
+        };
+        let shell = Shell::open_database(&options, limits, observer)?;
+        tracing::info!(store = %target, "the store is open");
+        return Ok(shell);
+    }
+    let file = config.common.data_dir.join(STORE_FILE);
     let options = Options {
-        place: Place::File(config.store.clone()),
+        place: Place::File(file.clone()),
         clock: clock.clone(),
-        chain_key: ChainKey::of_file(&config.chain_key_file, &config.store, config.common.profile)?,
+        chain_key: ChainKey::of_file(key, &file, profile)?,
         limits: QueueLimits::default(),
         inline: false,
         inject_misses: false,
     };
-    let shell = Shell::open(&options, Arc::new(config.limits.clone()), Arc::new(hub.clone()))?;
-    tracing::info!(store = %config.store.display(), "the store is open");
+    let shell = Shell::open(&options, limits, observer)?;
+    tracing::info!(store = %file.display(), "the store is open");
     Ok(shell)
 }
 

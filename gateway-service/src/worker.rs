@@ -81,7 +81,9 @@ impl Query for Serve {
     const ACTION: &'static str = "worker.work";
 
     fn run(&self, view: &mut View<'_>) -> Result<(), Stop> {
-        for agent in each(&self.agents, view.limits())? {
+        let agents = each(&self.agents, view.limits())?;
+        view.expect_agents(agents.iter().copied(), None)?;
+        for agent in agents {
             view.serve(agent)?;
         }
         Ok(())
@@ -97,7 +99,9 @@ impl Verb for Claim {
         let holder = holder.ok_or_else(|| Error::new(Reason::Forbidden, "a client runs no jobs"))?;
         let up_to = usize::try_from(self.up_to.min(tx.limits().capacity_max)).unwrap_or(usize::MAX);
         let mut queued: Vec<(Job, Permit)> = Vec::new();
-        for agent in each(&self.agents, tx.limits())? {
+        let agents = each(&self.agents, tx.limits())?;
+        tx.expect_agents(agents.iter().copied(), Some(up_to))?;
+        for agent in agents {
             let permit = tx.serve(agent)?;
             let queue = tx.queue(&permit, agent, up_to)?;
             let open = queue.into_iter().filter(|job| may_run(tx, job));

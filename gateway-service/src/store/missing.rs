@@ -1,4 +1,5 @@
-//! Rows that miss each first look-up: so tests prove that every verb can be run again.
+//! Rows that miss each first look-up: so tests prove that every verb can be run again. Time must stand still there:
+//! some look-ups are of an instant.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +18,7 @@ use crate::{
     session::Session,
     store::{
         Key, Stop,
-        rows::{EventSize, JobsOf, Load, Log, Read, Rows},
+        rows::{DueBounds, EventSize, JobList, JobsOf, Load, Log, LogBounds, Read, Rows},
     },
     sweep::{Duty, LogsFound},
 };
@@ -36,10 +37,6 @@ impl<'k, R: Rows> Missing<'k, R> {
     fn at(&self, key: Key) -> Result<&R, Stop> {
         if self.known.contains(&key) { Ok(&self.inner) } else { Err(Stop::Miss(vec![key])) }
     }
-
-    fn list(&self, name: String) -> Result<&R, Stop> {
-        self.at(Key::Listing(name))
-    }
 }
 
 impl<R: Rows> Rows for Missing<'_, R> {
@@ -52,7 +49,7 @@ impl<R: Rows> Rows for Missing<'_, R> {
     }
 
     fn sessions_living(&self, owner: &OwnerId) -> Read<u32> {
-        self.at(Key::Owner(owner.clone()))?.sessions_living(owner)
+        self.at(Key::SessionsLiving(owner.clone()))?.sessions_living(owner)
     }
 
     fn client(&self, hash: &CookieHash) -> Read<Option<Client>> {
@@ -68,43 +65,45 @@ impl<R: Rows> Rows for Missing<'_, R> {
     }
 
     fn agents_of(&self, owner: &OwnerId) -> Read<u32> {
-        self.at(Key::Owner(owner.clone()))?.agents_of(owner)
+        self.at(Key::AgentsOf(owner.clone()))?.agents_of(owner)
     }
 
     fn projects_in_flight(&self, agent: &AgentId) -> Read<Option<(ProjectId, ProjectId)>> {
-        self.at(Key::InFlight(agent.clone()))?.projects_in_flight(agent)
+        self.at(Key::InFlight(agent.clone(), 1))?.projects_in_flight(agent)
     }
 
     fn load(&self, agent: &AgentId) -> Read<Load> {
-        self.at(Key::InFlight(agent.clone()))?.load(agent)
+        self.at(Key::Load(agent.clone()))?.load(agent)
     }
 
     fn in_flight_of(&self, agent: &AgentId, owner: &OwnerId, limit: usize) -> Read<Vec<Job>> {
-        self.at(Key::InFlight(agent.clone()))?.in_flight_of(agent, owner, limit)
+        let list = JobList::OfAgent(agent.clone(), owner.clone());
+        self.at(Key::Jobs(list, limit))?.in_flight_of(agent, owner, limit)
     }
 
     fn queue_position(&self, agent: &AgentId, job: &JobId) -> Read<u32> {
-        self.at(Key::InFlight(agent.clone()))?.queue_position(agent, job)
+        self.at(Key::Position(agent.clone(), job.clone()))?.queue_position(agent, job)
     }
 
     fn queue(&self, agent: &AgentId, limit: usize) -> Read<Vec<Job>> {
-        self.at(Key::InFlight(agent.clone()))?.queue(agent, limit)
+        self.at(Key::Jobs(JobList::Queue(agent.clone()), limit))?.queue(agent, limit)
     }
 
     fn session_jobs(&self, session: &Session, limit: usize) -> Read<Vec<Job>> {
-        self.at(Key::Jobs(session.id.clone()))?.session_jobs(session, limit)
+        let list = JobList::OfSession(session.owner.clone(), session.id.clone());
+        self.at(Key::Jobs(list, limit))?.session_jobs(session, limit)
     }
 
     fn session_load(&self, session: &Session) -> Read<u32> {
-        self.at(Key::Jobs(session.id.clone()))?.session_load(session)
+        self.at(Key::SessionLoad(session.owner.clone(), session.id.clone()))?.session_load(session)
     }
 
     fn owner_load(&self, owner: &OwnerId) -> Read<u32> {
-        self.at(Key::Owner(owner.clone()))?.owner_load(owner)
+        self.at(Key::OwnerLoad(owner.clone()))?.owner_load(owner)
     }
 
     fn session_of(&self, job: &JobId) -> Read<Option<SessionId>> {
-        self.at(Key::Job(job.clone()))?.session_of(job)
+        self.at(Key::SessionOf(job.clone()))?.session_of(job)
     }
 
     fn job(&self, id: &JobId) -> Read<Option<Job>> {
@@ -112,11 +111,11 @@ impl<R: Rows> Rows for Missing<'_, R> {
     }
 
     fn payload(&self, id: &JobId) -> Read<Vec<u8>> {
-        self.at(Key::Contents(id.clone()))?.payload(id)
+        self.at(Key::Payload(id.clone()))?.payload(id)
     }
 
     fn result(&self, id: &JobId) -> Read<Vec<u8>> {
-        self.at(Key::Contents(id.clone()))?.result(id)
+        self.at(Key::Result(id.clone()))?.result(id)
     }
 
     fn log(&self, session: &SessionId) -> Read<Log> {
@@ -124,11 +123,11 @@ impl<R: Rows> Rows for Missing<'_, R> {
     }
 
     fn page_sessions(&self, owner: &OwnerId, before: Option<&SessionId>, limit: usize) -> Read<Vec<Session>> {
-        self.list(format!("sessions {owner} {before:?}"))?.page_sessions(owner, before, limit)
+        self.at(Key::PageSessions(owner.clone(), before.cloned(), limit))?.page_sessions(owner, before, limit)
     }
 
     fn page_jobs(&self, scope: &ProjectScope, of: JobsOf<'_>) -> Read<Vec<Job>> {
-        self.list(format!("jobs {of:?}"))?.page_jobs(scope, of)
+        self.at(Key::PageJobs(scope.project().clone(), of.into()))?.page_jobs(scope, of)
     }
 
     fn page_agents(
@@ -137,34 +136,34 @@ impl<R: Rows> Rows for Missing<'_, R> {
         after: Option<&AgentId>,
         limit: usize,
     ) -> Read<Vec<Agent>> {
-        self.list(format!("agents {owner:?} {after:?}"))?.page_agents(owner, after, limit)
+        self.at(Key::PageAgents(owner.cloned(), after.cloned(), limit))?.page_agents(owner, after, limit)
     }
 
     fn events(&self, session: &SessionId, after: u64, limit: usize) -> Read<Vec<Event>> {
-        self.list(format!("events {session} {after}"))?.events(session, after, limit)
+        self.at(Key::Events(session.clone(), after, limit))?.events(session, after, limit)
     }
 
     fn oldest_events(&self, session: &SessionId, limit: usize) -> Read<Vec<EventSize>> {
-        self.list(format!("oldest events {session}"))?.oldest_events(session, limit)
+        self.at(Key::OldestEvents(session.clone(), 0, limit))?.oldest_events(session, limit)
     }
 
     fn ended_jobs(&self, session: &SessionId, by: Timestamp, limit: usize) -> Read<Vec<JobId>> {
-        self.list(format!("ended jobs {session}"))?.ended_jobs(session, by, limit)
+        self.at(Key::Jobs(JobList::Ended(session.clone(), by), limit))?.ended_jobs(session, by, limit)
     }
 
     fn stale_requests(&self, now: Timestamp, limit: usize) -> Read<Vec<RequestKey>> {
-        self.list("stale requests".to_owned())?.stale_requests(now, limit)
+        self.at(Key::StaleRequests(now, limit))?.stale_requests(now, limit)
     }
 
     fn due(&self, now: Timestamp, limits: &Limits) -> Read<Vec<Duty>> {
-        self.list("due".to_owned())?.due(now, limits)
+        self.at(Key::Due(DueBounds::of(now, limits)))?.due(now, limits)
     }
 
     fn due_logs(&self, now: Timestamp, limits: &Limits, after: Option<&SessionId>) -> Read<LogsFound> {
-        self.list("due logs".to_owned())?.due_logs(now, limits, after)
+        self.at(Key::DueLogs(after.cloned(), LogBounds::of(now, limits)))?.due_logs(now, limits, after)
     }
 
     fn next_deadline(&self) -> Read<Option<Timestamp>> {
-        self.list("deadline".to_owned())?.next_deadline()
+        self.at(Key::NextDeadline)?.next_deadline()
     }
 }

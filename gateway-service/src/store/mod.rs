@@ -5,7 +5,7 @@
 //! | `rows` | [`Rows`]: the keyed reads of one transaction; [`Change`], [`Key`] |
 //! | `view` | [`View`]: reads, each with its decision |
 //! | `tx` | [`Tx`]: planned writes, each with its permit |
-//! | `sqlite`, `model`, `missing` | the engines |
+//! | `sqlite`, `postgres`, `model`, `missing` | the engines |
 //!
 //! A [`Verb`] writes, a [`Query`] only reads; a [`Shell`] runs both, resolves what they cannot know,
 //! and adds the audit row of each refusal.
@@ -31,8 +31,10 @@ use crate::{
     limits::Limits,
 };
 
+mod codes;
 mod missing;
 mod model;
+mod postgres;
 mod record;
 mod rows;
 mod sqlite;
@@ -190,6 +192,18 @@ impl Shell {
         observer: Arc<dyn Observer<Gateway>>,
     ) -> Result<Self, OpenError> {
         Ok(Self { store: interlock_kit::store::sqlite::open(options, observer)?, limits })
+    }
+
+    /// Opens a store in a database.
+    ///
+    /// # Errors
+    /// [`postgres::OpenError`](interlock_kit::store::postgres::OpenError); the store is then as it was.
+    pub fn open_database(
+        options: &interlock_kit::store::postgres::Options,
+        limits: Arc<Limits>,
+        observer: Arc<dyn Observer<Gateway>>,
+    ) -> Result<Self, interlock_kit::store::postgres::OpenError> {
+        Ok(Self { store: interlock_kit::store::postgres::open(options, observer)?, limits })
     }
 
     /// Opens an empty plain store, for tests and simulations; the second part shows its rows.

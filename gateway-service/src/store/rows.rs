@@ -89,6 +89,12 @@ pub trait Rows {
     fn due_logs(&self, now: Timestamp, limits: &Limits, after: Option<&SessionId>) -> Read<LogsFound>;
     /// When the first lease is over.
     fn next_deadline(&self) -> Read<Option<Timestamp>>;
+
+    /// What will be looked up next. Only a hint: engines that load rows load these at once.
+    fn expect(&self, keys: Vec<Key>) -> Read<()> {
+        drop(keys);
+        Ok(())
+    }
 }
 
 /// How many jobs are in flight.
@@ -135,33 +141,157 @@ pub struct EventSize {
     pub bytes: u64,
 }
 
-/// The name of a look-up.
+/// The name of a look-up, for engines that load before they run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
-    /// One session.
+    /// [`Rows::session`].
     Session(SessionId),
-    /// A name among an owner's living sessions.
+    /// [`Rows::is_name_taken`].
     Name(OwnerId, SessionName),
-    /// An owner's sessions, agents, jobs.
-    Owner(OwnerId),
-    /// A client.
+    /// [`Rows::sessions_living`].
+    SessionsLiving(OwnerId),
+    /// [`Rows::client`].
     Client(CookieHash),
-    /// A first answer.
+    /// [`Rows::request`].
     Request(RequestKey),
-    /// An agent.
+    /// [`Rows::agent`].
     Agent(AgentId),
-    /// An agent's jobs in flight.
-    InFlight(AgentId),
-    /// A session's jobs in flight.
-    Jobs(SessionId),
-    /// A job.
+    /// [`Rows::agents_of`].
+    AgentsOf(OwnerId),
+    /// [`Rows::projects_in_flight`], from so many of the jobs.
+    InFlight(AgentId, usize),
+    /// [`Rows::load`].
+    Load(AgentId),
+    /// [`Rows::queue_position`].
+    Position(AgentId, JobId),
+    /// The first of a list of jobs, so many.
+    Jobs(JobList, usize),
+    /// [`Rows::session_load`]; with the session's owner.
+    SessionLoad(OwnerId, SessionId),
+    /// [`Rows::owner_load`].
+    OwnerLoad(OwnerId),
+    /// [`Rows::session_of`].
+    SessionOf(JobId),
+    /// [`Rows::job`].
     Job(JobId),
-    /// What went in and came out.
-    Contents(JobId),
-    /// A log.
+    /// [`Rows::payload`].
+    Payload(JobId),
+    /// [`Rows::result`].
+    Result(JobId),
+    /// [`Rows::log`].
     Log(SessionId),
-    /// A listing.
-    Listing(String),
+    /// [`Rows::page_sessions`].
+    PageSessions(OwnerId, Option<SessionId>, usize),
+    /// [`Rows::page_jobs`].
+    PageJobs(ProjectId, JobsPage),
+    /// [`Rows::page_agents`].
+    PageAgents(Option<OwnerId>, Option<AgentId>, usize),
+    /// [`Rows::events`].
+    Events(SessionId, u64, usize),
+    /// [`Rows::oldest_events`], from this one on.
+    OldestEvents(SessionId, u64, usize),
+    /// [`Rows::stale_requests`].
+    StaleRequests(Timestamp, usize),
+    /// [`Rows::due`].
+    Due(DueBounds),
+    /// [`Rows::due_logs`].
+    DueLogs(Option<SessionId>, LogBounds),
+    /// [`Rows::next_deadline`].
+    NextDeadline,
+}
+
+/// A list of jobs, by their ids.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JobList {
+    /// [`Rows::queue`].
+    Queue(AgentId),
+    /// [`Rows::in_flight_of`].
+    OfAgent(AgentId, OwnerId),
+    /// [`Rows::session_jobs`]; with the session's owner.
+    OfSession(OwnerId, SessionId),
+    /// [`Rows::ended_jobs`].
+    Ended(SessionId, Timestamp),
+}
+
+/// A page of a session's jobs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JobsPage {
+    /// The session.
+    pub session: SessionId,
+    /// Only those in flight.
+    pub in_flight: bool,
+    /// Only older ones.
+    pub before: Option<JobId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl From<JobsOf<'_>> for JobsPage {
+    fn from(of: JobsOf<'_>) -> Self {
+        let JobsOf { session, in_flight, before, limit } = of;
+        Self { session: session.clone(), in_flight, before: before.cloned(), limit }
+    }
+}
+
+/// By which instants things are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DueBounds {
+    /// Leases and first answers that end by then.
+    pub now: Timestamp,
+    /// Jobs in flight that were first started by then.
+    pub started: Timestamp,
+    /// Queued jobs that were submitted by then.
+    pub submitted: Timestamp,
+    /// Sessions that were gone by then.
+    pub gone: Timestamp,
+    /// Jobs that ended by then.
+    pub ended: Timestamp,
+    /// At most so many of each kind.
+    pub rows: usize,
+}
+
+impl DueBounds {
+    /// As the limits say.
+    #[must_use]
+    pub fn of(now: Timestamp, limits: &Limits) -> Self {
+        Self {
+            now,
+            started: now.before(limits.run_time_max),
+            submitted: now.before(limits.queue_age_max),
+            gone: now.before(limits.creation_kept),
+            ended: now.before(limits.ended_jobs_kept),
+            rows: limits.sweep_rows_max,
+        }
+    }
+}
+
+/// Beyond which a log is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogBounds {
+    /// So many events.
+    pub events: u64,
+    /// So many bytes.
+    pub bytes: u64,
+    /// An event that was stored by then.
+    pub stored: Timestamp,
+    /// So many logs are looked at.
+    pub logs: usize,
+    /// At most so many are found.
+    pub rows: usize,
+}
+
+impl LogBounds {
+    /// As the limits say.
+    #[must_use]
+    pub fn of(now: Timestamp, limits: &Limits) -> Self {
+        Self {
+            events: limits.log_events_max,
+            bytes: limits.log_bytes_max,
+            stored: now.before(limits.log_age_max),
+            logs: limits.sweep_logs_max,
+            rows: limits.sweep_rows_max,
+        }
+    }
 }
 
 /// One planned write. Each is conditional on the rows that it was planned on.

@@ -20,7 +20,7 @@ use crate::{
     request::{Request, RequestKey},
     session::Session,
     store::{
-        Change, Gateway, Key, Signal, Stop,
+        Change, Gateway, Key, Signal, Stop, codes,
         missing::Missing,
         rows::{EventSize, JobsOf, Load, Log, Read, Rows},
     },
@@ -123,7 +123,7 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn request(&self, key: &RequestKey) -> Read<Option<Request>> {
-        let (kind, scope, id) = columns::request_key(key);
+        let (kind, scope, id) = codes::request_key(key);
         let sql = "SELECT kind, scope, id, hash, made, sealed, kept_until FROM request
                    WHERE kind = ?1 AND scope = ?2 AND id = ?3";
         self.one(sql, (kind, scope, id), columns::request)
@@ -167,7 +167,7 @@ impl Rows for SqliteRows<'_> {
         let sql = &format!(
             "SELECT {} FROM job INDEXED BY job_of_owner
              WHERE owner = ?2 AND agent = ?1 AND state < 2 ORDER BY id LIMIT ?3",
-            columns::JOB
+            codes::JOB
         );
         self.many(sql, (agent.as_str(), owner.as_str(), rows_max(limit)), columns::job)
     }
@@ -184,7 +184,7 @@ impl Rows for SqliteRows<'_> {
             "SELECT {} FROM job INDEXED BY job_queued WHERE agent = ?1 AND state = 0
                AND project = (SELECT MIN(project) FROM job INDEXED BY job_queued WHERE agent = ?1 AND state = 0)
              ORDER BY id LIMIT ?2",
-            columns::JOB
+            codes::JOB
         );
         self.many(sql, (agent.as_str(), rows_max(limit)), columns::job)
     }
@@ -193,7 +193,7 @@ impl Rows for SqliteRows<'_> {
         let sql = &format!(
             "SELECT {} FROM job INDEXED BY job_of_owner
              WHERE owner = ?1 AND session = ?2 AND state < 2 ORDER BY id LIMIT ?3",
-            columns::JOB
+            codes::JOB
         );
         self.many(sql, (session.owner.as_str(), session.id.as_str(), rows_max(limit)), columns::job)
     }
@@ -223,7 +223,7 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn job(&self, id: &JobId) -> Read<Option<Job>> {
-        self.one(&format!("SELECT {} FROM job WHERE id = ?1", columns::JOB), [id.as_str()], columns::job)
+        self.one(&format!("SELECT {} FROM job WHERE id = ?1", codes::JOB), [id.as_str()], columns::job)
     }
 
     fn payload(&self, id: &JobId) -> Read<Vec<u8>> {
@@ -260,7 +260,7 @@ impl Rows for SqliteRows<'_> {
         };
         let sql = &format!(
             "SELECT {} FROM job {rows} session = ?1 AND id < ?2 AND project = ?3 ORDER BY id DESC LIMIT ?4",
-            columns::JOB
+            codes::JOB
         );
         let params = (of.session.as_str(), before, scope.project().as_str(), rows_max(of.limit));
         self.many(sql, params, columns::job)

@@ -3,7 +3,7 @@
 use interlock_gateway::{caller::Caller, job::Outcome, session::CloseSession};
 use interlock_kit::{
     error::Reason,
-    store::{audit::ChainKey, sqlite::verify},
+    store::{audit::ChainKey, postgres, sqlite::verify},
 };
 
 use crate::world::{Engine, KEY, World, attach, finish, owner};
@@ -12,7 +12,7 @@ use crate::world::{Engine, KEY, World, attach, finish, owner};
 #[tokio::test]
 async fn each_change_has_one_row() {
     let mut seen = Vec::new();
-    for engine in [Engine::File, Engine::Missing, Engine::Model] {
+    for engine in [Engine::File, Engine::Missing, Engine::Model, Engine::Postgres] {
         let world = World::new(engine);
         play(&world).await;
         let rows = world.audit().unwrap();
@@ -68,6 +68,18 @@ async fn the_chain_verifies_and_finds_an_edit() {
         connection.execute("UPDATE audit SET principal = 'bob' WHERE id = 3", []).unwrap();
         assert_eq!(verify(&connection, &key).unwrap().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn the_chain_verifies_and_finds_an_edit_in_a_database() {
+    let world = World::new(Engine::Postgres);
+    play(&world).await;
+    let (database, key) = (world.database().unwrap(), ChainKey::new(KEY));
+    let verify = |key: &ChainKey| postgres::verify(&database.target, key).unwrap();
+    assert_eq!(verify(&key), []);
+    assert_ne!(verify(&ChainKey::new([8; 32])), []);
+    database.sql("UPDATE audit SET principal = 'bob' WHERE action = 'session.attach'");
+    assert_ne!(verify(&key), []);
 }
 
 #[tokio::test]

@@ -122,7 +122,7 @@ async fn a_moved_session_shows_what_its_reader_may_enter(world: World) {
 // I15, NC-26
 #[tokio::test]
 async fn what_retention_has_taken_is_a_gap() {
-    for engine in [Engine::File, Engine::Missing, Engine::Model] {
+    for engine in [Engine::File, Engine::Missing, Engine::Model, Engine::Postgres] {
         let limits = Limits { log_events_max: 5, event_batch_max: 4, sweep_rows_max: 3, ..Limits::default() };
         let world = World::with(engine, limits);
         let ann = owner("ann");
@@ -150,7 +150,7 @@ async fn what_retention_has_taken_is_a_gap() {
 // Each look goes through a bounded part of the logs, the next one on from there, and around.
 #[tokio::test]
 async fn looks_at_logs_go_around_in_bounded_parts() {
-    for engine in [Engine::File, Engine::Missing, Engine::Model] {
+    for engine in [Engine::File, Engine::Missing, Engine::Model, Engine::Postgres] {
         let limits = Limits {
             log_events_max: 4,
             event_batch_max: 4,

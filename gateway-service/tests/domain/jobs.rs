@@ -225,7 +225,7 @@ async fn lists_have_pages(world: World) {
 // UA-57, I17
 #[tokio::test]
 async fn an_owner_has_a_quota() {
-    for engine in [Engine::File, Engine::Missing, Engine::Model] {
+    for engine in [Engine::File, Engine::Missing, Engine::Model, Engine::Postgres] {
         let world =
             World::with(engine, Limits { jobs_in_flight_max: 2, sessions_max: 1, ..Limits::default() });
         let ann = owner("ann");

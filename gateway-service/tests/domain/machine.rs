@@ -1,8 +1,8 @@
-//! Random verbs on SQLite in memory, on SQLite whose look-ups miss, and on the plain model: each answer
-//! the same (I18), and the invariants after each step. A failing seed is printed; run it again with
-//! `INTERLOCK_SEED=<seed>`.
+//! Random verbs on SQLite in memory, on SQLite whose look-ups miss, on the plain model, and, for the first seeds, on
+//! PostgreSQL: each answer the same (I18), and the invariants after each step. A failing seed is printed; run it again
+//! with `INTERLOCK_SEED=<seed>`, which takes all engines. With `INTERLOCK_LONG` every seed does.
 
-use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
 use interlock_gateway::{
     caller::Caller,
@@ -11,14 +11,19 @@ use interlock_gateway::{
     ids::{ClientId, JobId, OwnerId, SessionId},
     job::{Cancel, EndedBy, JobState, ListJobs, Outcome, Phase, Submit},
     lease::{Finish, Held, Progress, Release, Renew, Resume},
+    limits::Limits,
     session::{self, CloseSession, CreateSession, GetSession},
     store::{Model, Query, Verb},
     sweep::{Due, DueLogs, Duty, Sweep},
 };
 use interlock_kit::error::{Error, Reason};
 
-use crate::world::{
-    CallerExt as _, Engine, World, admin, attach, claim, cookie, hash, owner, request, token,
+use crate::{
+    batches::books_agree,
+    cluster::Cluster,
+    world::{
+        CallerExt as _, Database, Engine, World, admin, attach, claim, cookie, hash, owner, request, token,
+    },
 };
 
 mod invariants;
@@ -31,16 +36,21 @@ use load::{Dice, PrintedSeed, Told};
 
 const SEEDS: u64 = 24;
 const STEPS: usize = 150;
+/// On PostgreSQL a step takes some ten times as long.
+const SEEDS_ON_POSTGRES: u64 = 4;
 
 // I1, I2, I3, I4, I5, I7, I11, I12, I18
 #[tokio::test]
 async fn random_verbs_keep_the_invariants_on_every_engine() {
     let chosen = std::env::var("INTERLOCK_SEED").ok().and_then(|seed| seed.parse().ok());
     let seeds = chosen.map_or(1..=SEEDS, |seed: u64| seed..=seed);
+    let all = chosen.is_some() || std::env::var_os("INTERLOCK_LONG").is_some();
+    let cluster = Arc::new(Cluster::start());
     let mut told = Told::default();
     for seed in seeds {
         let guard = PrintedSeed(seed);
-        let mut machine = Machine::new(seed).await;
+        let database = || Database::new(&cluster, &format!("seed_{seed}"));
+        let mut machine = Machine::new(seed, (all || seed <= SEEDS_ON_POSTGRES).then_some(database)).await;
         for _ in 0..STEPS {
             machine.step().await;
         }
@@ -57,7 +67,8 @@ async fn random_verbs_keep_the_invariants_on_every_engine() {
 }
 
 struct Machine {
-    worlds: [World; 3],
+    /// The third is the plain model.
+    worlds: Vec<World>,
     dice: Dice,
     /// Those that are not closed, with the number of their cookie and their owner.
     sessions: Vec<(SessionId, u64, &'static str)>,
@@ -77,8 +88,9 @@ const AGENTS: [&str; 3] = ["a", "b", "s"];
 const PROJECTS: [&str; 2] = ["p", "q"];
 
 impl Machine {
-    async fn new(seed: u64) -> Self {
-        let worlds = [World::new(Engine::Inline), World::new(Engine::Missing), World::new(Engine::Model)];
+    async fn new(seed: u64, database: Option<impl FnOnce() -> Database>) -> Self {
+        let mut worlds: Vec<World> = [Engine::Inline, Engine::Missing, Engine::Model].map(World::new).into();
+        worlds.extend(database.map(|made| World::with_database(Engine::Postgres, Limits::default(), made)));
         for world in &worlds {
             world.agent(&owner("ann"), "a", false).await;
             world.agent(&owner("ann"), "b", false).await;
@@ -348,7 +360,7 @@ impl Machine {
             last = Some(answer);
         }
         assert!(said.iter().all(|answer| *answer == said[2]), "I18: {verb:?}: {said:#?}");
-        let answer = last.expect("three engines");
+        let answer = last.expect("several engines");
         self.check(caller, &answer, audit, &format!("{verb:?}"));
         answer
     }
@@ -365,7 +377,7 @@ impl Machine {
             last = Some(answer);
         }
         assert!(said.iter().all(|answer| *answer == said[2]), "I18: {query:?}: {said:#?}");
-        let answer = last.expect("three engines");
+        let answer = last.expect("several engines");
         self.check(caller, &answer, audit, &format!("{query:?}"));
         answer
     }
@@ -408,11 +420,18 @@ impl Machine {
             ends_once(&self.see(&caller, read).await.unwrap().entries);
         }
         let said = |world: &World| format!("{:#?}", world.audit().unwrap());
-        assert_eq!(said(&self.worlds[1]), said(&self.worlds[2]), "I18: the same audit");
         let key = interlock_kit::store::audit::ChainKey::new(crate::world::KEY);
+        assert_eq!(said(&self.worlds[1]), said(&self.worlds[2]), "I18: the same audit");
         let damage =
             interlock_kit::store::sqlite::verify(&self.worlds[1].connection().unwrap(), &key).unwrap();
         assert_eq!(damage, []);
+        let Some(world) = self.worlds.get(3) else { return };
+        assert_eq!(said(world), said(&self.worlds[2]), "I18: the same audit");
+        let database = world.database().unwrap();
+        assert_eq!(interlock_kit::store::postgres::verify(&database.target, &key).unwrap(), []);
+        books_agree(database);
+        world.shell.close().await;
+        database.cluster.sql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", database.name));
     }
 }
 

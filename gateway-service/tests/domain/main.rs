@@ -1,12 +1,16 @@
 //! The domain through its public door, on every engine: SQLite in a file and in memory, SQLite whose
-//! first look-ups miss, and the plain model.
+//! first look-ups miss, PostgreSQL, and the plain model.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../../../service-kit/tests/store/cluster.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod cluster;
 mod world;
 
 mod attach;
 mod audit;
+mod batches;
 mod events;
 mod jobs;
 mod leases;
@@ -23,6 +27,7 @@ macro_rules! on_every_engine {
         on_every_engine!(@ memory Memory, $($test),*);
         on_every_engine!(@ missing Missing, $($test),*);
         on_every_engine!(@ model Model, $($test),*);
+        on_every_engine!(@ postgres Postgres, $($test),*);
     };
     (@ $module:ident $engine:ident, $($test:ident),*) => {
         mod $module {

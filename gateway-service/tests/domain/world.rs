@@ -24,17 +24,21 @@ use interlock_gateway::{
 };
 use interlock_kit::{
     clock::{Clock, Timestamp},
+    config::Profile,
     error::{Error, Reason},
     store::{
         Fault, Observer,
         audit::{ChainKey, Origin, Row},
         model::Plain,
+        postgres::{self, Target},
         sqlite::{Filter, Options, Place},
         writer::QueueLimits,
     },
 };
 use rusqlite::{Connection, types::Value};
 use tempfile::TempDir;
+
+use crate::cluster::Cluster;
 
 pub(crate) type Mutex<T> = parking_lot::Mutex<T>;
 
@@ -46,6 +50,7 @@ pub(crate) enum Engine {
     Inline,
     Missing,
     Model,
+    Postgres,
 }
 
 pub(crate) struct World {
@@ -55,7 +60,28 @@ pub(crate) struct World {
     pub(crate) heard: Arc<Heard>,
     plain: Option<Arc<Mutex<Plain<Gateway>>>>,
     folder: Option<TempDir>,
+    database: Option<Database>,
     next: AtomicU64,
+}
+
+/// A database, and the cluster that it is in.
+pub(crate) struct Database {
+    pub(crate) name: String,
+    pub(crate) target: Target,
+    pub(crate) cluster: Arc<Cluster>,
+}
+
+impl Database {
+    /// An empty one.
+    pub(crate) fn new(cluster: &Arc<Cluster>, name: &str) -> Self {
+        let target = Target::parse(&cluster.database(name), Profile::Hardened).unwrap();
+        Self { name: name.to_owned(), target, cluster: Arc::clone(cluster) }
+    }
+
+    /// What is asked, a row a line.
+    pub(crate) fn sql(&self, sql: &str) -> String {
+        self.cluster.sql(&self.name, sql)
+    }
 }
 
 /// What auth would answer.
@@ -97,12 +123,23 @@ impl Observer<Gateway> for Heard {
 
 pub(crate) const KEY: [u8; 32] = [7; 32];
 
+/// Those of the gateway in PostgreSQL.
+const TABLES: [&str; 10] =
+    ["session", "log_head", "event", "client", "agent", "job", "owner_load", "payload", "result", "request"];
+
 impl World {
     pub(crate) fn new(engine: Engine) -> Self {
         Self::with(engine, Limits::default())
     }
 
     pub(crate) fn with(engine: Engine, limits: Limits) -> Self {
+        let cluster = || Database::new(&Arc::new(Cluster::start()), "gateway");
+        Self::with_database(engine, limits, cluster)
+    }
+
+    /// As `with`; a database comes from here.
+    pub(crate) fn with_database(engine: Engine, limits: Limits, database: impl FnOnce() -> Database) -> Self {
+        let mut kept = None;
         let clock = Clock::manual(Timestamp::from_micros(1_700_000_000_000_000));
         let heard = Arc::new(Heard::default());
         let limits = Arc::new(limits);
@@ -112,11 +149,21 @@ impl World {
                 let (shell, plain) = Shell::plain(clock.clone(), limits, observer);
                 (shell, Some(plain), None)
             }
+            Engine::Postgres => {
+                let database = kept.insert(database());
+                let options = postgres::Options {
+                    target: database.target.clone(),
+                    clock: clock.clone(),
+                    chain_key: ChainKey::new(KEY),
+                    limits: QueueLimits::default(),
+                };
+                (Shell::open_database(&options, limits, observer).unwrap(), None, None)
+            }
             Engine::File | Engine::Memory | Engine::Inline | Engine::Missing => {
                 let folder = tempfile::tempdir().unwrap();
                 let place = match engine {
                     Engine::Memory | Engine::Inline => Place::Memory,
-                    Engine::File | Engine::Missing | Engine::Model => {
+                    Engine::File | Engine::Missing | Engine::Model | Engine::Postgres => {
                         Place::File(folder.path().join("gateway.db"))
                     }
                 };
@@ -145,7 +192,7 @@ impl World {
         ] {
             members.add(owner, project);
         }
-        Self { shell, clock, members, heard, plain, folder, next: AtomicU64::new(1) }
+        Self { shell, clock, members, heard, plain, folder, database: kept, next: AtomicU64::new(1) }
     }
 
     /// Runs a verb that is answered.
@@ -207,6 +254,10 @@ impl World {
         if let Some(plain) = &self.plain {
             return Some(format!("{:#?}", plain.lock().model));
         }
+        if let Some(database) = &self.database {
+            let tables = TABLES.map(|table| format!("SELECT '{table}', t::TEXT FROM {table} t ORDER BY 2"));
+            return Some(database.sql(&tables.join(";")));
+        }
         let connection = self.connection()?;
         let mut tables = connection
             .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'audit%' AND name <> 'moment'")
@@ -232,12 +283,24 @@ impl World {
             return Some(plain.lock().audit.clone());
         }
         let filter = Filter { limit: 1_000_000, ..Filter::default() };
+        if let Some(database) = &self.database {
+            return Some(postgres::rows(&database.target, &filter).unwrap());
+        }
         Some(interlock_kit::store::sqlite::rows(&self.connection()?, &filter).unwrap())
+    }
+
+    pub(crate) fn is_model(&self) -> bool {
+        self.plain.is_some()
     }
 
     /// The plain engine's rows.
     pub(crate) fn model(&self) -> Model {
         self.plain.as_ref().expect("the plain engine").lock().model.clone()
+    }
+
+    /// The database, on PostgreSQL.
+    pub(crate) fn database(&self) -> Option<&Database> {
+        self.database.as_ref()
     }
 
     pub(crate) fn connection(&self) -> Option<Connection> {

@@ -13,9 +13,10 @@ use crate::{
     request::{Request, RequestKey},
     session::Session,
     store::{
-        Change, Signal, record,
+        Change, Signal,
+        codes::{self, JobPhase},
+        record,
         rows::logged,
-        sqlite::columns::{self, JobPhase},
     },
 };
 
@@ -76,7 +77,7 @@ impl Writes<'_> {
                 binding.map(|binding| binding.agent.as_str()),
                 binding.map(|binding| binding.project.as_str()),
                 binding.map_or(0, |binding| binding.epoch),
-                columns::phase(session.phase),
+                codes::phase(session.phase),
                 session.created_at.as_micros(),
             ],
         )?;
@@ -98,10 +99,10 @@ impl Writes<'_> {
                 binding.map(|binding| binding.agent.as_str()),
                 binding.map(|binding| binding.project.as_str()),
                 binding.map_or(0, |binding| binding.epoch),
-                columns::phase(after.phase),
+                codes::phase(after.phase),
                 after.ended_at.map(Timestamp::as_micros),
                 before.binding.as_ref().map_or(0, |binding| binding.epoch),
-                columns::phase(before.phase),
+                codes::phase(before.phase),
             ],
         )
     }
@@ -113,7 +114,7 @@ impl Writes<'_> {
             params![
                 client.id.as_str(),
                 client.session.as_str(),
-                columns::role(client.role),
+                codes::role(client.role),
                 &client.hash[..],
                 client.cursor,
                 client.created_at.as_micros(),
@@ -232,7 +233,7 @@ impl Writes<'_> {
     }
 
     fn put_request(&self, request: &Request, now: Timestamp) -> Result<(), Fault> {
-        let (kind, scope, id) = columns::request_key(&request.key);
+        let (kind, scope, id) = codes::request_key(&request.key);
         self.one(
             "request",
             "INSERT INTO request (kind, scope, id, hash, made, sealed, kept_until)
@@ -315,7 +316,7 @@ impl Writes<'_> {
 
     fn drop_request(&self, key: &RequestKey) -> Result<(), Fault> {
         let sql = "DELETE FROM request WHERE kind = ?1 AND scope = ?2 AND id = ?3";
-        self.one("request", sql, columns::request_key(key))
+        self.one("request", sql, codes::request_key(key))
     }
 
     fn drop_session(&self, session: &SessionId) -> Result<(), Fault> {

@@ -16,11 +16,6 @@ use crate::{
     store::record,
 };
 
-/// The columns that [`job`] reads, in its order.
-pub(super) const JOB: &str = "id, session, owner, client, agent, project, epoch, state, attempt, lost, fencing, \
-     holder, worker, lease_until, progress, submitted_at, first_started_at, started_at, cancel_requested_at, \
-     ended_at, cause, ended_by";
-
 fn at(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
     Ok(Timestamp::from_micros(row.get(column)?))
 }
@@ -59,14 +54,6 @@ pub(super) fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
     })
 }
 
-pub(super) fn phase(phase: session::Phase) -> i64 {
-    match phase {
-        session::Phase::Open => 0,
-        session::Phase::Closing => 1,
-        session::Phase::Gone => 2,
-    }
-}
-
 pub(super) fn client(row: &Row<'_>) -> rusqlite::Result<Client> {
     let role = match row.get(2)? {
         0 => ClientRole::Observer,
@@ -84,14 +71,6 @@ pub(super) fn client(row: &Row<'_>) -> rusqlite::Result<Client> {
     })
 }
 
-pub(super) fn role(role: ClientRole) -> i64 {
-    match role {
-        ClientRole::Observer => 0,
-        ClientRole::Operator => 1,
-        ClientRole::Host => 2,
-    }
-}
-
 pub(super) fn agent(row: &Row<'_>) -> rusqlite::Result<Agent> {
     Ok(Agent {
         id: AgentId::stored(row.get(0)?),
@@ -100,13 +79,6 @@ pub(super) fn agent(row: &Row<'_>) -> rusqlite::Result<Agent> {
         description: row.get(3)?,
         created_at: at(row, 4)?,
     })
-}
-
-pub(super) fn request_key(key: &RequestKey) -> (i64, &str, &str) {
-    match key {
-        RequestKey::Create(owner, id) => (0, owner.as_str(), id.as_str()),
-        RequestKey::Submit(session, id) => (1, session.as_str(), id.as_str()),
-    }
 }
 
 pub(super) fn stored_key(row: &Row<'_>) -> rusqlite::Result<RequestKey> {
@@ -166,44 +138,6 @@ fn job_phase(row: &Row<'_>) -> rusqlite::Result<job::Phase> {
     };
     let by = if row.get(21)? { EndedBy::Worker } else { EndedBy::Gateway };
     Ok(job::Phase::Ended(End { outcome, at: at(row, 19)?, cause: row.get(20)?, by }))
-}
-
-/// A job's phase in columns.
-#[derive(Default)]
-pub(super) struct JobPhase<'j> {
-    pub(super) state: i64,
-    pub(super) worker: Option<&'j str>,
-    pub(super) lease_until: Option<i64>,
-    pub(super) progress: u64,
-    pub(super) ended_at: Option<i64>,
-    pub(super) cause: &'j str,
-    pub(super) ended_by_worker: bool,
-}
-
-impl<'j> JobPhase<'j> {
-    pub(super) fn of(phase: &'j job::Phase) -> Self {
-        match phase {
-            job::Phase::Queued => Self::default(),
-            job::Phase::Running(lease) => Self {
-                state: 1,
-                worker: Some(lease.worker.as_str()),
-                lease_until: Some(lease.until.as_micros()),
-                progress: lease.progress,
-                ..Self::default()
-            },
-            job::Phase::Ended(end) => Self {
-                state: match end.outcome {
-                    Outcome::Succeeded => 2,
-                    Outcome::Failed => 3,
-                    Outcome::Cancelled => 4,
-                },
-                ended_at: Some(end.at.as_micros()),
-                cause: &end.cause,
-                ended_by_worker: end.by == EndedBy::Worker,
-                ..Self::default()
-            },
-        }
-    }
 }
 
 /// An event; its facts may be of a shape that this version does not know.

@@ -1,0 +1,446 @@
+//! Planned changes: to the working set, for the verbs that come later in the batch, and to statements. Each is
+//! conditional on the row that it was planned on, and counted.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use interlock_kit::{
+    clock::Timestamp,
+    store::{
+        Fault,
+        postgres::{Flush, Out, Param, Unmet, bind},
+    },
+};
+
+use super::{
+    Head, Working,
+    decode::{limit, signed, small},
+};
+use crate::{
+    agent::Agent,
+    binding::Binding,
+    client::Client,
+    event::{Event, EventKind},
+    ids::{ClientId, JobId, OwnerId, SessionId},
+    job::Job,
+    request::{Request, RequestKey},
+    session::{self, Session},
+    store::{
+        Change, Gateway, Key,
+        codes::{self, JobPhase},
+        record,
+        rows::{Log, logged},
+    },
+};
+
+pub(super) fn apply(
+    working: &mut Working,
+    loaded: &BTreeSet<Key>,
+    change: Change,
+    now: Timestamp,
+    out: &mut Out<'_, Gateway>,
+) -> Result<(), Unmet<Gateway>> {
+    change.signals(out.signals);
+    let flush = &mut *out.flush;
+    match change {
+        Change::AddSession(session) => add_session(working, flush, session, now)?,
+        Change::SetSession(before, after) => set_session(working, flush, &before, after)?,
+        Change::AddClient(client) => {
+            add_client(flush, &client);
+            fresh("client", working.clients.insert(client.hash, client))?;
+        }
+        Change::SetCursor { client, from, to } => {
+            let mut of = working.clients.values_mut().filter(|of| of.id == client && of.cursor == from);
+            of.next().ok_or_else(|| broken("client"))?.cursor = to;
+            let sql = "UPDATE client SET cursor = $3 WHERE id = $1 AND cursor = $2";
+            flush.one("client", sql, [text(&client), bind(signed(from)), bind(signed(to))]);
+        }
+        Change::AddAgent(agent) => {
+            add_agent(flush, &agent);
+            if let Some(owner) = &agent.owner {
+                working.count(Key::AgentsOf(owner.clone()), 1);
+            }
+            fresh("agent", working.agents.insert(agent.id.clone(), agent))?;
+        }
+        Change::SetAgent(before, after) => {
+            set_agent(flush, &before, &after);
+            same("agent", working.agents.insert(after.id.clone(), after).as_ref(), &before)?;
+        }
+        Change::AddJob(job, payload) => {
+            let payload: Vec<u8> = payload.into();
+            add_job(flush, &job);
+            let sql = "INSERT INTO payload (job, data) VALUES ($1, $2)";
+            flush.one("payload", sql, [text(&job.id), bind(payload.clone())]);
+            working.payloads.insert(job.id.clone(), Arc::new(payload));
+            working.sessions_of.insert(job.id.clone(), job.session.clone());
+            working.moved(None, Some(&job));
+        }
+        Change::SetJob(both, result) => {
+            let (before, after) = *both;
+            same("job", working.jobs.get(&before.id), &before)?;
+            set_job(flush, &before, &after);
+            if let Some(data) = result {
+                let data: Vec<u8> = data.into();
+                let sql = "INSERT INTO result (job, data) VALUES ($1, $2)";
+                flush.one("result", sql, [text(&after.id), bind(data.clone())]);
+                working.results.insert(after.id.clone(), Arc::new(data));
+            }
+            working.moved(Some(&before), Some(&after));
+        }
+        Change::PutRequest(request, now) => {
+            put_request(flush, &request, now);
+            let old = working.requests.insert(request.key.clone(), request);
+            if old.is_some_and(|old| !old.kept_until.is_over(now)) {
+                return Err(broken("request").into());
+            }
+        }
+        Change::Append { session, binding, kind } => {
+            let head = head(working, loaded, &session)?;
+            out.signals.push(append(head, flush, &session, binding, kind, now)?);
+        }
+        Change::TrimLog { session, from, to, bytes } => {
+            let head = head(working, loaded, &session)?;
+            trim_log(head, flush, &session, (from, to), bytes)?;
+        }
+        Change::DropJobs(jobs) => drop_jobs(working, flush, &jobs)?,
+        Change::DropRequests(keys) => {
+            for key in keys {
+                working.requests.remove(&key).ok_or_else(|| broken("request"))?;
+                drop_request(flush, &key);
+            }
+        }
+        Change::DropSession(session) => drop_session(working, flush, &session)?,
+    }
+    Ok(())
+}
+
+/// The head of a log; where no verb had to read it, it is loaded now: locked last.
+fn head<'w>(
+    working: &'w mut Working,
+    loaded: &BTreeSet<Key>,
+    session: &SessionId,
+) -> Result<&'w mut Head, Unmet<Gateway>> {
+    let key = Key::Log(session.clone());
+    working.logs.get_mut(session).ok_or_else(|| match loaded.contains(&key) {
+        true => Unmet::Fault(broken("log")),
+        false => Unmet::Miss(vec![key]),
+    })
+}
+
+fn text(value: &(impl ToString + ?Sized)) -> Param {
+    bind(value.to_string())
+}
+
+fn maybe_text<T: ToString>(value: Option<&T>) -> Param {
+    bind(value.map(ToString::to_string))
+}
+
+fn at(instant: Timestamp) -> Param {
+    bind(instant.as_micros())
+}
+
+fn maybe_at(instant: Option<Timestamp>) -> Param {
+    bind(instant.map(Timestamp::as_micros))
+}
+
+fn number(value: u64) -> Param {
+    bind(signed(value))
+}
+
+fn epoch(binding: Option<&Binding>) -> Param {
+    number(binding.map_or(0, |binding| binding.epoch))
+}
+
+fn add_session(
+    working: &mut Working,
+    flush: &mut Flush,
+    session: Session,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let binding = session.binding.as_ref();
+    flush.one(
+        "session",
+        "INSERT INTO session (id, owner, name, agent, project, epoch, phase, created_at, ended_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, NULL)",
+        [
+            text(&session.id),
+            text(&session.owner),
+            maybe_text(session.name.as_ref()),
+            maybe_text(binding.map(|binding| &binding.agent)),
+            maybe_text(binding.map(|binding| &binding.project)),
+            epoch(binding),
+            bind(small(codes::phase(session.phase))),
+            at(session.created_at),
+        ],
+    );
+    let sql = "INSERT INTO log_head (session, first, last, bytes, first_at) VALUES ($1, 1, 0, 0, $2)";
+    flush.one("log", sql, [text(&session.id), at(now)]);
+    working.count(Key::SessionsLiving(session.owner.clone()), 1);
+    if let Some(name) = &session.name {
+        working.names.insert((session.owner.clone(), name.clone()));
+    }
+    let log = Log { first: 1, ..Log::default() };
+    working.logs.insert(session.id.clone(), Head { log, ..Head::default() });
+    fresh("session", working.sessions.insert(session.id.clone(), session))
+}
+
+fn set_session(
+    working: &mut Working,
+    flush: &mut Flush,
+    before: &Session,
+    after: Session,
+) -> Result<(), Fault> {
+    let binding = after.binding.as_ref();
+    flush.one(
+        "session",
+        "UPDATE session SET agent = $2, project = $3, epoch = $4, phase = $5, ended_at = $6
+         WHERE id = $1 AND epoch = $7 AND phase = $8",
+        [
+            text(&after.id),
+            maybe_text(binding.map(|binding| &binding.agent)),
+            maybe_text(binding.map(|binding| &binding.project)),
+            epoch(binding),
+            bind(small(codes::phase(after.phase))),
+            maybe_at(after.ended_at),
+            epoch(before.binding.as_ref()),
+            bind(small(codes::phase(before.phase))),
+        ],
+    );
+    if after.phase == session::Phase::Gone && before.phase != session::Phase::Gone {
+        working.count(Key::SessionsLiving(after.owner.clone()), -1);
+        if let Some(name) = &after.name {
+            working.names.remove(&(after.owner.clone(), name.clone()));
+        }
+    }
+    same("session", working.sessions.insert(after.id.clone(), after).as_ref(), before)
+}
+
+fn add_client(flush: &mut Flush, client: &Client) {
+    flush.one(
+        "client",
+        "INSERT INTO client (id, session, role, hash, cursor, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        [
+            text(&client.id),
+            text(&client.session),
+            bind(small(codes::role(client.role))),
+            bind(client.hash.to_vec()),
+            number(client.cursor),
+            at(client.created_at),
+        ],
+    );
+}
+
+fn add_agent(flush: &mut Flush, agent: &Agent) {
+    flush.one(
+        "agent",
+        "INSERT INTO agent (id, owner, shared, description, created_at) VALUES ($1, $2, $3, $4, $5)",
+        [
+            text(&agent.id),
+            maybe_text(agent.owner.as_ref()),
+            bind(agent.shared),
+            text(&agent.description),
+            at(agent.created_at),
+        ],
+    );
+}
+
+fn set_agent(flush: &mut Flush, before: &Agent, after: &Agent) {
+    flush.one(
+        "agent",
+        "UPDATE agent SET shared = $2, description = $3 WHERE id = $1 AND shared = $4 AND description = $5",
+        [
+            text(&after.id),
+            bind(after.shared),
+            text(&after.description),
+            bind(before.shared),
+            text(&before.description),
+        ],
+    );
+}
+
+fn add_job(flush: &mut Flush, job: &Job) {
+    let phase = JobPhase::of(&job.phase);
+    flush.one(
+        "job",
+        "INSERT INTO job (id, session, owner, client, agent, project, epoch, state, attempt, lost, fencing,
+                          progress, submitted_at, cause, ended_by)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0)",
+        [
+            text(&job.id),
+            text(&job.session),
+            text(&job.owner),
+            maybe_text::<ClientId>(job.client.as_ref()),
+            text(&job.binding.agent),
+            text(&job.binding.project),
+            number(job.binding.epoch),
+            bind(small(phase.state)),
+            bind(i64::from(job.attempt)),
+            bind(i64::from(job.lost)),
+            number(job.fencing),
+            number(phase.progress),
+            at(job.submitted_at),
+            text(phase.cause),
+        ],
+    );
+}
+
+fn set_job(flush: &mut Flush, before: &Job, after: &Job) {
+    let (was, is) = (JobPhase::of(&before.phase), JobPhase::of(&after.phase));
+    flush.one(
+        "job",
+        "UPDATE job SET state = $2, attempt = $3, lost = $4, fencing = $5, holder = $6, worker = $7,
+                lease_until = $8, progress = $9, first_started_at = $10, started_at = $11,
+                cancel_requested_at = $12, ended_at = $13, cause = $14, ended_by = $15
+         WHERE id = $1 AND state = $16 AND fencing = $17 AND lease_until IS NOT DISTINCT FROM $18
+           AND progress = $19 AND cancel_requested_at IS NOT DISTINCT FROM $20",
+        [
+            text(&after.id),
+            bind(small(is.state)),
+            bind(i64::from(after.attempt)),
+            bind(i64::from(after.lost)),
+            number(after.fencing),
+            maybe_text::<OwnerId>(after.holder.as_ref()),
+            bind(is.worker.map(str::to_owned)),
+            bind(is.lease_until),
+            number(is.progress),
+            maybe_at(after.first_started_at),
+            maybe_at(after.started_at),
+            maybe_at(after.cancel_requested_at),
+            bind(is.ended_at),
+            text(is.cause),
+            bind(i16::from(is.ended_by_worker)),
+            bind(small(was.state)),
+            number(before.fencing),
+            bind(was.lease_until),
+            number(was.progress),
+            maybe_at(before.cancel_requested_at),
+        ],
+    );
+}
+
+fn put_request(flush: &mut Flush, request: &Request, now: Timestamp) {
+    let (kind, scope, id) = codes::request_key(&request.key);
+    flush.one(
+        "request",
+        "INSERT INTO request (kind, scope, id, hash, made, sealed, kept_until) VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (kind, scope, id) DO UPDATE
+         SET hash = excluded.hash, made = excluded.made, sealed = excluded.sealed, kept_until = excluded.kept_until
+         WHERE request.kept_until <= $8",
+        [
+            bind(small(kind)),
+            text(scope),
+            text(id),
+            bind(request.hash.to_vec()),
+            text(&request.made),
+            bind(request.sealed.clone()),
+            at(request.kept_until),
+            at(now),
+        ],
+    );
+}
+
+fn append(
+    head: &mut Head,
+    flush: &mut Flush,
+    session: &SessionId,
+    binding: Option<Binding>,
+    kind: EventKind,
+    now: Timestamp,
+) -> Result<crate::store::Signal, Fault> {
+    let (facts, data) = record::write(&kind)?;
+    let weight = record::weight(&facts, data);
+    head.log.last += 1;
+    head.log.bytes += weight;
+    head.weight += weight;
+    head.at = now;
+    let (project, epoch) = binding.map_or((None, 0), |binding| (Some(binding.project), binding.epoch));
+    flush.one(
+        "event",
+        "INSERT INTO event (session, sequence, at, project, epoch, format, facts, data)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        [
+            text(session),
+            number(head.log.last),
+            at(now),
+            maybe_text(project.as_ref()),
+            number(epoch),
+            bind(record::FORMAT),
+            text(&facts),
+            bind(data.to_vec()),
+        ],
+    );
+    Ok(logged(session, Event { sequence: head.log.last, at: now, project, epoch, kind }))
+}
+
+/// What of several rows goes has to be all of them: then there is one row that says so.
+fn trim_log(
+    head: &mut Head,
+    flush: &mut Flush,
+    session: &SessionId,
+    (from, to): (u64, u64),
+    bytes: u64,
+) -> Result<(), Fault> {
+    if head.log.first != from || to > head.stored || head.log.bytes < bytes {
+        return Err(broken("log"));
+    }
+    head.log.first = to + 1;
+    head.log.bytes -= bytes;
+    flush.one(
+        "log",
+        "WITH gone AS (DELETE FROM event WHERE session = $1 AND sequence BETWEEN $2 AND $3 RETURNING sequence)
+         UPDATE log_head SET first = $3 + 1, bytes = bytes - $4,
+                first_at = COALESCE((SELECT at FROM event WHERE session = $1 AND sequence = $3 + 1), first_at)
+         WHERE session = $1 AND first = $2 AND (SELECT COUNT(*) FROM gone) = $3 + 1 - $2",
+        [text(session), number(from), number(to), number(bytes)],
+    );
+    Ok(())
+}
+
+fn drop_jobs(working: &mut Working, flush: &mut Flush, jobs: &[JobId]) -> Result<(), Fault> {
+    for id in jobs {
+        let job = working.jobs.get(id).filter(|job| !job.is_in_flight()).cloned();
+        let job = job.ok_or_else(|| broken("job"))?;
+        working.moved(Some(&job), None);
+        working.sessions_of.remove(id);
+        working.payloads.remove(id);
+        working.results.remove(id);
+    }
+    let ids: Vec<String> = jobs.iter().map(ToString::to_string).collect();
+    let count = || bind(limit(jobs.len()));
+    let all = "SELECT COUNT(*) FROM gone HAVING COUNT(*) = $2";
+    let sql = format!("WITH gone AS (DELETE FROM job WHERE id = ANY($1) AND state >= 2 RETURNING id) {all}");
+    flush.one("jobs", sql, [bind(ids.clone()), count()]);
+    let sql = format!("WITH gone AS (DELETE FROM payload WHERE job = ANY($1) RETURNING job) {all}");
+    flush.one("payloads", sql, [bind(ids.clone()), count()]);
+    flush.any("results", "DELETE FROM result WHERE job = ANY($1)", [bind(ids)]);
+    Ok(())
+}
+
+fn drop_request(flush: &mut Flush, key: &RequestKey) {
+    let (kind, scope, id) = codes::request_key(key);
+    let sql = "DELETE FROM request WHERE kind = $1 AND scope = $2 AND id = $3";
+    flush.one("request", sql, [bind(small(kind)), text(scope), text(id)]);
+}
+
+fn drop_session(working: &mut Working, flush: &mut Flush, id: &SessionId) -> Result<(), Fault> {
+    let empty = working.logs.remove(id).filter(|head| head.log.first > head.log.last);
+    empty.ok_or_else(|| broken("log"))?;
+    working.sessions.remove(id).ok_or_else(|| broken("session"))?;
+    working.clients.retain(|_, client| client.session != *id);
+    flush.any("clients", "DELETE FROM client WHERE session = $1", [text(id)]);
+    flush.one("log", "DELETE FROM log_head WHERE session = $1 AND first > last", [text(id)]);
+    flush.one("session", "DELETE FROM session WHERE id = $1 AND phase = 2", [text(id)]);
+    Ok(())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what an insertion displaced")]
+fn fresh<T>(what: &str, old: Option<T>) -> Result<(), Fault> {
+    if old.is_none() { Ok(()) } else { Err(broken(what)) }
+}
+
+fn same<T: PartialEq>(what: &str, found: Option<&T>, expected: &T) -> Result<(), Fault> {
+    if found == Some(expected) { Ok(()) } else { Err(broken(what)) }
+}
+
+fn broken(what: &str) -> Fault {
+    Fault::Broken(format!("{what}: not the row that the change was planned on"))
+}
