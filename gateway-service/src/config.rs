@@ -217,7 +217,10 @@ mod tests {
         let environment = [(OsString::from("INTERLOCK_GATEWAY_STORE"), OsString::from(good))];
         let flags = LEAST.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let config = read(None, environment, flags).expect("good");
-        assert_eq!(config.store.as_ref().expect("set").to_string(), "postgres://gateway@127.0.0.1/gateway");
+        assert_eq!(
+            config.store.as_ref().expect("set").to_string(),
+            "postgres://gateway@127.0.0.1:5432/gateway"
+        );
         assert!(!format!("{config:?}").contains("hidden"));
         for bad in ["gateway.db", "postgres://g:hidden@db/g?sslmode=require", good] {
             assert_eq!(with(&[("store", bad)]).expect_err(bad), ["store (flag)"]);
