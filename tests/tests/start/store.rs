@@ -87,14 +87,14 @@ const OTHER_VERSIONS: &[Row] = &[
         BOTH,
         |a| told(a, NEWER),
         MET,
-        &["of a newer version (it has migration V2__later)", LEFT, "use the prog"],
+        &["of a newer version (it has migration V99__later)", LEFT, "use the prog"],
     ),
     (
         "newer in what both services share",
         BOTH,
         |a| told(a, &NEWER.replace(SERVICE, KIT)),
         MET,
-        &["of a newer version (it has migration V2__later)", LEFT],
+        &["of a newer version (it has migration V99__later)", LEFT],
     ),
     (
         "changed",
@@ -121,10 +121,10 @@ const OTHER_VERSIONS: &[Row] = &[
 
 const SERVICE: &str = "refinery_schema_history";
 const KIT: &str = "kit_migrations";
-const NEWER: &str = "INSERT INTO refinery_schema_history SELECT 2, 'later', applied_on, checksum \
+const NEWER: &str = "INSERT INTO refinery_schema_history SELECT 99, 'later', applied_on, checksum \
     FROM refinery_schema_history WHERE version = 1";
-const CHANGED: &str = "UPDATE refinery_schema_history SET checksum = '1'";
-const GARBLED_SUM: &str = "UPDATE refinery_schema_history SET checksum = 'hunter2'";
+const CHANGED: &str = "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 1";
+const GARBLED_SUM: &str = "UPDATE refinery_schema_history SET checksum = 'hunter2' WHERE version = 1";
 const UNDATED: &str = "UPDATE kit_migrations SET applied_on = 'hunter2'";
 
 /// The log of a store that was killed.
@@ -181,7 +181,7 @@ const LOGS: &[Row] = &[
         BOTH,
         |a| told(a, NEWER),
         MET,
-        &["of a newer version (it has migration V2__later)"],
+        &["of a newer version (it has migration V99__later)"],
     ),
     ("somebody's", BOTH, somebodys, MET, &["is not a store of this program", LEFT]),
     ("bad accounts beside it", AUTH, |a| a.write("accounts.json", "hunter2"), TOLD, &["not accounts JSON"]),
