@@ -120,15 +120,16 @@ pub(super) async fn duel(plan: &Plan, pair: &Pair, owners: &[Owner]) -> Option<D
             ["--cert-file", &certificate],
             ["--key-file", &key],
             ["--trusted-ca-file", &ca],
-            ["--client-cert-auth", "true"],
             ["--auth-token", "simple"],
         ]
         .concat()
         .iter()
+        // A flag of Go without a value takes none from the next argument.
+        .chain(&["--client-cert-auth"])
         .map(|argument| (*argument).to_owned())
         .collect()
     })?;
-    peer.ready(PROGRAM).await;
+    peer.is_ready(PROGRAM).await.then_some(())?;
     let shows = Shows { ca: pair.world.ca(), leaf: Some(pair.world.leaf("pki/tester")) };
     let connect = || wire::connect(peer.address, &shows);
     let metadata = prepare(&connect()).await.expect("etcd with authentication");

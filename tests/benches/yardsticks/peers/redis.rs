@@ -60,7 +60,7 @@ pub(super) async fn duel(plan: &Plan, pair: &Pair, owners: &[Owner]) -> Option<D
         .map(|argument| (*argument).to_owned())
         .collect()
     })?;
-    peer.ready(PROGRAM).await;
+    peer.is_ready(PROGRAM).await.then_some(())?;
     let mut callers = Vec::new();
     for number in 0..plan.callers {
         callers.push(Pusher::connect(&peer, number).await);
