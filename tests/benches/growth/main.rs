@@ -2,7 +2,7 @@
 //! kind, and what a sweep that has 10^5 rows to remove costs those who call meanwhile.
 //!
 //! ```text
-//! cargo bench -p interlock-tests --bench growth             # 10^3 and 10^5, under two minutes
+//! cargo bench -p interlock-tests --bench growth             # 10^3 and 10^5, some minutes
 //! cargo bench -p interlock-tests --bench growth -- --all    # 10^6, too
 //! cargo bench -p interlock-tests --bench growth -- sizes --pairs 10 --seconds 2
 //! ```

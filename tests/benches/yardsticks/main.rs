@@ -1,7 +1,7 @@
 //! Yardsticks: what our services cost beside bare programs that do the same.
 //!
 //! ```text
-//! cargo bench -p interlock-tests --bench yardsticks            # all of it, under five minutes
+//! cargo bench -p interlock-tests --bench yardsticks            # all of it, about five minutes
 //! cargo bench -p interlock-tests --bench yardsticks -- submit --pairs 10 --seconds 5
 //! cargo bench -p interlock-tests --bench yardsticks -- --against target/bench/yardsticks-<time>.json
 //! ```
