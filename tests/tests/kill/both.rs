@@ -50,12 +50,12 @@ async fn both_lose_nothing_they_have_acknowledged() {
         pair.start_gateway().await;
         pair.serving().await;
         to_serving.push(began.elapsed());
-        submits.check(&pair).await;
-        sign_ins.check(&pair).await;
+        submits.check_new().await;
+        sign_ins.check_new().await;
     }
     submits.end().await;
     sign_ins.end().await;
-    let (jobs, owners) = (submits.check(&pair).await, sign_ins.check(&pair).await);
+    let (jobs, owners) = (submits.check_all(&pair).await, sign_ins.check_all().await);
     let retried = submits.retry_everything(&pair).await;
     sign_ins.check_gateway(&pair).await;
     assert!(pair.gateway.drain().await.success() && pair.auth.drain().await.success(), "they drain");

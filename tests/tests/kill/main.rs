@@ -61,10 +61,10 @@ async fn the_gateway_loses_nothing_it_has_acknowledged() {
         pair.gateway.kill();
         to_serving.push(pair.start_gateway().await);
         pair.serving().await;
-        load.check(&pair).await;
+        load.check_new().await;
     }
     load.end().await;
-    let checked = load.check(&pair).await;
+    let checked = load.check_all(&pair).await;
     let retried = load.retry_everything(&pair).await;
     assert!(pair.gateway.drain().await.success(), "it drains");
     let (rows, changes) = gateway_rows(&pair);
@@ -89,10 +89,10 @@ async fn auth_loses_nothing_it_has_acknowledged() {
         eventually("acknowledged writes", async || (load.acknowledged() >= target).then_some(())).await;
         pair.auth.kill();
         to_serving.push(pair.start_auth().await);
-        load.check(&pair).await;
+        load.check_new().await;
     }
     load.end().await;
-    let checked = load.check(&pair).await;
+    let checked = load.check_all().await;
     // Nobody was signed out by it: the gateway admits what it admitted before.
     pair.serving().await;
     load.check_gateway(&pair).await;

@@ -2,7 +2,7 @@
 //! tries, so several take turns.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc, Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
@@ -18,21 +18,32 @@ const REFRESHES: usize = 6;
 /// Projects of one owner: fewer than the quota.
 const PROJECTS_MAX: usize = 300;
 
+/// What was acknowledged.
 #[derive(Default)]
 struct Record {
     /// The newest pair of each owner session that lives.
-    living: Vec<OwnerSession>,
+    living: Vec<Kept<OwnerSession>>,
     /// The newest access token of each one that was signed out.
-    ended: Vec<OwnerSession>,
+    ended: Vec<Kept<OwnerSession>>,
     /// Owner and id.
-    projects: Vec<(String, String)>,
+    projects: Vec<Kept<(String, String)>>,
+    /// How many acknowledgements there were.
+    count: usize,
+    /// So many of them were looked at.
+    seen: usize,
+}
+
+/// Something, and which acknowledgement it came with.
+#[derive(Clone)]
+struct Kept<T> {
+    at: usize,
+    what: T,
 }
 
 struct Shared {
     auth: Auth,
     passwords: Vec<String>,
     record: Mutex<Record>,
-    acknowledged: AtomicUsize,
     asked_again: AtomicUsize,
     over: AtomicBool,
 }
@@ -49,7 +60,6 @@ impl SignIns {
             auth: pair.sdk_auth(),
             passwords: OWNERS.map(|owner| pair.world.password(owner).to_owned()).to_vec(),
             record: Mutex::default(),
-            acknowledged: AtomicUsize::new(0),
             asked_again: AtomicUsize::new(0),
             over: AtomicBool::new(false),
         });
@@ -61,7 +71,7 @@ impl SignIns {
     }
 
     pub(crate) fn acknowledged(&self) -> usize {
-        self.shared.acknowledged.load(Ordering::Relaxed)
+        self.shared.record().count
     }
 
     pub(crate) fn asked_again(&self) -> usize {
@@ -76,54 +86,89 @@ impl SignIns {
         }
     }
 
-    /// Everything that was acknowledged before this call is there: who was signed in is, who was signed out
-    /// is not, and each project exists.
-    pub(crate) async fn check(&self, pair: &Pair) -> String {
-        let (living, ended, projects) = {
-            let record = self.shared.record.lock().expect("no load panics");
-            (record.living.clone(), record.ended.clone(), record.projects.clone())
+    /// What was acknowledged since this was last asked is there, so that a look after each kill does not grow
+    /// with the run: who was signed in is, who was signed out is not, and each project exists.
+    pub(crate) async fn check_new(&self) {
+        let news = {
+            let mut record = self.shared.record();
+            let news = record.since(record.seen);
+            record.seen = record.count;
+            news
         };
-        for session in &living {
-            match pair.sdk_auth_as(&session.access_token).whoami().await {
+        self.check(news).await;
+    }
+
+    /// The same of everything that was acknowledged before this call.
+    pub(crate) async fn check_all(&self) -> String {
+        let all = self.shared.record().since(0);
+        let (living, ended, projects) = (all.living.len(), all.ended.len(), all.projects.len());
+        self.check(all).await;
+        format!("{living} sign-ins that live, {ended} that ended, {projects} projects")
+    }
+
+    async fn check(&self, told: News) {
+        let shared = &self.shared;
+        for session in &told.living {
+            let auth = shared.auth_as(session);
+            match answered(shared, || auth.whoami()).await {
                 Ok(known) => assert_eq!(known.owner_session_id.as_ref(), Some(&session.owner_session_id)),
                 Err(error) => {
                     let (id, owner) = (&session.owner_session_id, &session.username);
-                    assert!(!self.shared.still_lives(session), "lost: {id} of {owner}: {error}");
+                    assert!(!shared.still_lives(session), "lost: {id} of {owner}: {error}");
                 }
             }
         }
-        for session in &ended {
-            let refused = pair.sdk_auth_as(&session.access_token).whoami().await.expect_err("signed out");
+        for session in &told.ended {
+            let auth = shared.auth_as(session);
+            let refused = answered(shared, || auth.whoami()).await.expect_err("signed out");
             assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
         }
-        for (n, owner) in OWNERS.iter().enumerate() {
-            let Some(session) = living.iter().find(|s| s.username == *owner) else { continue };
-            let there = pair.sdk_auth_as(&session.access_token).list_projects().await.expect("projects");
-            for (_, project) in projects.iter().filter(|(of, _)| of == OWNERS[n]) {
+        for owner in OWNERS {
+            let projects: Vec<_> = told.projects.iter().filter(|(of, _)| of == owner).collect();
+            if projects.is_empty() {
+                continue;
+            }
+            // The first sign-in of each is never signed out.
+            let first = shared.record().living.iter().find(|kept| kept.what.username == owner).cloned();
+            let auth = shared.auth_as(&first.expect("who has projects has signed in").what);
+            let there = answered(shared, || auth.list_projects()).await.expect("projects");
+            for (_, project) in projects {
                 assert!(there.iter().any(|p| p.project_id == *project), "lost: project {project} of {owner}");
             }
         }
-        format!(
-            "{} sign-ins that live, {} that ended, {} projects",
-            living.len(),
-            ended.len(),
-            projects.len()
-        )
     }
 
     /// The gateway admits who is signed in, and nobody who was signed out.
     pub(crate) async fn check_gateway(&self, pair: &Pair) {
-        let (living, ended) = {
-            let record = self.shared.record.lock().expect("no load panics");
-            (record.living.clone(), record.ended.clone())
-        };
-        for session in &living {
+        let told = self.shared.record().since(0);
+        for session in &told.living {
             pair.sdk_gateway(&session.access_token).sessions().list().await.expect("admitted");
         }
-        for session in &ended {
+        for session in &told.ended {
             let refused =
                 pair.sdk_gateway(&session.access_token).sessions().list().await.expect_err("signed out");
             assert_eq!(refused.reason(), Some(Reason::ProviderAuthFailed), "{refused}");
+        }
+    }
+}
+
+/// What was acknowledged in a part of the run.
+struct News {
+    living: Vec<OwnerSession>,
+    ended: Vec<OwnerSession>,
+    projects: Vec<(String, String)>,
+}
+
+impl Record {
+    /// What came after so many acknowledgements.
+    fn since(&self, seen: usize) -> News {
+        fn after<T: Clone>(seen: usize, all: &[Kept<T>]) -> Vec<T> {
+            all.iter().filter(|kept| kept.at > seen).map(|kept| kept.what.clone()).collect()
+        }
+        News {
+            living: after(seen, &self.living),
+            ended: after(seen, &self.ended),
+            projects: after(seen, &self.projects),
         }
     }
 }
@@ -154,7 +199,7 @@ async fn live(shared: Arc<Shared>, n: usize) {
         let signed_in = answered(&shared, || shared.auth.login(owner, password)).await;
         let mut session = signed_in.expect("a sign-in is refused for nothing");
         let id = session.owner_session_id.clone();
-        shared.keep(|record| record.living.push(session.clone()));
+        shared.keep(|record, at| record.living.push(Kept { at, what: session.clone() }));
         for i in 0..REFRESHES {
             if shared.over.load(Ordering::Relaxed) {
                 return;
@@ -162,18 +207,18 @@ async fn live(shared: Arc<Shared>, n: usize) {
             // I9: the same refresh token again has the same successor.
             let refreshed = answered(&shared, || shared.auth.refresh(&session)).await;
             session = refreshed.expect("a refresh is refused for nothing");
-            shared.keep(|record| {
-                let kept = record.living.iter_mut().find(|kept| kept.owner_session_id == id);
-                *kept.expect("it lives") = session.clone();
+            shared.keep(|record, at| {
+                let kept = record.living.iter_mut().find(|kept| kept.what.owner_session_id == id);
+                *kept.expect("it lives") = Kept { at, what: session.clone() };
             });
             project(&shared, &session, owner, round * REFRESHES + i).await;
         }
         if round % 2 == 1 {
             // Under way: neither living nor ended, until it is answered.
-            shared.record.lock().expect("no load panics").living.retain(|kept| kept.owner_session_id != id);
+            shared.record().living.retain(|kept| kept.what.owner_session_id != id);
             let gone = answered(&shared, || shared.auth.logout(&session.access_token)).await;
             gone.expect("a sign-out is refused for nothing");
-            shared.keep(|record| record.ended.push(session.clone()));
+            shared.keep(|record, at| record.ended.push(Kept { at, what: session.clone() }));
         }
     }
 }
@@ -182,11 +227,12 @@ async fn project(shared: &Shared, session: &OwnerSession, owner: &str, number: u
     if number >= PROJECTS_MAX {
         return;
     }
-    let auth = shared.auth.clone().with_credentials(Credentials::bearer(session.access_token.clone()));
+    let auth = shared.auth_as(session);
     let name = format!("{owner}-{number}");
     match answered(shared, || auth.create_project(&name)).await {
         Ok(project) => {
-            shared.keep(|record| record.projects.push((owner.to_owned(), project.project_id.clone())));
+            let what = (owner.to_owned(), project.project_id.clone());
+            shared.keep(|record, at| record.projects.push(Kept { at, what }));
         }
         // Made by a call whose answer was lost, under a request id that is not repeated here.
         Err(error) if error.reason() == Some(Reason::NameTaken) => {}
@@ -195,15 +241,24 @@ async fn project(shared: &Shared, session: &OwnerSession, owner: &str, number: u
 }
 
 impl Shared {
-    /// Whether nobody has begun to sign it out, or refreshed it, since it was looked at.
-    fn still_lives(&self, session: &OwnerSession) -> bool {
-        let record = self.record.lock().expect("no load panics");
-        record.living.iter().any(|kept| kept.access_token == session.access_token)
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().expect("no load panics")
     }
 
-    /// Records an acknowledged write.
-    fn keep(&self, write: impl FnOnce(&mut Record)) {
-        write(&mut self.record.lock().expect("no load panics"));
-        self.acknowledged.fetch_add(1, Ordering::Relaxed);
+    fn auth_as(&self, session: &OwnerSession) -> Auth {
+        self.auth.clone().with_credentials(Credentials::bearer(session.access_token.clone()))
+    }
+
+    /// Whether nobody has begun to sign it out, or refreshed it, since it was looked at.
+    fn still_lives(&self, session: &OwnerSession) -> bool {
+        self.record().living.iter().any(|kept| kept.what.access_token == session.access_token)
+    }
+
+    /// Records an acknowledged write, with its number.
+    fn keep(&self, write: impl FnOnce(&mut Record, usize)) {
+        let mut record = self.record();
+        record.count += 1;
+        let at = record.count;
+        write(&mut record, at);
     }
 }
