@@ -10,7 +10,7 @@ use crate::{command, output::Format};
 #[derive(Debug, Parser)]
 #[command(name = "interlock", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 4 not signed in, 5 denied, 6 busy, 7 unavailable.\n\
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 no project file (whoami), 4 not signed in, 5 denied, 6 busy, 7 unavailable.\n\
     `interlock up` passes on the exit code of a service that does not start: 64 where its configuration is wrong.\n\
     `interlock probe` has the flags and exit codes of grpc_health_probe."
 )]
@@ -35,7 +35,7 @@ pub(crate) struct Common {
     /// Act on the token in this file instead of the stored sign-in.
     #[arg(long, global = true, env = "INTERLOCK_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// The project that the call is for, by name or id.
+    /// The project that the call is for, by name or id, whatever the folder is bound to.
     #[arg(long, global = true, env = "INTERLOCK_PROJECT", value_name = "PROJECT")]
     pub(crate) project: Option<String>,
 }
@@ -51,7 +51,9 @@ pub(crate) enum Command {
     Login(command::sign_in::Login),
     /// Sign out: the stored session is dead everywhere when this returns.
     Logout,
-    /// Say who the credential stands for.
+    /// Bind this folder to a project: calls from here and below are for it.
+    Use(command::use_project::Use),
+    /// Say who the credential stands for, and which project this folder is for.
     Whoami,
     /// Say whether sign-in is enabled and who is signed in.
     Status,

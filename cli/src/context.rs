@@ -1,5 +1,5 @@
 //! Which services the commands talk to, and on which credential: a JSON file in the user's
-//! configuration folder, and the secrets beside it.
+//! configuration folder, and the secrets beside it. For which project says the folder that they run in.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use etcetera::BaseStrategy as _;
-use interlock_client::{Auth, Connection, Credentials, Gateway, Tls};
+use interlock_client::{Auth, Connection, Credentials, FoundProject, Gateway, ProjectFile, Tls};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -32,9 +32,6 @@ pub(crate) struct Context {
     pub(crate) gateway: String,
     /// The CA that both servers' certificates come from.
     pub(crate) ca_file: PathBuf,
-    /// The project of calls that name none, by name or id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) project: Option<String>,
 }
 
 impl Context {
@@ -82,7 +79,10 @@ pub(crate) struct Caller {
     auth: Connection,
     gateway: Connection,
     credentials: Credentials,
+    gateway_url: String,
+    /// Asked for by name, whatever the folder is bound to.
     project: Option<String>,
+    folder: PathBuf,
 }
 
 impl Caller {
@@ -104,8 +104,10 @@ impl Caller {
             Some(file) => Credentials::bearer(read_token(file)?),
             None => stored(&sign_in, &auth)?,
         };
-        let project = common.project.clone().or_else(|| context.project.clone());
-        Ok(Self { jar: Jar::beside(&folder), sign_in, auth, gateway, credentials, project })
+        let jar = Jar::beside(&folder);
+        let (gateway_url, project) = (context.gateway, common.project.clone());
+        let folder = std::env::current_dir()?;
+        Ok(Self { jar, sign_in, auth, gateway, credentials, gateway_url, project, folder })
     }
 
     /// Calls to auth-service.
@@ -118,26 +120,48 @@ impl Caller {
         Gateway::new(self.gateway.clone(), self.credentials.clone())
     }
 
-    /// Calls to gateway-service for the project of the flag, the environment or the context.
+    /// Where gateway-service is.
+    pub(crate) fn gateway_url(&self) -> &str {
+        &self.gateway_url
+    }
+
+    /// The folder that the command runs in.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What that folder is bound to.
+    ///
+    /// # Errors
+    /// Where its project file is broken.
+    pub(crate) fn bound(&self) -> Result<Option<FoundProject>, Failure> {
+        Ok(ProjectFile::discover(&self.folder)?)
+    }
+
+    /// Calls to gateway-service for the project of the flag or the environment, else of the folder.
     ///
     /// # Errors
     /// Where that names no project that the caller can enter.
     pub(crate) async fn scoped(&self) -> Result<Gateway, Failure> {
         match &self.project {
             Some(_) => Ok(self.gateway().with_project(self.project_id().await?)),
-            None => Ok(self.gateway()),
+            None => Ok(self.gateway().in_folder(&self.folder)),
         }
     }
 
     /// The id of that project.
     ///
     /// # Errors
-    /// Where none is named, or none of that name can be entered.
+    /// Where none is named and the folder is bound to none, or none of that name can be entered.
     pub(crate) async fn project_id(&self) -> Result<String, Failure> {
-        let Some(project) = &self.project else {
-            return Err(Failure::usage("no project is named").next("--project PROJECT"));
-        };
-        project_name::resolve(&self.auth(), project).await
+        if let Some(project) = &self.project {
+            return project_name::resolve(&self.auth(), project).await;
+        }
+        let found = self.bound()?.map(|found| found.file.project_id);
+        found.ok_or_else(|| {
+            Failure::usage("this folder is for no project")
+                .next("interlock use PROJECT, or --project PROJECT")
+        })
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Failure {
 pub(crate) const FAILED: u8 = 1;
 /// The command line was wrong.
 pub(crate) const USAGE: u8 = 2;
+/// No folder from here up has a project file.
+pub(crate) const NO_PROJECT_FILE: u8 = 3;
 /// There is no credential, or it is no longer good.
 pub(crate) const NOT_SIGNED_IN: u8 = 4;
 /// The credential is good, and this is not allowed with it.

@@ -106,13 +106,8 @@ impl World {
     }
 
     /// The CLI's context for these addresses.
-    pub(crate) fn context(&self, auth: SocketAddr, gateway: SocketAddr, project: Option<String>) -> Context {
-        Context {
-            auth: format!("https://{auth}"),
-            gateway: format!("https://{gateway}"),
-            ca_file: self.ca(),
-            project,
-        }
+    pub(crate) fn context(&self, auth: SocketAddr, gateway: SocketAddr) -> Context {
+        Context { auth: format!("https://{auth}"), gateway: format!("https://{gateway}"), ca_file: self.ca() }
     }
 
     /// The CA's certificate.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use interlock_proto::{auth::v1 as wire, credential::Credential};
 
 use crate::{
-    call::Identity,
+    call::{Identity, Scope},
     clock::{Clock, from_wire},
     connect::Connection,
     credentials::Credentials,
@@ -336,6 +336,11 @@ impl Auth {
         Ok(projects)
     }
 
+    /// Calls on a project's resources name the project, as everywhere.
+    fn within(&self, project_id: &str) -> Identity {
+        Identity { project: Scope::Named(project_id.into()), ..self.identity.clone() }
+    }
+
     /// Adds an owner to a project. Repeating it is no error.
     ///
     /// # Errors
@@ -344,7 +349,7 @@ impl Auth {
         let request =
             wire::AddMemberRequest { project_id: project_id.to_owned(), owner_id: owner_id.to_owned() };
         let _: wire::AddMemberResponse =
-            self.connection.call(path::ADD_MEMBER, &self.identity, request).await?;
+            self.connection.call(path::ADD_MEMBER, &self.within(project_id), request).await?;
         Ok(())
     }
 }

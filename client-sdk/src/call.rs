@@ -1,7 +1,7 @@
 //! One way to make a call: who makes it, under which id, how long it may take, and what happens when
 //! it fails.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use http::uri::PathAndQuery;
@@ -20,8 +20,10 @@ use crate::{
     cookie::Cookie,
     credentials::{Credentials, Presented},
     error::{Error, Reason},
+    project_file::ProjectFile,
     random,
     retry::{Backoff, is_idempotent, is_passing},
+    unscoped,
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -31,8 +33,33 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Identity {
     pub(crate) credentials: Credentials,
-    pub(crate) project: Option<Arc<str>>,
+    pub(crate) project: Scope,
     pub(crate) cookie: Option<Cookie>,
+}
+
+/// Which project calls name.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Scope {
+    /// None.
+    #[default]
+    Unscoped,
+    /// This one.
+    Named(Arc<str>),
+    /// That of the folder's project file, as it is when a call is made.
+    Folder(Arc<Path>),
+}
+
+impl Scope {
+    async fn project(&self) -> Result<Option<Arc<str>>, Error> {
+        let folder = match self {
+            Self::Unscoped => return Ok(None),
+            Self::Named(project) => return Ok(Some(Arc::clone(project))),
+            Self::Folder(folder) => Arc::clone(folder),
+        };
+        let looked = tokio::task::spawn_blocking(move || ProjectFile::discover(&folder)).await;
+        let found = looked.map_err(|error| Error::local(format!("the project file: {error}")))??;
+        Ok(found.map(|found| Arc::from(found.file.project_id)))
+    }
 }
 
 impl Identity {
@@ -152,6 +179,7 @@ impl Connection {
         match sent.await {
             Ok(answer) => {
                 let (metadata, message, _) = answer.into_parts();
+                unscoped::heed(&metadata);
                 Ok(Answer { message, metadata })
             }
             Err(error) => {
@@ -197,7 +225,10 @@ impl Connection {
             let codec = ProstCodec::<Q, A>::default();
             let answer = grpc.streaming(request, PathAndQuery::from_static(path), codec).await;
             match answer {
-                Ok(answer) => Ok(Opened { messages: answer.into_inner(), line, presented }),
+                Ok(answer) => {
+                    unscoped::heed(answer.metadata());
+                    Ok(Opened { messages: answer.into_inner(), line, presented })
+                }
                 Err(status) => {
                     let error = Error::from_status(&status);
                     self.learn(&error, who, presented.as_ref(), &line);
@@ -224,8 +255,8 @@ impl Connection {
         if let Some(cookie) = &who.cookie {
             metadata.insert(key::COOKIE, secret(cookie.expose())?);
         }
-        if let Some(project) = &who.project {
-            metadata.insert(key::PROJECT, ascii("project", project)?);
+        if let Some(project) = who.project.project().await? {
+            metadata.insert(key::PROJECT, ascii("project", &project)?);
         }
         if let Some(token) = self.internal_token() {
             metadata.insert(key::INTERNAL_TOKEN, secret(token.current().await.expose())?);

@@ -1,13 +1,20 @@
 //! The gateway, for clients: the door to [`Sessions`], [`Jobs`] and [`Agents`].
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use interlock_proto::gateway::v1 as wire;
 use prost::Message;
 
 use crate::{
-    agent::Agents, call::Identity, connect::Connection, cookie::Cookie, credentials::Credentials,
-    error::Error, job::Jobs, path, session::Sessions,
+    agent::Agents,
+    call::{Identity, Scope},
+    connect::Connection,
+    cookie::Cookie,
+    credentials::Credentials,
+    error::Error,
+    job::Jobs,
+    path,
+    session::Sessions,
 };
 
 /// Lists are read in pages of this many.
@@ -33,7 +40,16 @@ impl Gateway {
     /// would reach another project.
     #[must_use]
     pub fn with_project(self, project_id: impl Into<String>) -> Self {
-        let project = Some(Arc::from(project_id.into()));
+        let project = Scope::Named(Arc::from(project_id.into()));
+        Self { identity: Arc::new(Identity { project, ..(*self.identity).clone() }), ..self }
+    }
+
+    /// The same, for the project of `folder`: before each call its project file is looked for
+    /// ([`crate::ProjectFile::discover`]), so that a changed file counts from the next call on. A broken file fails
+    /// the call; without one the call names no project.
+    #[must_use]
+    pub fn in_folder(self, folder: impl AsRef<Path>) -> Self {
+        let project = Scope::Folder(Arc::from(folder.as_ref()));
         Self { identity: Arc::new(Identity { project, ..(*self.identity).clone() }), ..self }
     }
 

@@ -9,6 +9,7 @@
 //! | to know why a call failed | [`Error`], [`Reason`], [`Busy`] |
 //! | to sign in, and stay signed in | [`Auth`], [`Credentials`], [`SessionStore`] |
 //! | sessions, jobs, agents | [`Gateway`] → [`Sessions`], [`Jobs`], [`Agents`] |
+//! | calls for the project of a folder | [`Gateway::in_folder`], [`ProjectFile`] |
 //! | to follow a session's log | [`EventStream`] from [`Sessions::stream`] |
 //! | to run jobs for agents | [`Worker`], [`Task`], [`Outcome`] |
 //! | to admit calls on Interlock's credentials | [`verifier::Verifier`], [`verifier::VerifierLayer`] |
@@ -21,6 +22,26 @@
 //! - A service that cannot be asked signs nobody out: that is [`Error::is_unavailable`], never
 //!   `UNAUTHENTICATED`.
 //! - No secret is in any `Debug`, log or error.
+//!
+//! # Projects
+//!
+//! The folder decides which project a call is for, not the program: [`Gateway::in_folder`] looks for the folder's
+//! project file (`interlock.json`, written by `interlock use`) before each call, and names its project on it. A tool
+//! that wraps this crate does the same at each invocation:
+//!
+//! ```no_run
+//! # use interlock_client::{Connection, Credentials, Gateway, ProjectFile};
+//! # fn example(connection: Connection, credentials: Credentials) -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = std::env::current_dir()?;
+//! let gateway = Gateway::new(connection, credentials).in_folder(&folder);
+//! match ProjectFile::discover(&folder)? {
+//!     Some(found) => println!("{} by {}", found.file.project_name, found.path.display()),
+//!     None => println!("calls from here name no project"),
+//! }
+//! # drop(gateway);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Example
 //!
@@ -63,6 +84,7 @@ mod berths;
 mod call;
 mod clock;
 mod code;
+mod config;
 mod connect;
 mod cookie;
 mod credentials;
@@ -74,12 +96,14 @@ mod internal_token;
 mod job;
 mod owner_session;
 mod path;
+mod project_file;
 mod random;
 mod renewal;
 mod rest;
 mod retry;
 mod session;
 mod tls;
+mod unscoped;
 pub mod verifier;
 mod worker;
 
@@ -96,6 +120,7 @@ pub use gateway::Gateway;
 pub use interlock_proto::credential::{Credential, Kind, Malformed};
 pub use job::{Job, Jobs};
 pub use owner_session::{MemoryStore, OwnerSession, SessionStore};
+pub use project_file::{FoundProject, PROJECT_FILE, ProjectFile};
 pub use session::{Attached, Closed, Created, Session, SessionState, Sessions};
 pub use tls::Tls;
 pub use worker::{Outcome, ProgressError, Task, Worker};

@@ -10,7 +10,6 @@ use interlock_kit::error::{Error, Reason};
 
 use crate::{
     binding::Binding,
-    caller::Principal,
     data::Length,
     event::EventKind,
     ids::{AgentId, OwnerId, SessionId, WorkerName},
@@ -155,15 +154,9 @@ impl Claim {
     }
 }
 
-/// Not too old, not out of run time, and for a project token of its project.
+/// Not too old, not out of run time, and in a project that the caller's locks lead to.
 fn may_run(tx: &Tx<'_>, job: &Job) -> bool {
-    let reached = match &tx.caller().principal {
-        Principal::Project(token) => token.project == job.binding.project,
-        Principal::Admin | Principal::User | Principal::Owner(_) | Principal::Client | Principal::Gateway => {
-            true
-        }
-    };
-    reached && !job.deadline(tx.limits()).is_over(tx.now())
+    tx.works_in(&job.binding.project) && !job.deadline(tx.limits()).is_over(tx.now())
 }
 
 fn each<'a>(agents: &'a [AgentId], limits: &Limits) -> Result<BTreeSet<&'a AgentId>, Error> {

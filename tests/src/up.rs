@@ -25,6 +25,7 @@ impl Up {
     #[must_use]
     pub fn start(flags: &[&str]) -> Self {
         let home = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(home.path().join("work")).expect("a folder");
         let flags: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let child = spawn(home.path(), &flags);
         let mut up = Self { home, child, flags };
@@ -89,22 +90,24 @@ impl Up {
         serde_json::from_str(&text).expect("JSON")
     }
 
-    /// A line of shell, with `interlock` on the path.
+    /// A line of shell in the home's folder `work`, with `interlock` on the path.
     ///
     /// # Panics
     /// Where there is no shell.
     #[must_use]
     pub fn shell(&self, line: &str) -> Output {
         let mut command = Command::new("sh");
-        command.args(["-c", line]).envs(environment(self.home())).stdin(Stdio::null());
+        command.args(["-c", line]).current_dir(self.home().join("work"));
+        command.envs(environment(self.home())).stdin(Stdio::null());
         command.output().expect("sh runs")
     }
 
-    /// A command of `interlock`, ready to be started.
+    /// A command of `interlock` in the home's folder `work`, ready to be started.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("interlock"));
-        command.args(arguments).envs(environment(self.home())).stdin(Stdio::null());
+        command.args(arguments).current_dir(self.home().join("work"));
+        command.envs(environment(self.home())).stdin(Stdio::null());
         command
     }
 

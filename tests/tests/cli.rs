@@ -31,6 +31,7 @@ fn refused(up: &Up, line: &str) -> (i32, String) {
 
 fn sign_in(up: &Up) {
     ok(up, "login dev --password-file \"$INTERLOCK_UP/dev.password\"");
+    ok(up, "use demo");
 }
 
 #[test]
@@ -87,6 +88,7 @@ fn status_says_who_is_signed_in_in_one_line() {
 fn a_rotated_token_is_redistributed_by_file() {
     let up = Up::start(&[]);
     ok(&up, "login --token-file \"$INTERLOCK_UP/auth/auth_tokens.json\"");
+    ok(&up, "use demo");
     assert_eq!(ok(&up, "whoami")["owner_id"], "admin");
     ok(&up, "auth rotate admin --to \"$HOME/new.token\"");
     assert_eq!(refused(&up, "whoami"), (4, "PROVIDER_AUTH_FAILED".to_owned()));

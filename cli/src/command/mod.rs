@@ -18,6 +18,8 @@ pub(crate) mod serve;
 pub(crate) mod session;
 pub(crate) mod sign_in;
 pub(crate) mod up;
+pub(crate) mod use_project;
+pub(crate) mod whoami;
 pub(crate) mod worker;
 
 /// Runs the command.
@@ -31,7 +33,8 @@ pub(crate) async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Demo(demo) => return demo::run(demo, &common).await,
         Command::Login(login) => sign_in::login(&login, &common).await?,
         Command::Logout => sign_in::logout(&common).await?,
-        Command::Whoami => sign_in::whoami(&common).await?,
+        Command::Use(asked) => use_project::run(asked, &common).await?,
+        Command::Whoami => return whoami::run(&common).await,
         Command::Status => sign_in::status(&common).await?,
         Command::Project(project) => project::run(project, &common).await?,
         Command::Agent(agent) => agent::run(agent, &common).await?,

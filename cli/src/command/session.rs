@@ -22,18 +22,18 @@ pub(crate) enum Session {
         /// A name, unique among your living sessions.
         #[arg(default_value = "")]
         name: String,
-        /// Attach to this agent, in the project of `--project`.
+        /// Attach to this agent, in the project of this folder.
         #[arg(long)]
         agent: Option<String>,
     },
-    /// List your sessions, newest first.
+    /// List your sessions, newest first: those of this folder's project, and those that are in none.
     List,
     /// Show one session.
     Get {
         /// The session, by name or id.
         session: String,
     },
-    /// Bind a session to an agent and the project of `--project`.
+    /// Bind a session to an agent and the project of this folder.
     Attach {
         /// The session, by name or id.
         session: String,
@@ -74,7 +74,7 @@ pub(crate) async fn run(session: Session, common: &Common) -> Result<(), Failure
     match session {
         Session::Create { name, agent } => create(&caller, &name, agent.as_deref(), common).await,
         Session::List => {
-            let found = caller.gateway().sessions().list().await?;
+            let found = caller.scoped().await?.sessions().list().await?;
             let rows: Vec<_> = found.iter().map(row).collect();
             let heading = ["ID", "NAME", "STATE", "AGENT", "PROJECT", "EPOCH", "IN FLIGHT"];
             Ok(common
@@ -89,7 +89,8 @@ pub(crate) async fn run(session: Session, common: &Common) -> Result<(), Failure
         Session::Attach { session, agent } => {
             let id = resolve(&caller, &session).await?;
             let project = caller.project_id().await?;
-            let attached = caller.scoped().await?.sessions().attach(&id, &agent, &project).await?;
+            let gateway = caller.gateway().with_project(project.clone());
+            let attached = gateway.sessions().attach(&id, &agent, &project).await?;
             let mut json = shown(&attached.session);
             json["changed"] = attached.changed.into();
             Ok(common.output.print(&described(&attached.session), &json)?)
@@ -120,7 +121,7 @@ pub(crate) async fn run(session: Session, common: &Common) -> Result<(), Failure
 async fn create(caller: &Caller, name: &str, agent: Option<&str>, common: &Common) -> Result<(), Failure> {
     // Named before anything is made, so that a wrong project leaves no half-made session behind.
     let project = if agent.is_some() { Some(caller.project_id().await?) } else { None };
-    let created = caller.gateway().sessions().create(name).await?;
+    let created = caller.scoped().await?.sessions().create(name).await?;
     if let Some(cookie) = &created.cookie {
         caller.jar.keep(cookie)?;
     }
@@ -142,11 +143,12 @@ pub(crate) async fn resolve(caller: &Caller, name: &str) -> Result<String, Failu
     if name.starts_with("ses_") {
         return Ok(name.to_owned());
     }
-    let sessions = caller.gateway().sessions().list().await?;
+    let sessions = caller.scoped().await?.sessions().list().await?;
     let found = sessions.into_iter().find(|session| session.name == name);
-    found
-        .map(|session| session.session_id)
-        .ok_or_else(|| Failure::local(format!("no session `{name}` of yours")).next("interlock session list"))
+    found.map(|session| session.session_id).ok_or_else(|| {
+        Failure::local(format!("no session `{name}` of yours in this project"))
+            .next("interlock session list; one of another project by its id")
+    })
 }
 
 async fn stream(

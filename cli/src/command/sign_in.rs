@@ -1,4 +1,4 @@
-//! `login`, `logout`, `whoami`, `status`.
+//! `login`, `logout`, `status`.
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _},
@@ -11,7 +11,6 @@ use zeroize::Zeroizing;
 
 use crate::{
     args::Common,
-    command::signed_in,
     context::Caller,
     failure::Failure,
     keep::{read_secret, read_token},
@@ -113,33 +112,6 @@ pub(crate) async fn logout(common: &Common) -> Result<(), Failure> {
         "streams_closed": reached.streams_closed,
     });
     Ok(common.output.print(&text, &json)?)
-}
-
-/// Says who the credential stands for.
-///
-/// # Errors
-/// Where there is none, or it is no longer good.
-pub(crate) async fn whoami(common: &Common) -> Result<(), Failure> {
-    let caller = signed_in(common)?;
-    let who = caller.auth().whoami().await?;
-    let mut lines = vec![
-        format!("principal      {}", who.owner_id),
-        format!("display name   {}", who.display_name),
-        format!("role           {}", who.role),
-        format!("credential     {}", who.credential_id),
-    ];
-    if let Some((project, name)) = &who.project {
-        lines.push(format!("project scope  {name} ({project})"));
-        lines.push(format!("scopes         {}", who.scopes.join(" ")));
-    }
-    lines.extend(who.expires_at.map(|at| format!("expires        {}", instant(at))));
-    let json = json!({
-        "owner_id": who.owner_id, "display_name": who.display_name, "role": who.role,
-        "credential_id": who.credential_id, "kind": who.kind, "owner_session_id": who.owner_session_id,
-        "project_id": who.project.as_ref().map(|(id, _)| id), "scopes": who.scopes,
-        "expires_at": who.expires_at.map(instant),
-    });
-    Ok(common.output.print(&lines.join("\n"), &json)?)
 }
 
 /// Says whether sign-in is enabled and who is signed in.

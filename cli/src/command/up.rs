@@ -108,9 +108,9 @@ async fn tell(
     ready_file: Option<&Path>,
     common: &Common,
 ) -> Result<(), Failure> {
-    let context = first_steps(world, auth, gateway).await?;
+    let (context, project) = first_steps(world, auth, gateway).await?;
     context.write(path)?;
-    let story = Story { world, auth, gateway, context: &context, path };
+    let story = Story { world, auth, gateway, context: &context, project: &project, path };
     common.output.print(&story.text(), &story.json())?;
     if let Some(file) = ready_file {
         crate::keep::write_private(file, story.json().to_string().as_bytes())?;
@@ -118,15 +118,15 @@ async fn tell(
     Ok(())
 }
 
-/// Signs in as `dev`, and makes its project and its agent where they are missing.
-async fn first_steps(world: &World, auth: &Running, gateway: &Running) -> Result<Context, Failure> {
-    let context = world.context(auth.ready.public, gateway.ready.public, None);
+/// Signs in as `dev`, and makes its project and its agent where they are missing. Gives the project's id.
+async fn first_steps(world: &World, auth: &Running, gateway: &Running) -> Result<(Context, String), Failure> {
+    let context = world.context(auth.ready.public, gateway.ready.public);
     let connect = |endpoint: &str| Connection::to(endpoint).tls(Tls::ca_file(&context.ca_file)).open();
     let sign_in = Auth::new(connect(&context.auth)?);
     let session = match sign_in.login(DEV.username, &world.password(DEV.username)?).await {
         // The password was changed since: what follows was done at an earlier start.
         Err(error) if error.reason() == Some(Reason::InvalidCredentials) => {
-            return Ok(Context { project: Some(PROJECT.to_owned()), ..context });
+            return Ok((context, PROJECT.to_owned()));
         }
         session => session?,
     };
@@ -141,7 +141,7 @@ async fn first_steps(world: &World, auth: &Running, gateway: &Running) -> Result
     let description = Some("the first agent: give it a worker".to_owned());
     agents.set(AGENT, SetAgent { shared: None, description }).await?;
     sign_in.logout(&session.access_token).await?;
-    Ok(Context { project: Some(project.project_id), ..context })
+    Ok((context, project.project_id))
 }
 
 /// What a person needs to go on.
@@ -150,6 +150,7 @@ struct Story<'a> {
     auth: &'a Running,
     gateway: &'a Running,
     context: &'a Context,
+    project: &'a str,
     path: &'a Path,
 }
 
@@ -173,6 +174,7 @@ impl Story<'_> {
              Next, in another terminal:\n\
              \n\
              interlock login {} --password-file {}\n\
+             interlock use {PROJECT}\n\
              interlock session create first --agent {AGENT}\n\
              interlock worker run --agent {AGENT} -- sh -c 'echo working; wc -c'\n\
              \n\
@@ -186,7 +188,7 @@ impl Story<'_> {
             self.path.display(),
             DEV.username,
             password_file.display(),
-            self.context.project.as_deref().unwrap_or_default(),
+            self.project,
             DEV.username,
             password_file.display(),
         )
@@ -198,7 +200,7 @@ impl Story<'_> {
             "auth_pid": self.auth.pid(), "gateway_pid": self.gateway.pid(),
             "folder": self.world.folder(), "ca_file": self.context.ca_file, "context": self.path,
             "role_tokens_file": self.world.role_tokens_file(), "owner": DEV.username,
-            "password_file": self.world.password_file(DEV.username), "project_id": self.context.project,
+            "password_file": self.world.password_file(DEV.username), "project_id": self.project,
             "agent_id": AGENT,
         })
     }

@@ -69,7 +69,7 @@ pub(crate) async fn run(worker: Worker, common: &Common) -> Result<(), Failure> 
     let program = Arc::new(command);
     let text = format!("{name} serves {} with {capacity} at once; Ctrl-C ends it", agent.join(", "));
     format.print(&text, &json!({ "worker": name, "agents": agent, "capacity": capacity }))?;
-    let worker = Loop::new(caller.gateway(), agent, capacity, name).drain(drain);
+    let worker = Loop::new(caller.scoped().await?, agent, capacity, name).drain(drain);
     let handler = move |task: Task| {
         let program = Arc::clone(&program);
         async move { told(&program, task, format).await }

@@ -6,6 +6,7 @@ mod fake_trust;
 mod goaway;
 mod layer;
 mod owner_session;
+mod project;
 mod stream;
 mod tls;
 mod verifier;

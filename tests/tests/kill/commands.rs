@@ -18,6 +18,8 @@ const KILLS: usize = 10;
 /// Each has a budget of tries of its own.
 const OWNERS: [&str; 6] = ["w0", "w1", "w2", "w3", "w4", "w5"];
 const NOT_SIGNED_IN: i32 = 4;
+/// The exit code of `whoami` where nothing is wrong but that the folder has no project file.
+const NO_PROJECT_FILE: i32 = 3;
 
 #[derive(Default)]
 struct Tally {
@@ -99,7 +101,7 @@ impl Scene {
         assert!(took || kept == before, "another session than these two: {kept:?}");
         assert!(took || !done, "I6: what was answered is kept");
         self.tally.took_effect += usize::from(took);
-        assert_eq!(self.runs("whoami")["owner_id"], kept.username.as_str());
+        assert_eq!(self.runs("status")["username"], kept.username.as_str());
     }
 
     async fn refresh(&mut self, owner: &str) {
@@ -108,11 +110,11 @@ impl Scene {
         due["access_expires_at_us"] = json!(due["issued_at_us"].as_u64().expect("a number") + 1);
         fs::write(self.home.session_file(), due.to_string()).expect("written");
         let before = self.kept().expect("just written");
-        self.cut_short("whoami").await;
+        self.cut_short("status").await;
         let kept = self.kept().expect("one of the two");
         self.tally.took_effect += usize::from(kept != before);
         // I9: where the answer was lost, the same refresh token gets the same successor.
-        assert_eq!(self.runs("whoami")["owner_id"], owner);
+        assert_eq!(self.runs("status")["username"], owner);
         let now = self.kept().expect("kept");
         assert_eq!(now.owner_session_id, before.owner_session_id, "one owner session all the time");
         assert_ne!(now.refresh_token, before.refresh_token, "it was due");
@@ -151,7 +153,7 @@ impl Scene {
         let output = self.home.run("whoami");
         // What the killed command had sent may still take effect; once it has, it stays.
         let code = output.status.code();
-        let fits = code == Some(NOT_SIGNED_IN) || (lives && code == Some(0));
+        let fits = code == Some(NOT_SIGNED_IN) || (lives && code == Some(NO_PROJECT_FILE));
         assert!(fits, "{code:?}: {}", String::from_utf8_lossy(&output.stderr));
         // Whatever it left, the next sign-out ends it.
         self.runs("logout");

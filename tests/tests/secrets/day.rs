@@ -158,7 +158,7 @@ fn command_line(stage: &mut Stage) {
     for (line, code) in [
         (format!("login w1 --password-file {bad}"), 4),
         (format!("login w1 --password-file {good}"), 0),
-        ("whoami".to_owned(), 0),
+        ("whoami".to_owned(), 3),
         ("-o json status".to_owned(), 0),
         ("session list".to_owned(), 0),
         ("session create mine".to_owned(), 0),

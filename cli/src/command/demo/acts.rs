@@ -109,18 +109,18 @@ async fn principals(stage: &mut Stage) -> Act {
     stage.command("bot", ["agent", "set", AGENT]).await?;
     let shared = SetAgent { shared: Some(true), description: None };
     let (agent, _) = stage.gateway(stage.admin()?)?.agents().set(AGENT, shared).await?;
-    let bot = stage.command("bot", ["whoami"]).await?;
+    let bot = stage.command("bot", ["status"]).await?;
     let bot: serde_json::Value =
         serde_json::from_str(&bot).map_err(|error| Failure::local(error.to_string()))?;
     let held = me.owner_id == DEV.username
-        && bot["owner_id"] == BOT.username
+        && bot["username"] == BOT.username
         && agent.owner_id.as_deref() == Some(BOT.username);
     let saw = format!(
-        "{} ({}) and {} ({}); agent {} of {}; project {}",
+        "{} ({}) and {} (role {}); agent {} of {}; project {}",
         me.owner_id,
         me.credential_id,
-        bot["owner_id"],
-        bot["credential_id"],
+        bot["username"],
+        bot["role"],
         agent.agent_id,
         BOT.username,
         project.project_id

@@ -148,15 +148,13 @@ impl Stage {
     /// What the file system says.
     pub(crate) fn context(&self, name: &str) -> Result<PathBuf, Failure> {
         let path = self.world.folder().join(format!("{name}.json"));
-        let project = (!self.project.is_empty()).then(|| self.project.clone());
-        let context = Context { project, ..self.addresses()? };
-        context.write(&path)?;
+        self.addresses()?.write(&path)?;
         Ok(path)
     }
 
     fn addresses(&self) -> Result<Context, Failure> {
         let (auth, gateway) = self.services.as_ref().ok_or_else(not_started)?;
-        Ok(self.world.context(auth.ready.public, gateway.ready.public, None))
+        Ok(self.world.context(auth.ready.public, gateway.ready.public))
     }
 
     /// Runs one command of this program to its end and gives what it printed.
@@ -180,6 +178,9 @@ impl Stage {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("--context").arg(self.context(who)?).arg("--output").arg("json");
         command.env_remove("INTERLOCK_TOKEN_FILE").env_remove("INTERLOCK_PROJECT");
+        if !self.project.is_empty() {
+            command.env("INTERLOCK_PROJECT", &self.project);
+        }
         Ok(command)
     }
 

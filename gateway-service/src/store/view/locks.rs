@@ -151,6 +151,17 @@ impl View<'_> {
         }
     }
 
+    /// Whether this caller's worker may run what was submitted in a project: of a project token, that project alone;
+    /// of others, wherever the agents that they may serve are attached. And only what the call names, if it does.
+    pub(crate) fn works_in(&self, project: &ProjectId) -> bool {
+        let reach = match &self.caller.principal {
+            Principal::Project(token) => ProjectReach::Token(token.project.clone()),
+            Principal::Admin | Principal::User | Principal::Owner(_) => ProjectReach::Membership(true),
+            Principal::Client | Principal::Gateway => ProjectReach::Membership(false),
+        };
+        ProjectScope::agree(&reach, self.caller.named.as_ref(), project).is_ok()
+    }
+
     /// `PROJECT_MISMATCH`, with what each lock held for the audit row.
     pub(super) fn shut(&mut self, lock: Lock, resource: &ProjectId) -> Stop {
         let token = match &self.caller.principal {
