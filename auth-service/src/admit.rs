@@ -26,6 +26,7 @@ use crate::{
     caller::{Call, Caller, Principal, Proof},
     parts::host_call,
     policy::{self, Act},
+    root::Root,
     store::{Auth, Query, Shell},
     trust::{Authenticate, Validate, Validation},
     verdicts::Verdicts,
@@ -47,13 +48,19 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Over this store. `verdicts` hear of its revocations; one source may have so many unknown credentials
-    /// looked up in a second.
+    /// Over this store. `verdicts` hear of its revocations; verbs know this `root` secret; one source may have so
+    /// many unknown credentials looked up in a second.
     #[must_use]
-    pub fn new(store: Store<Auth>, clock: Clock, verdicts: Arc<Verdicts>, unknown: u32) -> Self {
+    pub fn new(
+        store: Store<Auth>,
+        clock: Clock,
+        verdicts: Arc<Verdicts>,
+        root: Arc<Root>,
+        unknown: u32,
+    ) -> Self {
         let denials = Arc::new(Denials::default());
         Self {
-            shell: Shell::counting(store.clone(), Arc::clone(&denials)),
+            shell: Shell::counting(store.clone(), Arc::clone(&denials)).with_root(root),
             store,
             clock,
             denials,
@@ -193,7 +200,7 @@ impl Admit for Gate {
         let Bearer::Credential(credential) = presented.bearer else {
             return Err(authn::login_required().into());
         };
-        let principal = self.known(call, &credential).await?;
+        let principal = on_its_connection(self.known(call, &credential).await?, call.cert_fingerprint);
         let admitted = call.policy.admit(presented_as(&principal));
         let caller = Caller::Principal(principal);
         match admitted {
@@ -224,6 +231,14 @@ impl Admit for Gate {
             tracing::warn!(listener = listener.as_str_name(), %peer, why, "certificate refused");
         }
     }
+}
+
+/// Without the elevation that is bound to another client certificate than the connection's (DESIGN 14.14).
+fn on_its_connection(principal: Arc<Principal>, certificate: Option<[u8; 32]>) -> Arc<Principal> {
+    if principal.elevated_until == principal.elevation_on(certificate) {
+        return principal;
+    }
+    Arc::new(Principal { elevated_until: None, elevated_for: None, ..(*principal).clone() })
 }
 
 fn source_of(peer: &str) -> String {

@@ -76,6 +76,8 @@ pub struct Principal {
     pub expires_at: Option<Timestamp>,
     /// Until when root is unlocked, if it is.
     pub elevated_until: Option<Timestamp>,
+    /// SHA-256 of the client certificate that the unlock is bound to, where it is.
+    pub elevated_for: Option<[u8; 32]>,
 }
 
 impl Principal {
@@ -87,6 +89,12 @@ impl Principal {
             Proof::OwnerSession { .. } => self.session_root,
             Proof::ProjectToken { .. } => false,
         }
+    }
+
+    /// Until when root is unlocked on a connection with this client certificate, if it is.
+    #[must_use]
+    pub fn elevation_on(&self, certificate: Option<[u8; 32]>) -> Option<Timestamp> {
+        self.elevated_until.filter(|_| self.elevated_for.is_none() || self.elevated_for == certificate)
     }
 
     /// Whether root is unlocked.

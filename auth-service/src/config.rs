@@ -1,7 +1,7 @@
 //! The configuration of auth: every key, its bounds, and the variables that have names of their own.
 //!
-//! Nothing else reads the environment. Two sources of accounts exist only as variables, since they hold
-//! passwords: `INTERLOCK_ACCOUNTS_JSON` and `INTERLOCK_OWNERS_JSON`.
+//! Nothing else reads the environment. What holds passwords exists only as variables: `INTERLOCK_ACCOUNTS_JSON`,
+//! `INTERLOCK_OWNERS_JSON` and `INTERLOCK_ROOT_PASSWORD`; each has a file beside it.
 
 use std::{
     ffi::OsString,
@@ -19,17 +19,21 @@ use interlock_kit::{
 };
 use zeroize::Zeroizing;
 
-use crate::limits::{ACCESS_TTL, LEASE, OWNER_SESSION_TTL, Span};
+use crate::limits::{ACCESS_TTL, LEASE, OWNER_SESSION_TTL, ROOT_TTL, Span};
 
 /// `public.address` follows it: `INTERLOCK_AUTH_PUBLIC_ADDRESS`.
 const ENV_PREFIX: &str = "INTERLOCK_AUTH";
 const ACCOUNTS_JSON: &str = "INTERLOCK_ACCOUNTS_JSON";
 const OWNERS_JSON: &str = "INTERLOCK_OWNERS_JSON";
+const ROOT_PASSWORD: &str = "INTERLOCK_ROOT_PASSWORD";
+const ROOT_TTL_SEC: &str = "INTERLOCK_ROOT_TTL_SEC";
+const ROOT_TTL_VARIABLE: &str = "INTERLOCK_AUTH_ROOT_TTL";
 const SESSION_TTL_SEC: &str = "INTERLOCK_OWNER_SESSION_TTL_SEC";
 /// Variables that are other names of keys.
-const OTHER_NAMES: [(&str, &str); 2] = [
+const OTHER_NAMES: [(&str, &str); 3] = [
     ("INTERLOCK_ACCOUNTS_JSON_FILE", "INTERLOCK_AUTH_ACCOUNTS_JSON_FILE"),
     ("INTERLOCK_OWNERS_FILE", "INTERLOCK_AUTH_OWNERS_FILE"),
+    ("INTERLOCK_ROOT_PASSWORD_FILE", "INTERLOCK_AUTH_ROOT_PASSWORD_FILE"),
 ];
 const SESSION_TTL_VARIABLE: &str = "INTERLOCK_AUTH_OWNER_SESSION_TTL";
 /// Beside the configuration file, where no other owners file is named.
@@ -74,6 +78,15 @@ pub struct Config {
     pub accounts_json: Option<SecretText>,
     /// `INTERLOCK_OWNERS_JSON`.
     pub owners_json: Option<SecretText>,
+    /// `INTERLOCK_ROOT_PASSWORD`: what owners unlock root with. None here and in the file: nobody can.
+    pub root_password: Option<SecretText>,
+    /// `root.password_file` or `INTERLOCK_ROOT_PASSWORD_FILE`: the same in a file, read again when it changes.
+    pub root_password_file: Option<PathBuf>,
+    /// `root.ttl` or `INTERLOCK_ROOT_TTL_SEC`: how long root stays unlocked, at most. 15 min by default; held to 1 min
+    /// to 1 h.
+    pub root_ttl: Duration,
+    /// What was asked for instead, where that was out of bounds.
+    pub root_ttl_asked: Option<Duration>,
     /// `store`: the URL of a database, `postgres://…`. Unset: a file in `data_dir`.
     pub store: Option<Target>,
     /// Whether the first role tokens are printed once on stdout: flag `--print-first-tokens` only.
@@ -126,6 +139,7 @@ fn read(
     let common = Common::read(&mut r, Defaults { public, limits: ServerLimits::auth() });
     let beside = file.map(|path| path.with_file_name(OWNERS_FILE_DEFAULT)).filter(|path| path.exists());
     let store = r.database("store", common.profile);
+    let root_ttl = r.value("root.ttl", ROOT_TTL.default);
     let config = Config {
         common,
         store,
@@ -137,12 +151,19 @@ fn read(
         hasher_queue: r.bounded("hasher.queue", Hasher::QUEUE_DEFAULT, 4..=1_024),
         owners_file: r.path("owners_file").or(beside),
         accounts_json_file: r.path("accounts_json_file"),
+        root_password: variables.root_password,
+        root_password_file: r.path("root.password_file"),
+        root_ttl: ROOT_TTL.clamp(root_ttl),
+        root_ttl_asked: Some(root_ttl).filter(|asked| !ROOT_TTL.allows(*asked)),
         accounts_json: variables.accounts_json,
         owners_json: variables.owners_json,
         print_first_tokens: false,
     };
     if config.access_ttl > config.owner_session_ttl {
         r.mistake("owner_session.access_ttl", "at most owner_session.ttl");
+    }
+    if config.root_password.is_some() && config.root_password_file.is_some() {
+        r.mistake("root.password_file", format!("not beside {ROOT_PASSWORD}"));
     }
     let mut mistakes = r.finish().err().unwrap_or_default();
     mistakes.append(&mut variables.mistakes);
@@ -168,6 +189,7 @@ fn read_argon2(r: &mut Reader) -> Params {
 struct Variables {
     accounts_json: Option<SecretText>,
     owners_json: Option<SecretText>,
+    root_password: Option<SecretText>,
     renamed: Vec<(OsString, OsString)>,
     mistakes: Vec<Mistake>,
 }
@@ -183,6 +205,12 @@ impl Variables {
         match text {
             ACCOUNTS_JSON => self.accounts_json = self.secret(ACCOUNTS_JSON, value),
             OWNERS_JSON => self.owners_json = self.secret(OWNERS_JSON, value),
+            ROOT_PASSWORD => self.root_password = self.secret(ROOT_PASSWORD, value),
+            // Out of its bounds it is held to them, on either side.
+            ROOT_TTL_SEC => match value.to_str().and_then(|v| v.trim().parse::<i64>().ok()) {
+                Some(s) => self.renamed.push((ROOT_TTL_VARIABLE.into(), format!("{}s", s.max(0)).into())),
+                None => self.mistakes.push(Mistake::new(ROOT_TTL_SEC, "a whole number of seconds")),
+            },
             SESSION_TTL_SEC => match value.to_str().and_then(|v| v.trim().parse::<u64>().ok()) {
                 Some(s) => self.renamed.push((SESSION_TTL_VARIABLE.into(), format!("{s}s").into())),
                 None => self.mistakes.push(Mistake::new(SESSION_TTL_SEC, "a whole number of seconds")),
@@ -256,6 +284,30 @@ mod tests {
     fn the_keys_own_variable_wins_over_its_other_name() {
         let env = [("INTERLOCK_OWNER_SESSION_TTL_SEC", "1800"), ("INTERLOCK_AUTH_OWNER_SESSION_TTL", "1h")];
         assert_eq!(read(&env, &[]).expect("good").owner_session_ttl, 60 * MINUTE);
+    }
+
+    // FN-07, FN-17, FN-32, FN-34
+    #[test]
+    fn the_root_password_is_a_secret_and_its_time_is_held_to_bounds() {
+        let config = read(&[], &[]).expect("good");
+        assert!(config.root_password.is_none() && config.root_password_file.is_none());
+        assert_eq!((config.root_ttl, config.root_ttl_asked), (15 * MINUTE, None));
+        let config = read(&[("INTERLOCK_ROOT_PASSWORD", "hidden hidden hidden")], &[]).expect("good");
+        assert!(config.root_password.is_some() && !format!("{config:?}").contains("hidden"));
+        let config = read(&[("INTERLOCK_ROOT_PASSWORD_FILE", "/run/root")], &[]).expect("good");
+        assert_eq!(config.root_password_file.as_deref(), Some(Path::new("/run/root")));
+        for (asked, held) in [("60", 60), ("3600", 3_600), ("59", 60), ("0", 60), ("-1", 60), ("3601", 3_600)]
+        {
+            let config = read(&[("INTERLOCK_ROOT_TTL_SEC", asked)], &[]).expect("good");
+            assert_eq!(config.root_ttl.as_secs(), held, "{asked}");
+            let beyond = !matches!(asked, "60" | "3600");
+            assert_eq!(config.root_ttl_asked.is_some(), beyond, "{asked}");
+        }
+        assert_eq!(read(&[], &[("root.ttl", "2h")]).expect("good").root_ttl, 60 * MINUTE);
+        let place = |env: &[(&str, &str)]| read(env, &[]).expect_err("a mistake")[0].place.clone();
+        assert_eq!(place(&[("INTERLOCK_ROOT_TTL_SEC", "soon")]), ROOT_TTL_SEC);
+        let both = [("INTERLOCK_ROOT_PASSWORD", "x"), ("INTERLOCK_ROOT_PASSWORD_FILE", "/run/root")];
+        assert!(place(&both).starts_with("root.password_file"));
     }
 
     #[test]

@@ -3,13 +3,13 @@
 //! | file | what |
 //! |---|---|
 //! | [`barrier`] | **the revocation barrier**: leases of verifiers, acknowledgements, waits |
-//! | [`role_token`], [`owner`], [`owner_session`], [`project`], [`revocation`], [`trust`], [`sweep`] | one noun a file: type, states, verbs |
+//! | [`role_token`], [`owner`], [`owner_session`], [`elevation`], [`project`], [`revocation`], [`trust`], [`sweep`] | one noun a file: type, states, verbs |
 //! | [`policy`] | who may do what: pure; permits are made here only |
 //! | [`store`] | the door to the store, and its engines |
 //! | [`caller`], [`ids`], [`limits`], [`password`], [`accounts`] | what nouns are made of |
 //! | [`grpc`] | wire to verb and back |
 //! | [`admit`], [`verdicts`] | gate 1: from a credential to a caller; what is known of credentials |
-//! | [`sign_in`], [`rotation`], [`guesses`], [`parts`] | what stands around verbs: hashing, sealing, the copy, the barrier |
+//! | [`sign_in`], [`root`], [`rotation`], [`guesses`], [`parts`] | what stands around verbs: hashing, sealing, the copy, the barrier |
 //! | [`token_file`], [`first_start`], [`offline`] | role tokens on this host |
 //! | [`accounts_apply`], [`sweeper`], [`opening`] | accounts sources; rounds; the data directory |
 //! | [`config`], [`command`], [`listeners`], `certificates`, [`serving`] | settings; the command line; sockets; TLS and its reloads; the wiring |
@@ -28,6 +28,7 @@ pub mod caller;
 mod certificates;
 pub mod command;
 pub mod config;
+pub mod elevation;
 pub mod first_start;
 pub mod grpc;
 pub mod guesses;
@@ -44,6 +45,7 @@ pub mod policy;
 pub mod project;
 pub mod revocation;
 pub mod role_token;
+pub mod root;
 pub mod rotation;
 pub mod serving;
 pub mod sign_in;

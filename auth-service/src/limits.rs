@@ -50,6 +50,8 @@ pub const LEASE: Span = span(3, 1, 30);
 pub const ACCESS_TTL: Span = span(15 * 60, 60, 60 * 60);
 /// How long an owner session lives, whatever is refreshed (`INTERLOCK_OWNER_SESSION_TTL_SEC`).
 pub const OWNER_SESSION_TTL: Span = span(12 * 3600, 300, 14 * 24 * 3600);
+/// How long root stays unlocked (`INTERLOCK_ROOT_TTL_SEC`).
+pub const ROOT_TTL: Span = span(15 * 60, 60, 3600);
 /// How long a replaced role token may stay valid.
 pub const ROTATION_GRACE: Span = span(0, 0, 24 * 3600);
 /// From the first use of a refresh token: for how long it gets the same successor again (DESIGN 14.13).

@@ -17,6 +17,7 @@ use interlock_kit::clock::Timestamp;
 use interlock_proto::credential::{Hash, Kind};
 
 use crate::{
+    elevation::Elevation,
     ids::{CredentialId, OwnerId, OwnerSessionId},
     limits,
     owner::Owner,
@@ -55,6 +56,8 @@ pub struct OwnerSession {
     pub ended_at: Option<Timestamp>,
     /// How often it was refreshed.
     pub refreshes: u32,
+    /// That root is unlocked, if it is: or was, until the sweep says that it lapsed.
+    pub elevation: Option<Elevation>,
 }
 
 impl OwnerSession {

@@ -10,6 +10,7 @@ use crate::{
     barrier::Barrier,
     caller::{Call, Caller},
     guesses::GuessLimit,
+    root::Root,
     store::Shell,
     token_file::TokenFile,
 };
@@ -28,6 +29,12 @@ pub struct Parts {
     pub copy: tokio::sync::Mutex<TokenFile>,
     /// How often passwords may be tried.
     pub guesses: GuessLimit,
+    /// The root secret.
+    pub root: Arc<Root>,
+    /// How often the root password may be tried.
+    pub root_guesses: GuessLimit,
+    /// How long root stays unlocked, at most.
+    pub root_ttl: Duration,
     /// The clock that leases of certificates are judged by; stored instants come from the store.
     pub clock: Clock,
     /// Names this start to verifiers.

@@ -142,7 +142,15 @@ pub fn of_another_kind() -> Error {
     Error::new(Reason::LoginRequired, "this credential is not of an owner session")
 }
 
-fn root_required() -> Error {
+/// The refusal of an unlock where no root password is configured.
+#[must_use]
+pub fn root_disabled() -> Error {
+    Error::new(Reason::RootDisabled, "no root password is configured here")
+}
+
+/// The refusal where only elevation is missing.
+#[must_use]
+pub fn root_required() -> Error {
     Error::new(Reason::RootRequired, "this takes the admin role token, or root to be unlocked")
 }
 
@@ -274,6 +282,7 @@ mod tests {
             issuance: 1,
             expires_at: None,
             elevated_until: unlocked.then(|| Timestamp::from_micros(10)),
+            elevated_for: None,
         }))
     }
 

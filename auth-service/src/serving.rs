@@ -25,6 +25,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::{
     accounts::Account,
@@ -40,6 +41,7 @@ use crate::{
     opening::{self, LeaseNote, Opened, OpeningError, STORE_CONDITION},
     parts::{Parts, host_call},
     revocation::RevocationsAfter,
+    root::{self, Root, RootError},
     store::Shell,
     sweeper,
     token_file::TokenFile,
@@ -69,6 +71,9 @@ pub enum StartError {
     /// The data directory.
     #[error(transparent)]
     Opening(#[from] OpeningError),
+    /// The root password.
+    #[error(transparent)]
+    Root(#[from] RootError),
     /// Role tokens.
     #[error(transparent)]
     Tokens(#[from] TokensError),
@@ -118,6 +123,7 @@ impl StartError {
             Self::Tls(_) | Self::InternalToken(_) | Self::Telemetry(_) => true,
             Self::Accounts(error) => !matches!(error, ApplyError::Refused(_) | ApplyError::Hash(_)),
             Self::Opening(error) => error.is_configuration(),
+            Self::Root(error) => error.is_configuration(),
             Self::Tokens(error) => error.is_configuration(),
             Self::File(error) => error.is_configuration(),
             Self::Bind { .. }
@@ -159,18 +165,26 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
 /// # Errors
 /// [`StartError`]
 pub async fn run(
-    config: Config,
+    mut config: Config,
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
-    let common = &config.common;
     let clock = Clock::system();
     let tls = Certificates::load(&config)?;
-    let accounts = checked(&config)?;
+    let root = root::Place::take(&mut config);
+    let told = Told { accounts: checked(&config)?, root_password: root.read()?, root };
+    let common = &config.common;
     let opened = opening::open(&common.data_dir, config.store.as_ref(), common.profile, clock.clone())?;
-    let outcome = with_store(&config, &opened, tls, accounts, listeners, clock, shutdown).await;
+    let outcome = with_store(&config, &opened, tls, told, listeners, clock, shutdown).await;
     opened.store.close().await;
     outcome
+}
+
+/// Secrets that were read before anything was touched.
+struct Told {
+    accounts: Vec<Account>,
+    root_password: Option<Zeroizing<Vec<u8>>>,
+    root: root::Place,
 }
 
 /// What would be refused later is refused before anything on the disk is touched. Gives the accounts.
@@ -188,13 +202,15 @@ async fn with_store(
     config: &Config,
     opened: &Opened,
     tls: Certificates,
-    accounts: Vec<Account>,
+    told: Told,
     listeners: Listeners,
     clock: Clock,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
     let common = &config.common;
-    let shell = Shell::new(opened.store.clone());
+    let Told { accounts, root_password, root: root_place } = told;
+    let root = Arc::new(Root::default());
+    let shell = Shell::new(opened.store.clone()).with_root(Arc::clone(&root));
     let copy = TokenFile::of(&common.data_dir, common.profile);
     let tokens = first_start::settle(&shell, &copy).await?;
     let health = Health::new([STORE_CONDITION]);
@@ -204,6 +220,13 @@ async fn with_store(
     let hasher = Hasher::start(config.argon2, config.hasher_threads, config.hasher_queue)?;
     accounts_apply::apply(&shell, &hasher, &accounts).await?;
     drop(accounts);
+    if let Some(asked) = config.root_ttl_asked {
+        let (asked_s, held_to_s) = (asked.as_secs(), config.root_ttl.as_secs());
+        tracing::warn!(asked_s, held_to_s, "root.ttl is out of its bounds of 60 to 3600 s");
+    }
+    // Others use the store, too, where it is elsewhere.
+    let shared = config.store.is_some();
+    root::configure(&shell, &hasher, &root, root_password, shared).await?;
     if let Some(made) = tokens.made.filter(|_| config.print_first_tokens) {
         use std::io::Write as _;
         let shown = first_start::shown(&made, &copy);
@@ -214,6 +237,7 @@ async fn with_store(
         opened.store.clone(),
         clock.clone(),
         opened.announcer.verdicts(),
+        Arc::clone(&root),
         config.common.limits.unknown_credentials,
     ));
     let parts = Arc::new(Parts {
@@ -223,6 +247,9 @@ async fn with_store(
         hasher: hasher.clone(),
         copy: tokio::sync::Mutex::new(copy),
         guesses: GuessLimit::default(),
+        root: Arc::clone(&root),
+        root_guesses: GuessLimit::default(),
+        root_ttl: config.root_ttl,
         clock,
         epoch: random::id("epo"),
         access_ttl: config.access_ttl,
@@ -230,6 +257,7 @@ async fn with_store(
         shutdown: shutdown.clone(),
     });
     let reloads = tls.reloads(Reloads::new());
+    let reloads = root_place.reloaded(reloads, &shell, &hasher, &root, shared);
     let _reloading =
         accounts_reload(reloads, &shell, &hasher, Sources::of(config)).start(shutdown.clone())?;
     let shrinking = tokio::spawn(shrink_note(note));

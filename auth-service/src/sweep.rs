@@ -1,11 +1,12 @@
 //! What has ended is cleared away, a bounded number at a time.
 //!
 //! Nothing depends on a sweep: every rule compares instants when it decides. So clearing is no change of
-//! state that anyone can see, and leaves no audit row.
+//! state that anyone can see, and leaves no audit row; but for an elevation that has lapsed, whose end is told.
 
 use interlock_proto::credential::Hash;
 
 use crate::{
+    elevation::{self, Why},
     ids::{OwnerId, OwnerSessionId, RequestId},
     limits,
     owner_session::RefreshState,
@@ -20,6 +21,8 @@ pub enum Due {
     RoleToken(Hash),
     /// An owner session that has ended or was ended, with all its tokens.
     OwnerSession(OwnerSessionId),
+    /// The elevation of an owner session whose time is over.
+    Elevation(OwnerSessionId),
     /// An access token that has ended.
     Access(Hash),
     /// The sealed answer to a refresh whose window is over. The token stays, to know a replay.
@@ -28,6 +31,22 @@ pub enum Due {
     Answer(OwnerId, RequestId),
     /// Rows of the revocation log up to and with this one.
     Revocations(u64),
+}
+
+impl Due {
+    /// The audit action under which it is cleared.
+    #[must_use]
+    pub const fn action(&self) -> &'static str {
+        match self {
+            Self::Elevation(_) => "elevation.lapse",
+            Self::RoleToken(_)
+            | Self::OwnerSession(_)
+            | Self::Access(_)
+            | Self::Successor(_)
+            | Self::Answer(..)
+            | Self::Revocations(_) => "sweep.clear",
+        }
+    }
 }
 
 /// Finds what may be cleared, at most [`limits::SWEEP_MAX`] things and then a part of the log; sealed secrets
@@ -82,6 +101,7 @@ impl Verb for Clear {
             Due::OwnerSession(id) => {
                 tx.session_and_owner(id)?.is_some_and(|(session, owner)| session.is_clearable(&owner, now))
             }
+            Due::Elevation(id) => return elevation::end(tx, &permit, id, Why::Lapsed),
             Due::Access(hash) => tx.access(hash)?.is_some_and(|access| access.is_clearable(now)),
             Due::Successor(hash) => tx.refresh_token(hash)?.is_some_and(
                 |t| matches!(t.state, RefreshState::Used(answer) if answer.ends_at().is_over(now)),

@@ -19,7 +19,7 @@ use crate::{
 const PAUSE: Duration = Duration::from_secs(10);
 /// Lists in one round.
 const LISTS_MAX: u32 = 64;
-const ACTION: &str = "sweep.clear";
+const ACTION: &str = "sweep.find";
 
 /// Between two looks at a store that has failed.
 const LOOK: Duration = Duration::from_millis(500);
@@ -63,7 +63,8 @@ async fn round(shell: &Shell) -> Result<(), Error> {
         let due = shell.ask(&call, FindDue).await?;
         let full = due.len() >= limits::SWEEP_MAX as usize;
         let more_of_the_log = due.iter().any(|due| matches!(due, Due::Revocations(_)));
-        try_join_all(due.into_iter().map(|due| shell.run(&call, Clear { due }))).await?;
+        let clear = async |due: Due| shell.run(&host_call(due.action()), Clear { due }).await;
+        try_join_all(due.into_iter().map(clear)).await?;
         if !full && !more_of_the_log {
             break;
         }

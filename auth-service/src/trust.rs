@@ -129,7 +129,8 @@ impl Query for CheckMembership {
 /// new credential: else whoever has a stolen one, and calls waiting, keeps up with every rotation (DESIGN 14.8).
 ///
 /// # Errors
-/// `PROVIDER_AUTH_FAILED` where the credential, its owner session or its owner's rank has ended.
+/// `PROVIDER_AUTH_FAILED` where the credential, its owner session or its owner's rank has ended; `ROOT_REQUIRED` where
+/// root was locked meanwhile.
 pub(crate) fn admit_again(view: &View<'_>) -> Result<(), Stop> {
     let Some(principal) = view.call().caller.principal() else { return Ok(()) };
     let now = view.now();
@@ -138,11 +139,17 @@ pub(crate) fn admit_again(view: &View<'_>) -> Result<(), Stop> {
             token.id == principal.credential_id && !token.valid_until.is_some_and(|end| end.is_over(now))
         }),
         Proof::OwnerSession { session } => {
-            view.session_and_owner(session)?.is_some_and(|(session, owner)| {
-                !session.is_ended(&owner)
+            let found = view.session_and_owner(session)?.filter(|(session, owner)| {
+                !session.is_ended(owner)
                     && !session.expires_at.is_over(now)
                     && policy::is_session_root(&owner.roles) == principal.session_root
-            })
+            });
+            let elevation = found.as_ref().and_then(|(session, _)| session.elevation);
+            let unlocked = elevation.is_some_and(|elevation| elevation.holds(view.root(), now));
+            if found.is_some() && principal.is_elevated(now) && !unlocked {
+                return Err(policy::root_required().into());
+            }
+            found.is_some()
         }
         // What asks here makes or shows role tokens, which no project token may.
         Proof::ProjectToken { .. } => false,
@@ -181,6 +188,7 @@ fn of_role_token(token: &RoleToken) -> Principal {
         issuance: token.issuance,
         expires_at: token.valid_until,
         elevated_until: None,
+        elevated_for: None,
     }
 }
 
@@ -190,10 +198,11 @@ fn of_access(view: &View<'_>, access: &Access) -> Result<Option<Principal>, Stop
     if session.is_ended(&owner) {
         return Ok(None);
     }
-    Ok(Some(of_session(access, &session, &owner)))
+    Ok(Some(of_session(view, access, &session, &owner)))
 }
 
-fn of_session(access: &Access, session: &OwnerSession, owner: &Owner) -> Principal {
+fn of_session(view: &View<'_>, access: &Access, session: &OwnerSession, owner: &Owner) -> Principal {
+    let elevation = session.elevation.filter(|elevation| elevation.holds(view.root(), view.now()));
     Principal {
         proof: Proof::OwnerSession { session: session.id.clone() },
         credential_id: access.id.clone(),
@@ -203,6 +212,7 @@ fn of_session(access: &Access, session: &OwnerSession, owner: &Owner) -> Princip
         session_root: policy::is_session_root(&owner.roles),
         issuance: access.issuance,
         expires_at: Some(access.expires_at),
-        elevated_until: None,
+        elevated_until: elevation.map(|elevation| elevation.until),
+        elevated_for: elevation.and_then(|elevation| elevation.certificate),
     }
 }

@@ -169,6 +169,7 @@ mod tests {
             issuance: 5,
             expires_at: Some(at(100)),
             elevated_until: None,
+            elevated_for: None,
         }
     }
 

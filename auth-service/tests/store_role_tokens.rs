@@ -2,10 +2,11 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use interlock_auth::{
-    caller::{Caller, Proof},
+    caller::Proof,
+    elevation::Lock,
     ids::OwnerId,
     owner_session::Logout,
     revocation::Subject,
@@ -253,12 +254,19 @@ async fn nor_does_that_of_an_unlocked_owner() {
         let root = bench.owner("rita", &["root"]).await;
         let unlocked = async || {
             let session = bench.login(&root).await.expect("in");
-            let mut call = bench.call(&session.access, "role_token.rotate").await;
-            if let Caller::Principal(principal) = &mut call.caller {
-                Arc::make_mut(principal).elevated_until = Some(bench.clock.now().after(seconds(900)));
-            }
+            bench.unlock(&session.access, seconds(900)).await.expect("unlocked");
+            let call = bench.call(&session.access, "role_token.rotate").await;
             (session, call)
         };
+        bench.root_secret(support::HASH);
+        let (session, call) = unlocked().await;
+        bench.run(&bench.call(&session.access, "elevation.lock").await, Lock).await.expect("locked");
+        let refused = bench.rotate(&call, Role::User, Duration::ZERO, "locked").await.1;
+        assert_eq!(
+            reason(refused),
+            Reason::RootRequired,
+            "{engine:?}: it was let in while root was unlocked"
+        );
         let (session, call) = unlocked().await;
         bench.rotate(&call, Role::User, Duration::ZERO, "a").await.1.expect("unlocked");
         let out = Logout { kind: Kind::Owner, presented: session.access.hash() };

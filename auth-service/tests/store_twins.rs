@@ -21,6 +21,7 @@ use std::{
 
 use interlock_auth::{
     caller::{Call, Caller},
+    elevation::{EndElevation, Lock, OnAnotherSecret, Unlock, Why},
     ids::{OwnerId, ProjectId, ProjectName, RequestId},
     owner::ReadForLogin,
     owner_session::{Logout, Refreshed, SignedIn},
@@ -28,7 +29,7 @@ use interlock_auth::{
     revocation::RevocationsAfter,
     role_token::{Reveal, Role, Status},
     store::{Query, Verb},
-    sweep::{Clear, FindDue},
+    sweep::{Clear, Due, FindDue},
     trust::{CheckMembership, Validation},
 };
 use interlock_kit::error::Error;
@@ -46,16 +47,60 @@ const STEPS: usize = 60;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Login { owner: usize },
-    Refresh { token: usize },
-    Logout { token: usize, by_refresh: bool },
-    Rotate { caller: usize, role: Role, grace: u64, request: u8 },
-    Reveal { caller: usize },
-    Status { caller: usize },
-    Edit { owner: usize, active: bool, root: bool, other: bool },
-    Create { caller: usize, name: u8, request: u8 },
-    Add { caller: usize, project: usize, owner: usize },
-    Pass { seconds: u64 },
+    Login {
+        owner: usize,
+    },
+    Refresh {
+        token: usize,
+    },
+    Logout {
+        token: usize,
+        by_refresh: bool,
+    },
+    Rotate {
+        caller: usize,
+        role: Role,
+        grace: u64,
+        request: u8,
+    },
+    Reveal {
+        caller: usize,
+    },
+    Status {
+        caller: usize,
+    },
+    Edit {
+        owner: usize,
+        active: bool,
+        root: bool,
+        other: bool,
+    },
+    Create {
+        caller: usize,
+        name: u8,
+        request: u8,
+    },
+    Add {
+        caller: usize,
+        project: usize,
+        owner: usize,
+    },
+    Pass {
+        seconds: u64,
+    },
+    Unlock {
+        caller: usize,
+        verified: bool,
+        seconds: u64,
+        certificate: bool,
+    },
+    Lock {
+        caller: usize,
+    },
+    /// The root password is changed.
+    RootSecret {
+        other: bool,
+    },
     Sweep,
 }
 
@@ -74,10 +119,16 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             .prop_map(|(owner, active, root, other)| Op::Edit { owner, active, root, other }),
         2 => (place.clone(), 0_u8..4, 0_u8..6)
             .prop_map(|(caller, name, request)| Op::Create { caller, name, request }),
-        2 => (place.clone(), place, 0..OWNERS.len() + 2)
+        2 => (place.clone(), place.clone(), 0..OWNERS.len() + 2)
             .prop_map(|(caller, project, owner)| Op::Add { caller, project, owner }),
         4 => prop_oneof![Just(1_u64), Just(15), Just(30), Just(901), Just(100_000)]
             .prop_map(|seconds| Op::Pass { seconds }),
+        3 => (place.clone(), prop::bool::weighted(0.8), prop_oneof![Just(60_u64), Just(3600)], any::<bool>())
+            .prop_map(|(caller, verified, seconds, certificate)| {
+                Op::Unlock { caller, verified, seconds, certificate }
+            }),
+        1 => place.clone().prop_map(|caller| Op::Lock { caller }),
+        1 => any::<bool>().prop_map(|other| Op::RootSecret { other }),
         1 => Just(Op::Sweep),
     ];
     prop::collection::vec(op, 1..STEPS)
@@ -265,6 +316,25 @@ impl World {
                     twin.clock.advance(Duration::from_secs(*seconds));
                 }
             }
+            Op::Unlock { caller, verified, seconds, certificate } => {
+                let call = self.call(*caller, "elevation.unlock").await;
+                let verified = self.twins[0].root.fingerprint().filter(|_| *verified);
+                let certificate = certificate.then_some([7; 32]);
+                let verb = Unlock { verified, ttl: Duration::from_secs(*seconds), certificate };
+                drop(self.all(&call, verb).await);
+            }
+            Op::Lock { caller } => drop(self.all(&self.call(*caller, "elevation.lock").await, Lock).await),
+            Op::RootSecret { other } => {
+                for twin in &self.twins {
+                    twin.root_secret(if *other { OTHER_HASH } else { HASH });
+                }
+                let mut sessions = self.ask(&host("elevation.end"), OnAnotherSecret).await.expect("may");
+                sessions.sort();
+                for session in sessions {
+                    let verb = EndElevation { session, why: Why::Secret };
+                    assert!(self.all(&host("elevation.end"), verb).await.expect("may"));
+                }
+            }
             Op::Sweep => self.sweep().await,
         }
     }
@@ -346,7 +416,8 @@ impl World {
         }
         for due in due {
             // A session's tokens go with it, so a later one of the list may be gone already.
-            self.all(&host("sweep"), Clear { due }).await.expect("the host may");
+            let action = if matches!(due, Due::Elevation(_)) { due.action() } else { "sweep" };
+            self.all(&host(action), Clear { due }).await.expect("the host may");
         }
     }
 

@@ -55,8 +55,11 @@ pub(crate) enum Command {
     Use(command::use_project::Use),
     /// Say who the credential stands for, and which project this folder is for.
     Whoami,
-    /// Say whether sign-in is enabled and who is signed in.
+    /// Say whether sign-in is enabled, who is signed in, and whether root is unlocked.
     Status,
+    /// Unlock root for the stored sign-in, for a short while.
+    #[command(subcommand)]
+    Root(command::root::Root),
     /// Projects and their members.
     #[command(subcommand)]
     Project(command::project::Project),

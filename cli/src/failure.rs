@@ -50,6 +50,12 @@ impl Failure {
         Self::coded(NOT_SIGNED_IN, "not signed in").next("interlock login NAME")
     }
 
+    /// What a service would refuse, found out before it was asked.
+    pub(crate) fn refused(reason: Reason, message: impl Into<String>) -> Self {
+        let next = next_of(Some(reason), false, None);
+        Self { reason: Some(reason), next, ..Self::coded(code_of(Some(reason)), message) }
+    }
+
     /// With another exit code.
     pub(crate) fn coded(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), reason: None, next: None, facts: Vec::new(), request_id: None }
@@ -172,7 +178,10 @@ fn next_of(reason: Option<Reason>, transport: bool, job: Option<&str>) -> Option
         Some(Reason::ProjectRequired | Reason::UnscopedSunset) => "name the project: --project PROJECT",
         Some(Reason::ProjectMismatch) => "interlock project list, and name the session's own project",
         Some(Reason::OwnerMismatch) => "interlock session list shows your sessions",
-        Some(Reason::RootRequired) => "use the admin role token: --token-file FILE",
+        Some(Reason::RootRequired) => "interlock root unlock, or the admin role token: --token-file FILE",
+        Some(Reason::RootDisabled) => {
+            "set INTERLOCK_ROOT_PASSWORD_FILE where auth-service runs, and start it again"
+        }
         _ if transport => "check that both services run: interlock up",
         _ => return None,
     };

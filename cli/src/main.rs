@@ -23,6 +23,7 @@ mod keep;
 mod launcher;
 mod output;
 mod pair;
+mod password;
 mod project_name;
 mod stop;
 mod world;

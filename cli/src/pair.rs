@@ -84,8 +84,10 @@ impl Program {
             command.arg("--set").arg(setting);
         }
         if self.service != "auth" {
-            // Passwords of accounts are for auth alone.
-            command.env_remove("INTERLOCK_ACCOUNTS_JSON").env_remove("INTERLOCK_OWNERS_JSON");
+            // Passwords are for auth alone.
+            for secret in ["INTERLOCK_ACCOUNTS_JSON", "INTERLOCK_OWNERS_JSON", "INTERLOCK_ROOT_PASSWORD"] {
+                command.env_remove(secret);
+            }
         }
         // A group of its own: Ctrl-C reaches us, and we drain them in the right order.
         let mut child = command

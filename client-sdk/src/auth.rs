@@ -15,15 +15,15 @@ use crate::{
 };
 
 /// Revocations wait for every verifier: longer than a lease, and then some.
-const REVOCATION: Duration = Duration::from_secs(30);
+pub(crate) const REVOCATION: Duration = Duration::from_secs(30);
 const PAGE: u32 = 500;
 const PAGES_MAX: usize = 100;
 
 /// A client of the auth service. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Auth {
-    connection: Connection,
-    identity: Identity,
+    pub(crate) connection: Connection,
+    pub(crate) identity: Identity,
     clock: Clock,
 }
 

@@ -14,6 +14,9 @@ paths! {
     LOGOUT = "/interlock.auth.v1.OwnerSessionService/Logout";
     SIGN_IN_STATUS = "/interlock.auth.v1.OwnerSessionService/GetStatus";
     WHO_AM_I = "/interlock.auth.v1.IdentityService/WhoAmI";
+    UNLOCK = "/interlock.auth.v1.ElevationService/Unlock";
+    LOCK = "/interlock.auth.v1.ElevationService/Lock";
+    ELEVATION_STATUS = "/interlock.auth.v1.ElevationService/GetStatus";
     ROLE_TOKEN_STATUS = "/interlock.auth.v1.RoleTokenService/GetStatus";
     ROTATE = "/interlock.auth.v1.RoleTokenService/Rotate";
     CREATE_PROJECT = "/interlock.auth.v1.ProjectService/CreateProject";

@@ -176,7 +176,7 @@ impl Gate {
         let named = call.named_project.clone();
         let named = named.map(|text| ProjectId::parse_as(metadata::PROJECT, text)).transpose()?;
         let principal = match &verdict {
-            Some((verdict, _)) => principal(verdict)?,
+            Some((verdict, _)) => principal(verdict, call.cert_fingerprint)?,
             None => Principal::Client,
         };
         let caller = Caller {
@@ -280,7 +280,8 @@ pub(crate) fn following(caller: &Arc<Caller>, standing: &Standing) -> Result<Arc
     }
     let (role, credential_id) = (verdict.role.clone(), verdict.credential_id.clone());
     let origin = Arc::new(Origin { role, credential_id, ..(*caller.origin).clone() });
-    Ok(Arc::new(Caller { principal: principal(&verdict)?, origin, ..(**caller).clone() }))
+    // On which connection it came is not known any more: an unlock that is bound to a certificate does not go along.
+    Ok(Arc::new(Caller { principal: principal(&verdict, None)?, origin, ..(**caller).clone() }))
 }
 
 /// Gate 1. Whoever shows a session's cookie beside a bearer may be let in as either; the verb asks that both

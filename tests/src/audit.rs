@@ -45,7 +45,12 @@ pub fn of_peer(store: &Path, peer: SocketAddr) -> Vec<Row> {
     all(store).into_iter().filter(|row| row.origin.peer == peer).collect()
 }
 
-fn all(store: &Path) -> Vec<Row> {
+/// Every row, up to 100,000. The service may run meanwhile.
+///
+/// # Panics
+/// Where the store cannot be read.
+#[must_use]
+pub fn all(store: &Path) -> Vec<Row> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = rusqlite::Connection::open_with_flags(store, flags).expect("the store");
     connection.busy_timeout(PATIENCE).expect("a time-out");

@@ -5,6 +5,7 @@
 //! foreign/          another authority of the same trust domain, with a leaf `tester`
 //! internal.token    what services show each other beside their certificates
 //! accounts.json     the owners
+//! root.password     what owners unlock root with, where `Setup::root` configures it
 //! auth.toml, gateway.toml, auth.log, gateway.log, auth/, gateway/
 //! ```
 
@@ -56,6 +57,12 @@ impl Setup {
         self
     }
 
+    /// Lets owners unlock root with [`World::root_password`].
+    #[must_use]
+    pub fn root(self) -> Self {
+        self.auth("root.password_file", "root.password")
+    }
+
     /// Sets a key of the gateway's configuration.
     #[must_use]
     pub fn gateway(mut self, key: &str, value: &str) -> Self {
@@ -71,6 +78,7 @@ pub struct World {
     setup: Setup,
     passwords: BTreeMap<String, String>,
     internal_token: String,
+    root_password: String,
 }
 
 impl World {
@@ -84,8 +92,10 @@ impl World {
         folder.disable_cleanup(std::env::var_os("INTERLOCK_KEEP").is_some());
         let passwords = OWNERS.map(|(owner, _)| (owner.to_owned(), random_text(Kind::Owner))).into();
         let internal_token = Credential::new(Kind::Internal, &random::bytes()).expose().to_owned();
-        let world = Self { folder, setup, passwords, internal_token };
+        let root_password = random_text(Kind::Owner);
+        let world = Self { folder, setup, passwords, internal_token, root_password };
         world.make_pki();
+        write_private(&world.path("root.password"), &format!("{}\n", world.root_password));
         write_private(&world.path("internal.token"), &format!("{}\n", world.internal_token));
         let accounts = OWNERS.map(|(owner, role)| {
             json!({ "username": owner, "password": world.password(owner), "role": role, "display_name": owner })
@@ -124,6 +134,12 @@ impl World {
         &self.passwords[owner]
     }
 
+    /// What owners unlock root with, in a pair that was set up for it.
+    #[must_use]
+    pub fn root_password(&self) -> &str {
+        &self.root_password
+    }
+
     /// The internal token.
     #[must_use]
     pub fn internal_token(&self) -> &str {
@@ -148,6 +164,7 @@ impl World {
     pub fn secrets(&self) -> Vec<String> {
         let mut all: Vec<_> = self.passwords.values().cloned().collect();
         all.push(self.internal_token.clone());
+        all.push(self.root_password.clone());
         all.extend(["admin", "user"].map(|role| self.role_token(role).expose().to_owned()));
         all
     }

@@ -76,11 +76,68 @@ fn exit_codes_and_reasons_are_for_scripts() {
 fn status_says_who_is_signed_in_in_one_line() {
     let up = Up::start(&[]);
     let status = || String::from_utf8_lossy(&up.shell("interlock status").stdout).into_owned();
-    assert_eq!(status(), "Session auth: not signed in\n");
+    assert_eq!(status(), "Session auth: not signed in\nRoot auth: locked\n");
     sign_in(&up);
-    assert_eq!(status(), "Session auth: Developer (user)\n");
+    assert_eq!(status(), "Session auth: Developer (user)\nRoot auth: locked\n");
     ok(&up, "logout");
-    assert_eq!(status(), "Session auth: not signed in\n");
+    assert_eq!(status(), "Session auth: not signed in\nRoot auth: locked\n");
+}
+
+// FN-07 to FN-10, FN-16, FN-19 to FN-22, FN-28, FN-29, FN-32: without a root password, then with one.
+#[test]
+fn root_is_unlocked_by_who_is_signed_in_and_for_a_while() {
+    let mut up = Up::start(&[]);
+    let lines = |up: &Up, line: &str| String::from_utf8_lossy(&up.shell(line).stdout).into_owned();
+    let unlock = "root unlock --password-file \"$HOME/root.password\"";
+    assert_eq!(refused(&up, unlock), (4, "LOGIN_REQUIRED".to_owned()));
+    let by_token = "root unlock --token-file \"$INTERLOCK_UP/auth/auth_tokens.json\" --password-stdin";
+    assert_eq!(refused(&up, by_token), (4, "LOGIN_REQUIRED".to_owned()));
+    fs::write(up.home().join("root.password"), "a root password\n").expect("written");
+    fs::set_permissions(up.home().join("root.password"), fs::Permissions::from_mode(0o600)).expect("ours");
+    sign_in(&up);
+    assert_eq!(refused(&up, unlock), (1, "ROOT_DISABLED".to_owned()), "none is configured by default");
+    assert_eq!(refused(&up, "agent set primary --description x"), (5, "ROOT_REQUIRED".to_owned()));
+    up.end();
+    let config = up.world().join("auth.toml");
+    let file = up.home().join("root.password").display().to_string();
+    let text = fs::read_to_string(&config).expect("a configuration");
+    fs::write(&config, format!("{text}\n[root]\npassword_file = \"{file}\"\nttl = \"10m\"\n"))
+        .expect("written");
+    let accounts = up.world().join("accounts.json");
+    let mut known: Value = serde_json::from_slice(&fs::read(&accounts).expect("accounts")).expect("JSON");
+    // FN-19: the literal example.
+    let root =
+        r#"{"username":"root","password":"change-me-please","role":"root","display_name":"Root Admin"}"#;
+    known.as_array_mut().expect("a list").push(serde_json::from_str(root).expect("JSON"));
+    fs::write(&accounts, known.to_string()).expect("written");
+    up.again();
+
+    let state = |up: &Up| ok(up, "root status")["state"].as_str().expect("a state").to_owned();
+    assert_eq!(
+        (state(&up).as_str(), lines(&up, "interlock status")),
+        ("locked", "Session auth: Developer (user)\nRoot auth: locked\n".to_owned())
+    );
+    fs::write(up.home().join("wrong"), "another password").expect("written");
+    assert_eq!(
+        refused(&up, "root unlock --password-file \"$HOME/wrong\""),
+        (4, "INVALID_CREDENTIALS".to_owned())
+    );
+    assert_eq!(ok(&up, unlock)["state"], "unlocked");
+    assert_eq!(lines(&up, "interlock status"), "Session auth: Developer (user)\nRoot auth: unlocked\n");
+    ok(&up, "agent set primary --description 'by the developer'");
+    assert_eq!(ok(&up, "root lock")["ended"], true);
+    assert_eq!(ok(&up, "root lock")["ended"], false);
+    assert_eq!(refused(&up, "agent set primary --description y"), (5, "ROOT_REQUIRED".to_owned()));
+    // From standard input; and what it says to people.
+    let said = lines(&up, "interlock root unlock --ttl 1m --password-stdin < \"$HOME/root.password\"");
+    assert!(said.starts_with("Root auth: unlocked\nuntil 20"), "{said}");
+    ok(&up, "logout");
+    assert_eq!(state(&up), "locked");
+    fs::write(up.home().join("root-owner"), "change-me-please").expect("written");
+    ok(&up, "login root --password-file \"$HOME/root-owner\"");
+    assert_eq!(lines(&up, "interlock status"), "Session auth: Root Admin (admin)\nRoot auth: session-root\n");
+    // FN-15
+    ok(&up, "agent set primary --description 'by root'");
 }
 
 // SW-37: a token that was handed out again becomes the sign-in, and the old one is dead.

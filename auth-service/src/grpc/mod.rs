@@ -9,7 +9,7 @@ use interlock_kit::{
 };
 use interlock_proto::{
     auth::v1::{
-        identity_service_server::IdentityServiceServer,
+        elevation_service_server::ElevationServiceServer, identity_service_server::IdentityServiceServer,
         owner_session_service_server::OwnerSessionServiceServer,
         project_service_server::ProjectServiceServer, role_token_service_server::RoleTokenServiceServer,
         trust_service_server::TrustServiceServer,
@@ -25,6 +25,7 @@ use crate::{
     parts::Parts,
 };
 
+mod elevation;
 mod identity;
 mod owner_session;
 mod project;
@@ -36,12 +37,14 @@ mod wire;
 #[must_use]
 pub fn services(parts: &Arc<Parts>, message_bytes: usize) -> Services {
     let sessions = owner_session::OwnerSessions(Arc::clone(parts));
+    let elevations = elevation::Elevations(Arc::clone(parts));
     let tokens = role_token::RoleTokens(Arc::clone(parts));
     let projects = project::Projects(Arc::clone(parts));
     let identity = identity::Identity(Arc::clone(parts));
     let trust = trust::Trust(Arc::clone(parts));
     Services::new()
         .with(OwnerSessionServiceServer::new(sessions).max_decoding_message_size(message_bytes))
+        .with(ElevationServiceServer::new(elevations).max_decoding_message_size(message_bytes))
         .with(RoleTokenServiceServer::new(tokens).max_decoding_message_size(message_bytes))
         .with(ProjectServiceServer::new(projects).max_decoding_message_size(message_bytes))
         .with(IdentityServiceServer::new(identity).max_decoding_message_size(message_bytes))

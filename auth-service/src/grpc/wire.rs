@@ -8,6 +8,7 @@ use interlock_proto::auth::v1 as wire;
 use crate::{
     barrier::{Granted, Outgoing, Reached},
     caller::{Principal, Proof},
+    elevation::StatusOfElevation,
     owner_session::{SignedIn, StatusOfSession, Successors},
     project::Project,
     revocation::{Revocation, Subject},
@@ -54,6 +55,7 @@ pub(super) fn principal(p: &Principal) -> wire::Principal {
         issuance: p.issuance,
         expires_at: p.expires_at.and_then(at),
         elevated_until: p.elevated_until.and_then(at),
+        elevated_certificate_sha256: p.elevated_for.map(|hash| hash.to_vec().into()).unwrap_or_default(),
         ..wire::Principal::default()
     };
     match &p.proof {
@@ -131,6 +133,19 @@ pub(super) fn status(status: StatusOfSession) -> wire::OwnerSessionServiceGetSta
         role: who.role.text().to_owned(),
         expires_at: at(who.expires_at),
     }
+}
+
+pub(super) fn elevation(status: StatusOfElevation) -> wire::ElevationServiceGetStatusResponse {
+    wire::ElevationServiceGetStatusResponse {
+        enabled: status.enabled,
+        unlocked: status.until.is_some(),
+        expires_at: status.until.and_then(at),
+        session_root: status.session_root,
+    }
+}
+
+pub(super) fn unlocked(until: Timestamp, reached_by: Reached) -> wire::UnlockResponse {
+    wire::UnlockResponse { expires_at: at(until), reached: Some(reached(reached_by)) }
 }
 
 pub(super) fn verdict(verdict: Verdict, epoch: &str, now: Timestamp) -> wire::ValidateResponse {

@@ -82,6 +82,7 @@ impl Verb for Login {
             expires_at,
             ended_at: None,
             refreshes: 0,
+            elevation: None,
         };
         tx.insert_owner_session(&permit, session);
         if let Some(hash) = &self.rehashed {

@@ -53,12 +53,15 @@ async fn parts(folder: &std::path::Path) -> Arc<Parts> {
     first_start::settle(&shell, &copy).await.expect("first tokens");
     let terms = Terms { lease: Duration::from_secs(1), verifiers_max: 1, outgoing_max: 1 };
     Arc::new(Parts {
-        gate: Arc::new(Gate::new(store, Clock::system(), Arc::default(), 1)),
+        gate: Arc::new(Gate::new(store, Clock::system(), Arc::default(), Arc::default(), 1)),
         shell,
         barrier: Barrier::new(terms, 0, Duration::ZERO),
         hasher: Hasher::start(Params::default(), 1, 1).expect("starts"),
         copy: tokio::sync::Mutex::new(copy),
         guesses: GuessLimit::default(),
+        root: Arc::default(),
+        root_guesses: GuessLimit::default(),
+        root_ttl: limits::ROOT_TTL.default,
         clock: Clock::system(),
         epoch: "epo_test".to_owned(),
         access_ttl: limits::ACCESS_TTL.default,

@@ -13,6 +13,7 @@ use crate::{
     project::Project,
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
+    root::RootFingerprint,
     sweep::Due,
 };
 
@@ -65,6 +66,14 @@ impl Rows for Missing<'_> {
 
     fn living_sessions(&self, owner: &OwnerId, from: u64, now: Timestamp) -> Found<u64> {
         self.after(Key::LivingSessions(owner.clone()))?.living_sessions(owner, from, now)
+    }
+
+    fn elevated_but_for(&self, root: Option<RootFingerprint>, limit: u32) -> Found<Vec<OwnerSessionId>> {
+        self.after(Key::ElevatedButFor(root, limit))?.elevated_but_for(root, limit)
+    }
+
+    fn root_salt(&self) -> Found<[u8; 16]> {
+        self.after(Key::RootSalt)?.root_salt()
     }
 
     fn access(&self, hash: &Hash) -> Found<Option<Access>> {

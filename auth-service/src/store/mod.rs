@@ -19,6 +19,7 @@ use interlock_proto::credential::Hash;
 pub use self::{shell::Shell, tx::Tx, view::View};
 use crate::{
     accounts::Source,
+    elevation::Elevation,
     ids::{OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshToken, Successor},
@@ -26,6 +27,7 @@ use crate::{
     project::Project,
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
+    root::RootFingerprint,
     sweep::Due,
 };
 
@@ -115,6 +117,10 @@ pub trait Rows: Sealed {
     fn owner_session(&self, id: &OwnerSessionId) -> Found<Option<OwnerSession>>;
     /// How many of an owner's sessions have not ended at `now`, of those issued from `from` on.
     fn living_sessions(&self, owner: &OwnerId, from: u64, now: Timestamp) -> Found<u64>;
+    /// Owner sessions with an elevation that stands on another root secret than `root`; any, where there is none.
+    fn elevated_but_for(&self, root: Option<RootFingerprint>, limit: u32) -> Found<Vec<OwnerSessionId>>;
+    /// What the root password is hashed with by programs that share this store.
+    fn root_salt(&self) -> Found<[u8; 16]>;
     /// An access token.
     fn access(&self, hash: &Hash) -> Found<Option<Access>>;
     /// A refresh token.
@@ -177,6 +183,10 @@ pub enum Key {
     OwnerSession(OwnerSessionId),
     /// [`Rows::living_sessions`].
     LivingSessions(OwnerId),
+    /// [`Rows::elevated_but_for`].
+    ElevatedButFor(Option<RootFingerprint>, u32),
+    /// [`Rows::root_salt`].
+    RootSalt,
     /// [`Rows::access`].
     Access(Hash),
     /// [`Rows::refresh_token`].
@@ -222,6 +232,7 @@ pub(crate) enum Planned {
     InsertOwnerSession(OwnerSession),
     EndOwnerSession { id: OwnerSessionId, at: Timestamp },
     CountRefresh { id: OwnerSessionId, was: u32 },
+    SetElevation { id: OwnerSessionId, was: Option<Elevation>, elevation: Option<Elevation> },
     InsertAccess(Access),
     InsertRefresh(RefreshToken),
     UseRefresh { hash: Hash, answer: Successor },

@@ -17,6 +17,7 @@ use crate::{
     project::Project,
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
+    root::RootFingerprint,
     sweep::Due,
 };
 
@@ -139,6 +140,15 @@ impl Rows for Model {
         Ok(self.sessions.values().filter(living).count() as u64)
     }
 
+    fn elevated_but_for(&self, root: Option<RootFingerprint>, limit: u32) -> Found<Vec<OwnerSessionId>> {
+        let other = |s: &&OwnerSession| s.elevation.is_some_and(|elevation| Some(elevation.root) != root);
+        Ok(self.sessions.values().filter(other).take(limit as usize).map(|s| s.id.clone()).collect())
+    }
+
+    fn root_salt(&self) -> Found<[u8; 16]> {
+        Ok([0; 16])
+    }
+
     fn access(&self, hash: &Hash) -> Found<Option<Access>> {
         Ok(self.access.get(hash).cloned())
     }
@@ -196,6 +206,8 @@ impl Rows for Model {
             self.role_tokens.values().filter(|t| t.is_clearable(now)).map(|t| Due::RoleToken(t.hash));
         let clearable = |s: &&OwnerSession| self.owners.get(&s.owner).is_some_and(|o| s.is_clearable(o, now));
         let sessions = self.sessions.values().filter(clearable).map(|s| Due::OwnerSession(s.id.clone()));
+        let lapsed = |s: &&OwnerSession| s.elevation.is_some_and(|elevation| elevation.until.is_over(now));
+        let elevations = self.sessions.values().filter(lapsed).map(|s| Due::Elevation(s.id.clone()));
         let access = self.access.values().filter(|a| a.is_clearable(now)).map(|a| Due::Access(a.hash));
         let is_over =
             |t: &&RefreshToken| matches!(&t.state, RefreshState::Used(a) if a.ends_at().is_over(now));
@@ -204,6 +216,7 @@ impl Rows for Model {
         let answers = answers.map(|a| Due::Answer(a.owner.clone(), a.request.clone()));
         Ok(successors
             .chain(answers)
+            .chain(elevations)
             .chain(tokens)
             .chain(sessions)
             .chain(access)
@@ -293,6 +306,7 @@ impl Model {
             Planned::InsertOwnerSession(_)
             | Planned::EndOwnerSession { .. }
             | Planned::CountRefresh { .. }
+            | Planned::SetElevation { .. }
             | Planned::InsertAccess(_)
             | Planned::InsertRefresh(_)
             | Planned::UseRefresh { .. }
@@ -314,6 +328,12 @@ impl Model {
                 let session = one(&mut self.sessions, &id, "owner session")?;
                 only(session.refreshes == was, "refreshes of owner session")?;
                 session.refreshes += 1;
+                Ok(())
+            }
+            Planned::SetElevation { id, was, elevation } => {
+                let session = one(&mut self.sessions, &id, "owner session")?;
+                only(session.elevation == was, "elevation of owner session")?;
+                session.elevation = elevation;
                 Ok(())
             }
             Planned::InsertAccess(access) => {
@@ -351,6 +371,7 @@ impl Model {
                 self.refresh.retain(|_, token| token.session != id);
                 only(self.sessions.remove(&id).is_some(), "owner session")
             }
+            Due::Elevation(_) => only(false, "an elevation is ended, not cleared"),
             Due::Access(hash) => only(self.access.remove(&hash).is_some(), "access token"),
             Due::Successor(hash) => self.spend(&hash),
             Due::Answer(owner, request) => only(self.answers.remove(&(owner, request)).is_some(), "answer"),

@@ -22,6 +22,7 @@ use crate::{
     project::Project,
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
+    root::RootFingerprint,
     sweep::Due,
 };
 
@@ -54,6 +55,8 @@ enum List {
     Revocations(Vec<Revocation>),
     Due(Vec<Due>),
     Number(u64),
+    Sessions(Vec<OwnerSessionId>),
+    Salt([u8; 16]),
 }
 
 impl Default for Working {
@@ -156,6 +159,15 @@ impl Rows for Working {
 
     fn living_sessions(&self, owner: &OwnerId, from: u64, now: Timestamp) -> Found<u64> {
         self.model.living_sessions(owner, from, now)
+    }
+
+    fn elevated_but_for(&self, root: Option<RootFingerprint>, limit: u32) -> Found<Vec<OwnerSessionId>> {
+        let key = Key::ElevatedButFor(root, limit);
+        self.list(key, |list| if let List::Sessions(all) = list { Some(all.clone()) } else { None })
+    }
+
+    fn root_salt(&self) -> Found<[u8; 16]> {
+        self.list(Key::RootSalt, |list| if let List::Salt(salt) = list { Some(*salt) } else { None })
     }
 
     fn access(&self, hash: &Hash) -> Found<Option<AccessToken>> {

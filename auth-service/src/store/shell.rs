@@ -13,27 +13,34 @@ use interlock_kit::{
 };
 
 use super::{Auth, Query, Rows, Stop, Verb, tx};
-use crate::caller::Call;
+use crate::{caller::Call, root::Root};
 
 /// Runs verbs for calls. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Shell {
     store: Store<Auth>,
     denials: Option<Arc<Denials>>,
+    root: Arc<Root>,
 }
 
 impl Shell {
     /// Over an opened store. Each refusal of a known principal has a row.
     #[must_use]
     pub fn new(store: Store<Auth>) -> Self {
-        Self { store, denials: None }
+        Self { store, denials: None, root: Arc::default() }
     }
 
     /// The same, with refusals of one principal beyond a rate counted here instead (DESIGN 14.18). Whoever
     /// gave `denials` records the counts.
     #[must_use]
     pub fn counting(store: Store<Auth>, denials: Arc<Denials>) -> Self {
-        Self { store, denials: Some(denials) }
+        Self { store, denials: Some(denials), root: Arc::default() }
+    }
+
+    /// The same, where verbs know this root secret.
+    #[must_use]
+    pub fn with_root(self, root: Arc<Root>) -> Self {
+        Self { root, ..self }
     }
 
     /// Runs a verb; answers when it is durable.
@@ -41,9 +48,9 @@ impl Shell {
     /// # Errors
     /// The verb's refusal, or what the store says.
     pub async fn run<V: Verb>(&self, call: &Call, verb: V) -> Result<V::Out, Error> {
-        let (call, mut rate) = (call.clone(), self.rate());
+        let (call, mut rate, root) = (call.clone(), self.rate(), self.root.fingerprint());
         let run = move |rows: &mut (dyn Rows + '_), now: Timestamp| {
-            rate.bound(tx::run(rows, &call, now, &verb), now)
+            rate.bound(tx::run(rows, &call, now, root, &verb), now)
         };
         let ran =
             if V::REVOKES { self.store.write_on_full_disk(run).await } else { self.store.write(run).await };
@@ -55,9 +62,9 @@ impl Shell {
     /// # Errors
     /// The query's refusal, or what the store says.
     pub async fn ask<Q: Query>(&self, call: &Call, query: Q) -> Result<Q::Out, Error> {
-        let (call, mut rate) = (call.clone(), self.rate());
+        let (call, mut rate, root) = (call.clone(), self.rate(), self.root.fingerprint());
         let run = move |rows: &mut (dyn Rows + '_), now: Timestamp| {
-            rate.bound(tx::ask(rows, &call, now, &query), now)
+            rate.bound(tx::ask(rows, &call, now, root, &query), now)
         };
         self.store.read(run).await.map_err(refusal)
     }

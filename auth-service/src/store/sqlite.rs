@@ -23,6 +23,7 @@ use crate::{
     project::Project,
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
+    root::RootFingerprint,
     sweep::Due,
 };
 
@@ -100,6 +101,7 @@ const PROJECT: &str = "SELECT id, name, created_by, request, created_at FROM pro
 const DUE: &str = "
           SELECT 4, hash, '' FROM refresh_token WHERE state = 'used' AND used_at <= ?3
 UNION ALL SELECT 5, owner, request FROM rotation_answer WHERE ends_at <= ?1
+UNION ALL SELECT 6, id, '' FROM owner_session WHERE elevated_until <= ?1
 UNION ALL SELECT 1, hash, '' FROM role_token WHERE valid_until <= ?2
 UNION ALL SELECT 2, id, '' FROM owner_session WHERE ended_at IS NOT NULL
 UNION ALL SELECT 2, id, '' FROM owner_session WHERE ended_at IS NULL AND expires_at <= ?2
@@ -152,8 +154,8 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn owner_session(&self, id: &OwnerSessionId) -> Found<Option<OwnerSession>> {
-        let sql = "SELECT id, owner, issuance, created_at, expires_at, ended_at, refreshes
-                   FROM owner_session WHERE id = ?1";
+        let sql = "SELECT id, owner, issuance, created_at, expires_at, ended_at, refreshes,
+                   elevated_until, elevated_by, elevated_for FROM owner_session WHERE id = ?1";
         self.one(sql, [id.as_str()], owner_session)
     }
 
@@ -161,6 +163,18 @@ impl Rows for SqliteRows<'_> {
         let sql = "SELECT COUNT(*) FROM owner_session
                    WHERE owner = ?1 AND issuance >= ?2 AND ended_at IS NULL AND expires_at > ?3";
         self.number(sql, (owner.as_str(), signed(from), now.as_micros()))
+    }
+
+    fn elevated_but_for(&self, root: Option<RootFingerprint>, limit: u32) -> Found<Vec<OwnerSessionId>> {
+        let sql = "SELECT id FROM owner_session WHERE elevated_until IS NOT NULL AND elevated_by IS NOT ?1 LIMIT ?2";
+        self.all(sql, (root.map(|root| root.0), limit), |row| {
+            Ok(OwnerSessionId::made(row.get::<_, String>(0)?))
+        })
+    }
+
+    fn root_salt(&self) -> Found<[u8; 16]> {
+        let salt = self.one("SELECT salt FROM root_salt", [], |row| row.get(0))?;
+        salt.ok_or_else(|| Fault::Broken("no salt".to_owned()).into())
     }
 
     fn access(&self, hash: &Hash) -> Found<Option<Access>> {

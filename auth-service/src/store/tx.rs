@@ -14,6 +14,7 @@ use interlock_kit::{
 use crate::{
     accounts::Source,
     caller::Call,
+    elevation::Elevation,
     ids::{CredentialId, OwnerId, ProjectId},
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken, Successor},
@@ -22,6 +23,7 @@ use crate::{
     project::Project,
     revocation::{Revocation, Subject},
     role_token::{Answer, RoleToken},
+    root::RootFingerprint,
     store::{Auth, Change, Counters, Planned, Query, Rows, Stop, Verb, View},
     sweep::Due,
 };
@@ -59,9 +61,10 @@ pub(super) fn run<V: Verb>(
     rows: &(dyn Rows + '_),
     call: &Call,
     now: Timestamp,
+    root: Option<RootFingerprint>,
     verb: &V,
 ) -> Ran<Auth, V::Out> {
-    let view = View::new(rows, call, now);
+    let view = View::new(rows, call, now, root);
     let entry = Entry::new(Arc::clone(&call.origin), call.action.clone(), Outcome::Done);
     let mut tx = Tx { view, changes: Vec::new(), counters: None, entry, recorded: None };
     let result = verb.run(&mut tx);
@@ -90,9 +93,10 @@ pub(super) fn ask<Q: Query>(
     rows: &(dyn Rows + '_),
     call: &Call,
     now: Timestamp,
+    root: Option<RootFingerprint>,
     query: &Q,
 ) -> Ran<Auth, Q::Out> {
-    let mut view = View::new(rows, call, now);
+    let mut view = View::new(rows, call, now, root);
     let result = query.run(&mut view);
     let entry = Entry::new(Arc::clone(&call.origin), call.action.clone(), Outcome::Done);
     let audit = result.as_ref().err().and_then(|stop| refused(stop, entry)).into_iter().collect();
@@ -255,6 +259,22 @@ impl Tx<'_> {
     pub(crate) fn count_refresh(&mut self, permit: &OwnerSessionPermit, session: &OwnerSession) {
         assert!(permit.covers(&session.id), "a permit for another session");
         self.changes.push(Planned::CountRefresh { id: session.id.clone(), was: session.refreshes });
+    }
+
+    pub(crate) fn set_elevation(
+        &mut self,
+        permit: &OwnerSessionPermit,
+        session: &OwnerSession,
+        elevation: Option<Elevation>,
+    ) {
+        assert!(permit.covers(&session.id), "a permit for another session");
+        let (id, was) = (session.id.clone(), session.elevation);
+        self.changes.push(Planned::SetElevation { id, was, elevation });
+    }
+
+    pub(crate) fn drop_elevation(&mut self, _permit: &SweepPermit, session: &OwnerSession) {
+        let (id, was) = (session.id.clone(), session.elevation);
+        self.changes.push(Planned::SetElevation { id, was, elevation: None });
     }
 
     pub(crate) fn insert_access(&mut self, permit: &OwnerSessionPermit, access: Access) {

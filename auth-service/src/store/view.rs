@@ -14,6 +14,7 @@ use crate::{
     project::Project,
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
+    root::RootFingerprint,
     sweep::Due,
 };
 
@@ -22,6 +23,7 @@ pub struct View<'t> {
     pub(super) rows: &'t (dyn Rows + 't),
     pub(super) call: &'t Call,
     pub(super) now: Timestamp,
+    pub(super) root: Option<RootFingerprint>,
 }
 
 impl std::fmt::Debug for View<'_> {
@@ -31,8 +33,13 @@ impl std::fmt::Debug for View<'_> {
 }
 
 impl<'t> View<'t> {
-    pub(super) fn new(rows: &'t (dyn Rows + 't), call: &'t Call, now: Timestamp) -> Self {
-        Self { rows, call, now }
+    pub(super) fn new(
+        rows: &'t (dyn Rows + 't),
+        call: &'t Call,
+        now: Timestamp,
+        root: Option<RootFingerprint>,
+    ) -> Self {
+        Self { rows, call, now, root }
     }
 }
 
@@ -47,6 +54,12 @@ impl View<'_> {
     #[must_use]
     pub fn call(&self) -> &Call {
         self.call
+    }
+
+    /// The root secret that is configured, if one is.
+    #[must_use]
+    pub fn root(&self) -> Option<RootFingerprint> {
+        self.root
     }
 
     /// Whether the caller may do this.
@@ -106,6 +119,18 @@ impl View<'_> {
 
     pub(crate) fn living_sessions(&self, owner: &Owner) -> Found<u64> {
         self.rows.living_sessions(&owner.id, owner.sessions_from, self.now)
+    }
+
+    pub(crate) fn elevated_but_for(
+        &self,
+        root: Option<RootFingerprint>,
+        limit: u32,
+    ) -> Found<Vec<OwnerSessionId>> {
+        self.rows.elevated_but_for(root, limit)
+    }
+
+    pub(crate) fn root_salt(&self) -> Found<[u8; 16]> {
+        self.rows.root_salt()
     }
 
     pub(crate) fn access(&self, hash: &Hash) -> Found<Option<Access>> {

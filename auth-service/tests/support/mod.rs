@@ -11,12 +11,14 @@ use std::{
 use interlock_auth::{
     accounts::{Facts, Source},
     caller::{Call, Caller},
+    elevation::{Unlock, Unlocked},
     ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, ApplyAccount, ChangedAccount, ReadForLogin},
     owner_session::{Login, Refresh, Refreshed, SignedIn},
     password::PasswordHash,
     project::CreateProject,
     role_token::{FirstTokens, Role, Rotate, Rotated},
+    root::Root,
     store::{Auth, Query, Shell, Signal, Verb},
     trust::{Authenticate, NewCredential, Validation, Verdict},
 };
@@ -83,6 +85,8 @@ pub struct Bench {
     pub engine: Engine,
     pub shell: Shell,
     pub clock: Clock,
+    /// The root secret that verbs know: none, until a test sets one.
+    pub root: Arc<Root>,
     folder: tempfile::TempDir,
     heard: Arc<Heard>,
     model: Option<Model>,
@@ -137,8 +141,9 @@ impl Bench {
                 (sqlite::open::<Auth>(&options, heard.clone()).expect("opens"), None)
             }
         };
-        let shell = Shell::new(store);
-        Self { engine, shell, clock, folder, heard, model, database: kept, made: Cell::new(0) }
+        let root = Arc::new(Root::default());
+        let shell = Shell::new(store).with_root(Arc::clone(&root));
+        Self { engine, shell, clock, root, folder, heard, model, database: kept, made: Cell::new(0) }
     }
 
     /// Closes the store and opens it again, as a restart does.
@@ -146,7 +151,7 @@ impl Bench {
         self.shell.close().await;
         if let Some((target, _)) = &self.database {
             let store = on_database(target, &self.clock, &self.heard);
-            return Self { shell: Shell::new(store), ..self };
+            return Self { shell: Shell::new(store).with_root(Arc::clone(&self.root)), ..self };
         }
         let place = Place::File(self.folder.path().join("auth.db"));
         let options = Options {
@@ -158,7 +163,7 @@ impl Bench {
             inject_misses: false,
         };
         let store = sqlite::open::<Auth>(&options, self.heard.clone()).expect("opens again");
-        Self { shell: Shell::new(store), ..self }
+        Self { shell: Shell::new(store).with_root(Arc::clone(&self.root)), ..self }
     }
 
     pub fn connection(&self) -> rusqlite::Connection {
@@ -281,6 +286,18 @@ impl Bench {
             Refreshed::Issued(answer) => Pair::open(&answer.sealed),
             other @ (Refreshed::Unknown | Refreshed::Replayed { .. }) => panic!("{other:?}"),
         }
+    }
+
+    /// Sets the root secret whose hash this is, as a configuration does.
+    pub fn root_secret(&self, hash: &str) {
+        self.root.set(Some(PasswordHash::parse(hash).expect("a hash")));
+    }
+
+    /// Unlocks root, as who gave the right password.
+    pub async fn unlock(&self, access: &Credential, ttl: Duration) -> Result<Unlocked, Error> {
+        let call = self.call(access, "elevation.unlock").await;
+        let verb = Unlock { verified: self.root.fingerprint(), ttl, certificate: None };
+        self.shell.run(&call, verb).await
     }
 
     pub async fn rotate(

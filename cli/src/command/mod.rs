@@ -14,6 +14,7 @@ pub(crate) mod job;
 pub(crate) mod probe;
 pub(crate) mod project;
 pub(crate) mod role_token;
+pub(crate) mod root;
 pub(crate) mod serve;
 pub(crate) mod session;
 pub(crate) mod sign_in;
@@ -36,6 +37,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Use(asked) => use_project::run(asked, &common).await?,
         Command::Whoami => return whoami::run(&common).await,
         Command::Status => sign_in::status(&common).await?,
+        Command::Root(root) => root::run(root, &common).await?,
         Command::Project(project) => project::run(project, &common).await?,
         Command::Agent(agent) => agent::run(agent, &common).await?,
         Command::Session(session) => session::run(session, &common).await?,

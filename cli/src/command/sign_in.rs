@@ -1,20 +1,16 @@
 //! `login`, `logout`, `status`.
 
-use std::{
-    io::{self, BufRead as _, IsTerminal as _},
-    path::PathBuf,
-};
-
 use interlock_client::Reason;
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use crate::{
     args::Common,
+    command::root,
     context::Caller,
     failure::Failure,
-    keep::{read_secret, read_token},
+    keep::read_token,
     output::instant,
+    password::Password,
 };
 
 /// How to sign in.
@@ -22,12 +18,8 @@ use crate::{
 pub(crate) struct Login {
     /// The owner to sign in as. Without one, the token in `--token-file` becomes the sign-in.
     username: Option<String>,
-    /// Read the password from this file instead of the terminal.
-    #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
-    password_file: Option<PathBuf>,
-    /// Read the password from the first line of standard input.
-    #[arg(long)]
-    password_stdin: bool,
+    #[command(flatten)]
+    password: Password,
 }
 
 /// Signs in and keeps the sign-in.
@@ -43,7 +35,7 @@ pub(crate) async fn login(login: &Login, common: &Common) -> Result<(), Failure>
             return Err(Failure::usage("who signs in?").next("interlock login NAME, or --token-file FILE"));
         }
     };
-    let password = password(login, username)?;
+    let password = login.password.ask(&format!("Password of {username}: "))?;
     let session = caller.auth().login(username, &password).await?;
     caller.sign_in.keep_session(&session)?;
     let path = caller.sign_in.session_path().display().to_string();
@@ -66,23 +58,6 @@ async fn keep_token(caller: &Caller, file: &std::path::Path, common: &Common) ->
     caller.sign_in.keep_token(&token)?;
     let text = format!("acting as {} ({}) from now on", who.owner_id, who.role);
     Ok(common.output.print(&text, &json!({ "owner_id": who.owner_id, "role": who.role }))?)
-}
-
-fn password(login: &Login, username: &str) -> Result<Zeroizing<String>, Failure> {
-    if let Some(file) = &login.password_file {
-        let text = read_secret(file)?;
-        return Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()));
-    }
-    if login.password_stdin {
-        let mut line = Zeroizing::new(String::new());
-        io::stdin().lock().read_line(&mut line)?;
-        return Ok(Zeroizing::new(line.trim_end_matches(['\r', '\n']).to_owned()));
-    }
-    if !io::stdin().is_terminal() {
-        return Err(Failure::usage("no terminal to ask for the password on")
-            .next("--password-file FILE or --password-stdin"));
-    }
-    Ok(Zeroizing::new(rpassword::prompt_password(format!("Password of {username}: "))?))
 }
 
 /// Ends the stored session everywhere, then forgets it.
@@ -114,7 +89,7 @@ pub(crate) async fn logout(common: &Common) -> Result<(), Failure> {
     Ok(common.output.print(&text, &json)?)
 }
 
-/// Says whether sign-in is enabled and who is signed in.
+/// Says whether sign-in is enabled, who is signed in, and whether root is unlocked.
 ///
 /// # Errors
 /// Where auth-service cannot be reached.
@@ -123,12 +98,15 @@ pub(crate) async fn status(common: &Common) -> Result<(), Failure> {
     let status = match caller.auth().sign_in_status().await {
         // A dead sign-in is an answer here, not a failure.
         Err(error) if matches!(error.reason(), Some(Reason::ProviderAuthFailed | Reason::TokenExpired)) => {
+            let root = root::standing(&caller).await?;
+            let text = format!("Session auth: not signed in\n{}", root.line());
             return Ok(common
                 .output
-                .print("Session auth: not signed in", &json!({ "authenticated": false }))?);
+                .print(&text, &json!({ "authenticated": false, "root": root.json() }))?);
         }
         answer => answer?,
     };
+    let root = root::standing(&caller).await?;
     let text = match &status.owner {
         Some(owner) => format!("Session auth: {} ({})", owner.display_name, owner.role),
         None if status.enabled => "Session auth: not signed in".to_owned(),
@@ -138,7 +116,7 @@ pub(crate) async fn status(common: &Common) -> Result<(), Failure> {
     let json = json!({
         "enabled": status.enabled, "authenticated": owner.is_some(), "username": owner.map(|o| &o.username),
         "display_name": owner.map(|o| &o.display_name), "role": owner.map(|o| &o.role),
-        "expires_at": owner.and_then(|o| o.expires_at).map(instant),
+        "expires_at": owner.and_then(|o| o.expires_at).map(instant), "root": root.json(),
     });
-    Ok(common.output.print(&text, &json)?)
+    Ok(common.output.print(&format!("{text}\n{}", root.line()), &json)?)
 }

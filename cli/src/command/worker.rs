@@ -118,6 +118,7 @@ async fn attempt_to_run(program: &[OsString], task: &Task) -> std::io::Result<Ou
         // Nor are the passwords that a service on this host may be started with.
         .env_remove("INTERLOCK_ACCOUNTS_JSON")
         .env_remove("INTERLOCK_OWNERS_JSON")
+        .env_remove("INTERLOCK_ROOT_PASSWORD")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())

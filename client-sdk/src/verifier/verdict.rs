@@ -51,6 +51,8 @@ pub struct Verdict {
     pub expires_at: Option<SystemTime>,
     /// Until when root is unlocked, likewise.
     pub elevated_until: Option<SystemTime>,
+    /// SHA-256 of the client certificate that the unlock is bound to, where it is.
+    pub elevated_certificate: Option<[u8; 32]>,
     hash: Hash,
     /// [`Verdict::expires_at`] in microseconds since 1970, for the look at each call.
     expires_us: u64,
@@ -82,10 +84,18 @@ impl Verdict {
         self.expires_at.is_some_and(|at| now >= at)
     }
 
-    /// Whether root is unlocked at `now`.
+    /// Until when root is unlocked on a connection that showed the client certificate with this SHA-256 (of its DER),
+    /// or none. An unlock that is bound to a certificate holds on connections with that one only.
     #[must_use]
-    pub fn is_elevated(&self, now: SystemTime) -> bool {
-        self.elevated_until.is_some_and(|until| now < until)
+    pub fn elevation_on(&self, certificate: Option<[u8; 32]>) -> Option<SystemTime> {
+        self.elevated_until
+            .filter(|_| self.elevated_certificate.is_none() || self.elevated_certificate == certificate)
+    }
+
+    /// Whether root is unlocked at `now`, on such a connection.
+    #[must_use]
+    pub fn is_elevated(&self, now: SystemTime, certificate: Option<[u8; 32]>) -> bool {
+        self.elevation_on(certificate).is_some_and(|until| now < until)
     }
 
     /// Whether `other` is the same principal: a stream may go on under either's credential.
@@ -132,6 +142,11 @@ impl Verdict {
         if p.owner_id.is_empty() || p.credential_id.is_empty() {
             return None;
         }
+        // Bound to something of another shape: to no certificate that there is.
+        let elevated_certificate = match &p.elevated_certificate_sha256[..] {
+            [] => None,
+            bound_to => Some(bound_to.try_into().unwrap_or_default()),
+        };
         Some(Self {
             kind,
             credential_id: p.credential_id,
@@ -146,6 +161,7 @@ impl Verdict {
             generation: p.generation,
             expires_at,
             elevated_until: from_wire(p.elevated_until).map(ours),
+            elevated_certificate,
             hash,
             expires_us: expires_at.map_or(u64::MAX, micros),
             checked: AtomicU64::new(answer.sequence),

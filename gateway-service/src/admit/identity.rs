@@ -27,8 +27,8 @@ pub(super) fn cookies(presented: Vec<authn::Cookie>) -> Result<Vec<Cookie>, Erro
     read.collect()
 }
 
-/// Who a verdict is.
-pub(super) fn principal(verdict: &Verdict) -> Result<Principal, Error> {
+/// Who a verdict is, on a connection with this client certificate: an unlock may be bound to one (DESIGN 14.14).
+pub(super) fn principal(verdict: &Verdict, certificate: Option<[u8; 32]>) -> Result<Principal, Error> {
     // Auth's ids are not ours to trust blindly: one of another shape is nobody.
     let owner = || OwnerId::parse(verdict.owner_id.clone()).map_err(|_| login_required());
     Ok(match verdict.kind {
@@ -37,7 +37,7 @@ pub(super) fn principal(verdict: &Verdict) -> Result<Principal, Error> {
         CredentialKind::OwnerSession => Principal::Owner(OwnerSession {
             owner: owner()?,
             session_root: verdict.session_root,
-            elevated_until: verdict.elevated_until.map(timestamp),
+            elevated_until: verdict.elevation_on(certificate).map(timestamp),
         }),
         CredentialKind::ProjectToken => {
             let project = verdict.project_id.clone().ok_or_else(login_required)?;

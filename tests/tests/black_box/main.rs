@@ -3,6 +3,7 @@
 //! - `sign_in`: sign-in to job done through the SDK, cookies, who is refused and how;
 //! - `attach`: the cases of the attach guard over the wire;
 //! - `audit_rows`: each denial of a known principal and each state change has exactly one;
+//! - `elevation`: root unlock, what it opens at the gateway, and every way it ends;
 //! - `hostile`: guessing;
 //! - `worker`: leases, fencing, and workers and gateways that die;
 //! - `operate`: drain, configuration mistakes, two programs on one store, health, probes, restarts;
@@ -10,6 +11,7 @@
 
 mod attach;
 mod audit_rows;
+mod elevation;
 mod hostile;
 mod operate;
 mod reload;

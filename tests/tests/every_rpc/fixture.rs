@@ -70,7 +70,8 @@ pub(crate) fn served() -> Vec<(&'static str, &'static MethodPolicy)> {
 
 impl Stage {
     pub(crate) async fn make() -> Self {
-        let pair = Pair::start_with(Setup::default().gateway("jobs_in_flight_per_owner", "100000")).await;
+        let pair =
+            Pair::start_with(Setup::default().root().gateway("jobs_in_flight_per_owner", "100000")).await;
         let (alice, bob, root) =
             (pair.login("alice").await, pair.login("bob").await, pair.login("root").await);
         let project = pair.project(&alice, "matrix").await;
@@ -164,8 +165,8 @@ impl Stage {
     }
 
     async fn metadata(&self, cell: &Cell, props: &Props) -> Metadata {
-        // What ends a credential ends one of its own.
-        let fresh = cell.policy.path.ends_with("/Logout");
+        // What ends a credential ends one of its own, and what raises one raises none of the others'.
+        let fresh = ["/Logout", "/Unlock"].iter().any(|method| cell.policy.path.ends_with(method));
         let signed_in = async |owner: &str, lasting: &OwnerSession| match fresh {
             true => Metadata::bearer(&self.pair.login(owner).await.access_token),
             false => Metadata::bearer(&lasting.access_token),
@@ -201,6 +202,10 @@ impl Stage {
                 let username = format!("w{}", 1 + self.number() % 5);
                 let password = self.pair.world.password(&username).to_owned();
                 auth::LoginRequest { username, password }.encode_to_vec()
+            }
+            ("ElevationService", "Unlock") => {
+                let password = self.pair.world.root_password().to_owned();
+                auth::UnlockRequest { password, ttl: None }.encode_to_vec()
             }
             ("ProjectService", "AddMember") => {
                 auth::AddMemberRequest { project_id, owner_id: "w5".to_owned() }.encode_to_vec()
@@ -267,6 +272,7 @@ impl Stage {
             ("ServerReflection", "ServerReflectionInfo") => vec![0x3a, 0x00],
             (
                 "IdentityService"
+                | "ElevationService"
                 | "OwnerSessionService"
                 | "ProjectService"
                 | "RoleTokenService"

@@ -77,6 +77,9 @@ const NOT: &str = "UNIMPLEMENTED";
 #[rustfmt::skip]
 const PUBLIC: &[Row] = &[
     //                                                                     none   garb.  unkn.  user   strang root   admin  cookie owner  named
+    ("/interlock.auth.v1.ElevationService/GetStatus",                     [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
+    ("/interlock.auth.v1.ElevationService/Lock",                          [LOGIN, LOGIN, LOGIN, KIND,  OK,    OK,    KIND,  LOGIN, OK,    OK]),
+    ("/interlock.auth.v1.ElevationService/Unlock",                        [LOGIN, LOGIN, LOGIN, KIND,  OK,    OK,    KIND,  LOGIN, OK,    OK]),
     ("/interlock.auth.v1.IdentityService/WhoAmI",                         [LOGIN, LOGIN, LOGIN, OK,    OK,    OK,    OK,    LOGIN, OK,    OK]),
     ("/interlock.auth.v1.OwnerSessionService/GetStatus",                  [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
     ("/interlock.auth.v1.OwnerSessionService/Login",                      [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),

@@ -20,6 +20,7 @@ const UNKNOWN: u32 = 15_000;
 /// Fields of text that take any characters, and why.
 const DATA: &[(&str, &str)] = &[
     ("interlock.auth.v1.LoginRequest.password", "a secret is hashed as it is, and never shown"),
+    ("interlock.auth.v1.UnlockRequest.password", "a secret is hashed as it is, and never shown"),
     (
         "interlock.gateway.v1.WorkRequest.Finish.cause",
         "an outcome must not be lost over what a program wrote",

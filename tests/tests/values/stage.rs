@@ -32,6 +32,8 @@ pub(crate) struct Stage {
     /// Whose access and refresh tokens are used up.
     spent: [OwnerSession; 2],
     project: String,
+    /// Who unlock root, in turn: each has a budget of tries.
+    unlocking: Vec<OwnerSession>,
     next: AtomicU64,
     /// Sign-ins so far.
     tries: AtomicU64,
@@ -56,10 +58,14 @@ impl Stage {
         let setup = Setup::default().auth("log.filter", levels).gateway("log.filter", levels);
         // A worker says much on many streams: its lease must not end on a machine that is busy with other things.
         let setup = setup.gateway("jobs_in_flight_per_owner", "10000").gateway("lease_ttl", "120s");
-        let pair = Pair::start_with(setup).await;
+        let pair = Pair::start_with(setup.root()).await;
         let alice = pair.login("alice").await;
         let spent = [pair.login("bob").await, pair.login("root").await];
         let project = pair.project(&alice, "values").await;
+        let mut unlocking = Vec::new();
+        for number in 0..6 {
+            unlocking.push(pair.login(&format!("w{number}")).await);
+        }
         let auth_internal = pair.auth_internal(Peer::Listed);
         let (auth, gateway) = (pair.auth_public(), pair.gateway_public());
         Self {
@@ -68,6 +74,7 @@ impl Stage {
             gateway,
             alice,
             spent,
+            unlocking,
             project,
             next: AtomicU64::new(0),
             tries: AtomicU64::new(0),
@@ -177,6 +184,10 @@ impl Stage {
             (_, "Login") => Metadata::none(),
             (_, "Refresh") => Metadata::bearer(&self.spent[0].refresh_token),
             (_, "Logout") => Metadata::bearer(&self.spent[1].access_token),
+            (_, "Unlock" | "Lock") => {
+                let turn = usize::try_from(self.number()).expect("few") % self.unlocking.len();
+                Metadata::bearer(&self.unlocking[turn].access_token)
+            }
             (_, "Rotate") => Metadata::bearer(&self.pair.admin()),
             (_, "GetStatus") if request.policy.path.contains("RoleToken") => {
                 Metadata::bearer(&self.pair.admin())
@@ -200,6 +211,11 @@ impl Stage {
         let agent_id = props.agent.clone();
         match (request.method.name(), variant) {
             ("Login", _) => self.login().encode_to_vec(),
+            ("Unlock", _) => {
+                let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+                auth::UnlockRequest { password: self.pair.world.root_password().to_owned(), ttl }
+                    .encode_to_vec()
+            }
             ("AddMember", _) => {
                 auth::AddMemberRequest { project_id, owner_id: "w5".to_owned() }.encode_to_vec()
             }
@@ -253,7 +269,9 @@ impl Stage {
             }
             ("Ack", _) => gateway::AckRequest { session_id, sequence: 1 }.encode_to_vec(),
             ("Work", variant) => talk::ask(work(variant, agent_id, job_id, hand)),
-            ("GetStatus" | "WhoAmI" | "Refresh" | "Logout" | "ListProjects" | "ListAgents", _) => Vec::new(),
+            ("GetStatus" | "WhoAmI" | "Refresh" | "Logout" | "Lock" | "ListProjects" | "ListAgents", _) => {
+                Vec::new()
+            }
             (other, _) => panic!("{other}: a good request of it is not known here; add one"),
         }
     }

@@ -24,7 +24,12 @@ const TYPED: &[(&str, &[&str])] = &[
     ("project_id", &["PROJECT_MISMATCH", "FORBIDDEN", "ROOT_REQUIRED"]),
     ("owner_id", &["OWNER_MISMATCH", "FORBIDDEN", "NOT_FOUND"]),
     ("username", &["INVALID_CREDENTIALS"]),
-    ("password", &["INVALID_CREDENTIALS"]),
+    // Each owner has a budget of tries at the root password; when all are used up, none is looked at.
+    ("password", &["INVALID_CREDENTIALS", "RATE_LIMITED"]),
+    ("ttl", &["RATE_LIMITED"]),
+    ("seconds", &["RATE_LIMITED"]),
+    ("nanos", &["RATE_LIMITED"]),
+    ("Unlock", &["INVALID_CREDENTIALS", "RATE_LIMITED"]),
     ("credential_sha256", &["PROVIDER_AUTH_FAILED"]),
     ("name", &["NAME_TAKEN"]),
     ("shared", &["FORBIDDEN"]),

@@ -18,7 +18,7 @@ use super::{
     },
 };
 use crate::{
-    ids::{OwnerId, ProjectId},
+    ids::{OwnerId, OwnerSessionId, ProjectId},
     limits,
     project::Project,
     role_token::RoleToken,
@@ -27,8 +27,8 @@ use crate::{
 
 const ROLE_TOKEN: &str =
     "SELECT hash, id, role, generation, issuance, masked, created_at, valid_until FROM role_token";
-const OWNER_SESSION: &str =
-    "SELECT id, owner, issuance, created_at, expires_at, ended_at, refreshes FROM owner_session";
+const OWNER_SESSION: &str = "SELECT id, owner, issuance, created_at, expires_at, ended_at, refreshes,
+            elevated_until, elevated_by, elevated_for FROM owner_session";
 const PROJECT: &str = "SELECT id, name, created_by, request, created_at FROM project";
 /// The same rules as `is_clearable` of each noun; the verb asks those again. Sealed secrets come first, so that
 /// nothing keeps them longer. Each part has its index and its own bound: a sweep looks at what has ended, not at
@@ -37,6 +37,7 @@ const DUE: &str = "SELECT kind, hash, a, b FROM (
     (SELECT 1 AS place, 4 AS kind, hash, NULL::TEXT AS a, NULL::TEXT AS b FROM refresh_token
      WHERE state = 'used' AND used_at <= $3 LIMIT $4)
 UNION ALL (SELECT 2, 5, NULL, owner, request FROM rotation_answer WHERE ends_at <= $1 LIMIT $4)
+UNION ALL (SELECT 3, 6, NULL, id, NULL FROM owner_session WHERE elevated_until <= $1 LIMIT $4)
 UNION ALL (SELECT 3, 1, hash, NULL, NULL FROM role_token WHERE valid_until <= $2 LIMIT $4)
 UNION ALL (SELECT 4, 2, NULL, id, NULL FROM owner_session WHERE ended_at IS NOT NULL LIMIT $4)
 UNION ALL (SELECT 5, 2, NULL, id, NULL FROM owner_session WHERE ended_at IS NULL AND expires_at <= $2 LIMIT $4)
@@ -99,6 +100,8 @@ impl Sorted {
             Key::ProjectsMadeBy(owner) => self.makers.push(owner.to_string()),
             Key::Member(project, owner) => pair(&mut self.members, project, owner),
             Key::AnyActiveOwner
+            | Key::ElevatedButFor(..)
+            | Key::RootSalt
             | Key::Projects(..)
             | Key::Revocations(..)
             | Key::RevocationsBefore(_)
@@ -290,6 +293,17 @@ fn list(key: Key) -> Ask<Working> {
             let params = instants.into_iter().chain([bind(i64::from(*limit))]);
             listed(key.clone(), DUE, params, |rows| Ok(List::Due(each(rows, due)?)))
         }
+        Key::ElevatedButFor(root, limit) => {
+            let sql = "SELECT id FROM owner_session
+                       WHERE elevated_until IS NOT NULL AND elevated_by IS DISTINCT FROM $1 LIMIT $2";
+            let params = [bind(root.map(|root| root.0.to_vec())), bind(i64::from(*limit))];
+            let id = |row: &Row| Ok(OwnerSessionId::made(row.try_get::<_, String>(0)?));
+            listed(key.clone(), sql, params, move |rows| Ok(List::Sessions(each(rows, id)?)))
+        }
+        Key::RootSalt => listed(key, "SELECT salt FROM root_salt", [], |rows| {
+            let salt = rows.first().and_then(|row| row.try_get::<_, &[u8]>(0).ok()?.try_into().ok());
+            Ok(List::Salt(salt.ok_or_else(|| Fault::Broken("no salt".to_owned()))?))
+        }),
         _ => {
             let sql = "SELECT EXISTS (SELECT FROM owner WHERE active)::INT::BIGINT";
             listed(key, sql, [], number)

@@ -8,6 +8,7 @@ use interlock_proto::credential::Hash;
 
 use crate::{
     accounts::{Facts, Source},
+    elevation::Elevation,
     ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken, Successor},
@@ -15,6 +16,7 @@ use crate::{
     project::Project,
     revocation::{Revocation, Subject},
     role_token::{Answer, Role, RoleToken},
+    root::RootFingerprint,
     sweep::Due,
 };
 
@@ -25,6 +27,7 @@ pub(super) fn due(row: &Row) -> Result<Due, Fault> {
         2 => Due::OwnerSession(OwnerSessionId::made(text(2)?)),
         3 => Due::Access(hash(row, 1)?),
         4 => Due::Successor(hash(row, 1)?),
+        6 => Due::Elevation(OwnerSessionId::made(text(2)?)),
         _ => Due::Answer(OwnerId::made(text(2)?), RequestId::made(text(3)?)),
     })
 }
@@ -91,7 +94,14 @@ pub(super) fn owner_session(row: &Row) -> Result<OwnerSession, Fault> {
         expires_at: instant(row, 4)?,
         ended_at: maybe_instant(row, 5)?,
         refreshes: u32::try_from(row.try_get::<_, i64>(6)?).map_err(|_| unknown(6))?,
+        elevation: elevation(row)?,
     })
+}
+
+fn elevation(row: &Row) -> Result<Option<Elevation>, Fault> {
+    let Some(until) = maybe_instant(row, 7)? else { return Ok(None) };
+    let certificate = row.try_get::<_, Option<&[u8]>>(9)?.map(|bytes| sized(bytes, 9)).transpose()?;
+    Ok(Some(Elevation { until, root: RootFingerprint(hash(row, 8)?), certificate }))
 }
 
 pub(super) fn access(row: &Row) -> Result<Access, Fault> {

@@ -58,6 +58,18 @@ pub(super) fn plan(change: &Planned, flush: &mut Flush) -> Result<(), Fault> {
             "UPDATE owner_session SET refreshes = refreshes + 1 WHERE id = $1 AND refreshes = $2",
             [text(id), bind(i64::from(*was))],
         ),
+        Planned::SetElevation { id, was, elevation } => flush.one(
+            "owner session",
+            "UPDATE owner_session SET elevated_until = $3, elevated_by = $4, elevated_for = $5
+             WHERE id = $1 AND elevated_until IS NOT DISTINCT FROM $2",
+            [
+                text(id),
+                maybe_at(was.map(|was| was.until)),
+                maybe_at(elevation.map(|elevation| elevation.until)),
+                bind(elevation.map(|elevation| elevation.root.0.to_vec())),
+                bind(elevation.and_then(|elevation| elevation.certificate).map(|hash| hash.to_vec())),
+            ],
+        ),
         Planned::InsertAccess(access) => insert_access(flush, access),
         Planned::InsertRefresh(token) => insert_refresh(flush, token)?,
         Planned::UseRefresh { hash, answer } => flush.one(
@@ -74,7 +86,7 @@ pub(super) fn plan(change: &Planned, flush: &mut Flush) -> Result<(), Fault> {
             [text(owner), text(project), at(*entered)],
         ),
         Planned::Revoke(row) => insert_revocation(flush, row),
-        Planned::Clear(due) => clear(flush, due),
+        Planned::Clear(due) => clear(flush, due)?,
     }
     Ok(())
 }
@@ -296,7 +308,7 @@ fn insert_revocation(flush: &mut Flush, row: &Revocation) {
     );
 }
 
-fn clear(flush: &mut Flush, due: &Due) {
+fn clear(flush: &mut Flush, due: &Due) -> Result<(), Fault> {
     match due {
         Due::RoleToken(hash) => {
             flush.one("role token", "DELETE FROM role_token WHERE hash = $1", [bytes(hash)]);
@@ -305,6 +317,7 @@ fn clear(flush: &mut Flush, due: &Due) {
         Due::OwnerSession(id) => {
             flush.one("owner session", "DELETE FROM owner_session WHERE id = $1", [text(id)]);
         }
+        Due::Elevation(_) => return Err(Fault::Broken("an elevation is ended, not cleared".to_owned())),
         Due::Access(hash) => {
             flush.one("access token", "DELETE FROM access_token WHERE hash = $1", [bytes(hash)]);
         }
@@ -318,6 +331,7 @@ fn clear(flush: &mut Flush, due: &Due) {
             flush.any("revocations", "DELETE FROM revocation WHERE sequence <= $1", [number(*through)]);
         }
     }
+    Ok(())
 }
 
 fn roles(roles: &[String]) -> Param {

@@ -5,6 +5,7 @@ use rusqlite::Row;
 
 use crate::{
     accounts::{Facts, Source},
+    elevation::Elevation,
     ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken, Successor},
@@ -12,6 +13,7 @@ use crate::{
     project::Project,
     revocation::{Revocation, Subject},
     role_token::{Answer, Role, RoleToken},
+    root::RootFingerprint,
     sweep::Due,
 };
 
@@ -21,6 +23,7 @@ pub(super) fn due(row: &Row<'_>) -> rusqlite::Result<Due> {
         2 => Due::OwnerSession(OwnerSessionId::made(row.get::<_, String>(1)?)),
         3 => Due::Access(row.get(1)?),
         4 => Due::Successor(row.get(1)?),
+        6 => Due::Elevation(OwnerSessionId::made(row.get::<_, String>(1)?)),
         _ => Due::Answer(OwnerId::made(row.get::<_, String>(1)?), RequestId::made(row.get::<_, String>(2)?)),
     })
 }
@@ -87,7 +90,14 @@ pub(super) fn owner_session(row: &Row<'_>) -> rusqlite::Result<OwnerSession> {
         expires_at: instant(row, 4)?,
         ended_at: maybe_instant(row, 5)?,
         refreshes: row.get(6)?,
+        elevation: elevation(row)?,
     })
+}
+
+fn elevation(row: &Row<'_>) -> rusqlite::Result<Option<Elevation>> {
+    let Some(until) = maybe_instant(row, 7)? else { return Ok(None) };
+    let (root, certificate) = (RootFingerprint(row.get(8)?), row.get(9)?);
+    Ok(Some(Elevation { until, root, certificate }))
 }
 
 pub(super) fn access(row: &Row<'_>) -> rusqlite::Result<Access> {

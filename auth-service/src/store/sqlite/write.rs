@@ -5,6 +5,7 @@ use rusqlite::{Connection, Params, params};
 
 use super::decode::signed;
 use crate::{
+    elevation::Elevation,
     ids::RequestId,
     owner::{Applied, Owner},
     owner_session::{OwnerSession, RefreshState, RefreshToken},
@@ -64,6 +65,15 @@ pub(super) fn apply(
             "UPDATE owner_session SET refreshes = refreshes + 1 WHERE id = ?1 AND refreshes = ?2",
             (id.as_str(), was),
         ),
+        Planned::SetElevation { id, was, elevation } => {
+            let (until, by, bound_to) = elevation_columns(elevation);
+            to.one(
+                "owner session",
+                "UPDATE owner_session SET elevated_until = ?3, elevated_by = ?4, elevated_for = ?5
+                 WHERE id = ?1 AND elevated_until IS ?2",
+                (id.as_str(), was.map(|was| was.until.as_micros()), until, by, bound_to),
+            )
+        }
         Planned::InsertAccess(access) => to.one(
             "access token",
             "INSERT INTO access_token (hash, id, session, issuance, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -236,6 +246,13 @@ fn insert_owner_session(to: &To<'_>, session: &OwnerSession) -> Result<(), Fault
     )
 }
 
+type ElevationColumns = (Option<i64>, Option<[u8; 32]>, Option<[u8; 32]>);
+
+fn elevation_columns(elevation: Option<Elevation>) -> ElevationColumns {
+    let columns = |e: Elevation| (Some(e.until.as_micros()), Some(e.root.0), e.certificate);
+    elevation.map_or((None, None, None), columns)
+}
+
 fn insert_refresh(to: &To<'_>, token: &RefreshToken) -> Result<(), Fault> {
     if token.state != RefreshState::Fresh {
         return Err(Fault::Broken("a refresh token begins fresh".to_owned()));
@@ -279,6 +296,7 @@ fn clear(to: &To<'_>, due: Due) -> Result<(), Fault> {
         Due::OwnerSession(id) => {
             to.one("owner session", "DELETE FROM owner_session WHERE id = ?1", [id.as_str()])
         }
+        Due::Elevation(_) => Err(Fault::Broken("an elevation is ended, not cleared".to_owned())),
         Due::Access(hash) => to.one("access token", "DELETE FROM access_token WHERE hash = ?1", [hash]),
         Due::Successor(hash) => spend(to, &hash),
         Due::Answer(owner, request) => to.one(
