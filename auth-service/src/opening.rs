@@ -15,7 +15,7 @@ use interlock_kit::{
     secret_file::{self, SecretFileError},
     store::{
         ChainKeyError, Fault, Observer, Store, StoreLock,
-        audit::ChainKey,
+        audit::{ChainKey, Trail},
         postgres::{self, Target},
         sqlite::{self, OpenError, Options, Place},
         writer::QueueLimits,
@@ -79,6 +79,8 @@ impl OpeningError {
 pub struct Opened {
     /// The store.
     pub store: Store<Auth>,
+    /// Its audit rows.
+    pub trail: Trail,
     /// Tells of commits, once it knows whom to tell.
     pub announcer: Arc<Announcer>,
     _lock: StoreLock,
@@ -114,11 +116,11 @@ pub fn open(
     let announcer = Arc::new(Announcer::default());
     let observer: Arc<dyn Observer<Auth>> = announcer.clone();
     let key = folder.join(CHAIN_KEY_FILE);
-    let store = match database {
+    let (store, trail) = match database {
         Some(target) => in_database(target, &key, profile, clock, observer)?,
         None => in_folder(folder, &key, profile, clock, observer)?,
     };
-    Ok(Opened { store, announcer, _lock: lock })
+    Ok(Opened { store, trail, announcer, _lock: lock })
 }
 
 fn in_folder(
@@ -127,7 +129,7 @@ fn in_folder(
     profile: Profile,
     clock: Clock,
     observer: Arc<dyn Observer<Auth>>,
-) -> Result<Store<Auth>, OpeningError> {
+) -> Result<(Store<Auth>, Trail), OpeningError> {
     let place = folder.join(STORE_FILE);
     let options = Options {
         chain_key: ChainKey::of_file(key, &place, profile)?,
@@ -137,7 +139,8 @@ fn in_folder(
         inline: false,
         inject_misses: false,
     };
-    Ok(sqlite::open(&options, observer)?)
+    let trail = options.trail().expect("a store in a file");
+    Ok((sqlite::open(&options, observer)?, trail))
 }
 
 fn in_database(
@@ -146,14 +149,14 @@ fn in_database(
     profile: Profile,
     clock: Clock,
     observer: Arc<dyn Observer<Auth>>,
-) -> Result<Store<Auth>, OpeningError> {
+) -> Result<(Store<Auth>, Trail), OpeningError> {
     let options = postgres::Options {
         target: target.clone(),
         clock,
         chain_key: ChainKey::beside(key, postgres::is_begun(target)?, profile)?,
         limits: QueueLimits::default(),
     };
-    Ok(postgres::open(&options, observer)?)
+    Ok((postgres::open(&options, observer)?, options.trail()))
 }
 
 /// How long leases of earlier processes may still be in use, and keeps a note for the next start.

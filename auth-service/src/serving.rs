@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use interlock_kit::{
+    audit_log::AuditLog,
     clock::Clock,
     error::Error,
     hasher::Hasher,
@@ -264,7 +265,8 @@ async fn with_store(
     let sweeping = tokio::spawn(sweeper::run(shell, Arc::clone(&gate), health.clone(), shutdown.clone()));
     let lanes = Arc::new(Lanes::one_a_core()?);
     let doors = Doors { tls, listeners, lanes: Arc::clone(&lanes) };
-    let served = serve_all(config, &parts, Arc::clone(&gate), doors, health, shutdown.clone()).await;
+    let log = AuditLog::new(Arc::clone(&gate), opened.trail.clone(), shutdown.clone());
+    let served = serve_all(config, &parts, log, doors, health, shutdown.clone()).await;
     // What still runs ends with the listeners, whatever ended those.
     shutdown.cancel();
     shrinking.abort();
@@ -307,7 +309,7 @@ struct Doors {
 async fn serve_all(
     config: &Config,
     parts: &Arc<Parts>,
-    gate: Arc<Gate>,
+    log: AuditLog<Gate>,
     doors: Doors,
     health: Health,
     shutdown: CancellationToken,
@@ -315,10 +317,11 @@ async fn serve_all(
     let Doors { tls, listeners, lanes } = doors;
     let addresses = listeners.addresses()?;
     let limits = limits_of(config);
-    let services = grpc::services(parts, limits.message_bytes);
+    let services = grpc::services(parts, limits.message_bytes).with(log.server(limits.message_bytes));
     let health_rpc = health::Health::new(health.clone(), services.names(), shutdown.clone());
     let services = reflected(services.with(health_rpc.server()))?;
-    let mut server = Server::new(limits, gate).lanes(&lanes).public(listeners.public, tls.public);
+    let mut server =
+        Server::new(limits, Arc::clone(&parts.gate)).lanes(&lanes).public(listeners.public, tls.public);
     if let (Some(listener), Some((tls, trust))) = (listeners.internal, tls.internal) {
         server = server.internal(listener, tls, trust);
     }

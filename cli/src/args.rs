@@ -78,6 +78,9 @@ pub(crate) enum Command {
     /// Role tokens.
     #[command(subcommand)]
     Auth(command::role_token::Auth),
+    /// Audit logs: what was done and what was refused; administrators only.
+    #[command(subcommand)]
+    Audit(command::audit::Audit),
     /// Ask a server's health, with the flags and exit codes of grpc_health_probe.
     Probe,
 }

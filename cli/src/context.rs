@@ -82,6 +82,9 @@ pub(crate) struct Caller {
     gateway_url: String,
     /// Asked for by name, whatever the folder is bound to.
     project: Option<String>,
+    /// Where the context is.
+    home: PathBuf,
+    /// Where the command was given.
     folder: PathBuf,
 }
 
@@ -106,8 +109,13 @@ impl Caller {
         };
         let jar = Jar::beside(&folder);
         let (gateway_url, project) = (context.gateway, common.project.clone());
-        let folder = std::env::current_dir()?;
-        Ok(Self { jar, sign_in, auth, gateway, credentials, gateway_url, project, folder })
+        let (home, folder) = (folder, std::env::current_dir()?);
+        Ok(Self { jar, sign_in, auth, gateway, credentials, gateway_url, project, home, folder })
+    }
+
+    /// A file of that name beside the context.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.home.join(name)
     }
 
     /// Calls to auth-service.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use interlock_proto::{auth::v1 as wire, credential::Credential};
 
 use crate::{
+    audit::AuditLog,
     call::{Identity, Scope},
     clock::{Clock, from_wire},
     connect::Connection,
@@ -159,6 +160,12 @@ impl Auth {
     pub fn with_credentials(mut self, credentials: Credentials) -> Self {
         self.identity = Identity::of(credentials);
         self
+    }
+
+    /// The auth service's audit log, for administrators.
+    #[must_use]
+    pub fn audit(&self) -> AuditLog {
+        AuditLog::of(self.connection.clone(), self.identity.clone())
     }
 
     /// Signs an owner in. Never made twice by itself.

@@ -115,6 +115,11 @@ pub(crate) fn from_wire(at: Option<prost_types::Timestamp>) -> Option<SystemTime
     at.and_then(|at| SystemTime::try_from(at).ok())
 }
 
+/// An instant for the wire.
+pub(crate) fn to_wire(at: SystemTime) -> prost_types::Timestamp {
+    at.into()
+}
+
 /// A span of the wire; zero where it is absent or negative.
 pub(crate) fn span(duration: Option<prost_types::Duration>) -> Duration {
     duration.and_then(|d| d.try_into().ok()).unwrap_or_default()

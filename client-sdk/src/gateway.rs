@@ -7,6 +7,7 @@ use prost::Message;
 
 use crate::{
     agent::Agents,
+    audit::AuditLog,
     call::{Identity, Scope},
     connect::Connection,
     cookie::Cookie,
@@ -77,6 +78,12 @@ impl Gateway {
     #[must_use]
     pub fn agents(&self) -> Agents {
         Agents::of(self.clone())
+    }
+
+    /// The gateway's audit log, for administrators.
+    #[must_use]
+    pub fn audit(&self) -> AuditLog {
+        AuditLog::of(self.connection.clone(), (*self.identity).clone())
     }
 
     pub(crate) fn connection(&self) -> &Connection {

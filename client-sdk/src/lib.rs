@@ -10,6 +10,7 @@
 //! | to sign in, and stay signed in | [`Auth`], [`Credentials`], [`SessionStore`] |
 //! | sessions, jobs, agents | [`Gateway`] → [`Sessions`], [`Jobs`], [`Agents`] |
 //! | calls for the project of a folder | [`Gateway::in_folder`], [`ProjectFile`] |
+//! | what was done and what was refused, as an administrator | [`AuditLog`] from [`Auth::audit`], [`Gateway::audit`] |
 //! | to follow a session's log | [`EventStream`] from [`Sessions::stream`] |
 //! | to run jobs for agents | [`Worker`], [`Task`], [`Outcome`] |
 //! | to admit calls on Interlock's credentials | [`verifier::Verifier`], [`verifier::VerifierLayer`] |
@@ -79,6 +80,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod audit;
 mod auth;
 mod berths;
 mod call;
@@ -109,6 +111,7 @@ pub mod verifier;
 mod worker;
 
 pub use agent::{Agent, Agents, SetAgent};
+pub use audit::{AuditFilter, AuditHead, AuditLog, AuditPage, AuditReport, AuditRow, AuditTail};
 pub use auth::{Auth, Project, Reached, RoleToken, RoleTokens, Rotated, SignInStatus, SignedIn, WhoAmI};
 pub use clock::Clock;
 pub use connect::{Connection, ConnectionBuilder};

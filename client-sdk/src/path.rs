@@ -42,4 +42,7 @@ paths! {
     SET_AGENT = "/interlock.gateway.v1.AgentService/SetAgent";
     READ_AGENT = "/interlock.gateway.v1.AgentService/GetAgent";
     LIST_AGENTS = "/interlock.gateway.v1.AgentService/ListAgents";
+    LIST_AUDIT = "/interlock.audit.v1.AuditService/List";
+    TAIL_AUDIT = "/interlock.audit.v1.AuditService/Tail";
+    VERIFY_AUDIT = "/interlock.audit.v1.AuditService/Verify";
 }

@@ -13,6 +13,7 @@ use interlock_client::{
     verifier::{Verifier, VerifierOptions},
 };
 use interlock_kit::{
+    audit_log::AuditLog,
     authn::InternalTrust,
     clock::{Clock, Timestamp},
     config::Common,
@@ -28,7 +29,7 @@ use interlock_kit::{
     serve::{Lanes, ServeError, Server, Services},
     store::{
         ChainKeyError, StoreLock,
-        audit::ChainKey,
+        audit::{ChainKey, Trail},
         postgres,
         sqlite::{OpenError, Options, Place},
         writer::QueueLimits,
@@ -152,8 +153,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let connection = connect(&config)?;
     let _lock = lock(&config.common.data_dir)?;
     let health = Health::new(["store", "auth"]);
-    let front = front(&config, connection, &shutdown)?;
-    let services = grpc::services(&front, config.common.limits.message_bytes);
+    let (front, trail) = front(&config, connection, &shutdown)?;
+    let message_bytes = config.common.limits.message_bytes;
+    let log = AuditLog::new(Arc::clone(&front.gate), trail, shutdown.clone());
+    let services = grpc::services(&front, message_bytes).with(log.server(message_bytes));
     let health_service = HealthService::new(health.clone(), services.names(), shutdown.clone());
     let services = reflection::add(services.with(health_service.server()))
         .map_err(|error| RunError::Reflection(error.to_string()))?;
@@ -220,9 +223,9 @@ fn front(
     config: &Config,
     connection: Connection,
     shutdown: &CancellationToken,
-) -> Result<Arc<Front>, RunError> {
+) -> Result<(Arc<Front>, Trail), RunError> {
     let (clock, hub) = (Clock::system(), Hub::new());
-    let shell = open_store(config, &clock, &hub)?;
+    let (shell, trail) = open_store(config, &clock, &hub)?;
     let verifier = Verifier::start(connection, VerifierOptions::named("gateway"));
     let gate = Gate::new(
         verifier.clone(),
@@ -231,7 +234,7 @@ fn front(
         config.unscoped,
         config.common.limits.unknown_credentials,
     );
-    Ok(Arc::new(Front {
+    let front = Front {
         shell,
         hub,
         verifier,
@@ -242,7 +245,8 @@ fn front(
         draining: shutdown.clone(),
         ending: CancellationToken::new(),
         tasks: TaskTracker::new(),
-    }))
+    };
+    Ok((Arc::new(front), trail))
 }
 
 /// What both TLS listeners show and ask for.
@@ -304,7 +308,7 @@ fn lock(data_dir: &Path) -> Result<StoreLock, RunError> {
 }
 
 /// Opens the store: in the database that is named, or in the data folder.
-fn open_store(config: &Config, clock: &Clock, hub: &Hub) -> Result<Shell, RunError> {
+fn open_store(config: &Config, clock: &Clock, hub: &Hub) -> Result<(Shell, Trail), RunError> {
     let (limits, observer) = (Arc::new(config.limits.clone()), Arc::new(hub.clone()));
     let (key, profile) = (&config.chain_key_file, config.common.profile);
     if let Some(target) = &config.store {
@@ -316,7 +320,7 @@ fn open_store(config: &Config, clock: &Clock, hub: &Hub) -> Result<Shell, RunErr
         };
         let shell = Shell::open_database(&options, limits, observer)?;
         tracing::info!(store = %target, "the store is open");
-        return Ok(shell);
+        return Ok((shell, options.trail()));
     }
     let file = config.common.data_dir.join(STORE_FILE);
     let options = Options {
@@ -329,7 +333,7 @@ fn open_store(config: &Config, clock: &Clock, hub: &Hub) -> Result<Shell, RunErr
     };
     let shell = Shell::open(&options, limits, observer)?;
     tracing::info!(store = %file.display(), "the store is open");
-    Ok(shell)
+    Ok((shell, options.trail().expect("a store in a file")))
 }
 
 /// The way to auth: certificates and token are read again by the connection itself when they change.

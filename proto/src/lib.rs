@@ -1,6 +1,6 @@
 //! Interlock's wire.
 //!
-//! - [`auth`], [`gateway`], [`errors`], [`options`]: the code generated from `proto/`.
+//! - [`auth`], [`gateway`], [`audit`], [`errors`], [`options`]: the code generated from `proto/`.
 //! - [`policy`]: the policy of every RPC, read from the method options in the descriptor set.
 //! - [`credential`]: the text form of credentials and cookies.
 //! - [`reason`]: the reasons of refusals as they stand in `google.rpc.ErrorInfo`.
@@ -44,6 +44,10 @@ generated!(
 generated!(
     /// `interlock.gateway.v1`: what a session is bound to and what is running.
     gateway, "interlock.gateway.v1"
+);
+generated!(
+    /// `interlock.audit.v1`: what was done and what was refused.
+    audit, "interlock.audit.v1"
 );
 generated!(
     /// `interlock.errors.v1`: why a call was refused.

@@ -5,7 +5,10 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use tonic::{Code, Status};
 
-use crate::error::{Error, Reason};
+use crate::{
+    clock::Timestamp,
+    error::{Error, Reason},
+};
 
 /// A span of time, held to its bounds; absent is none.
 ///
@@ -27,6 +30,22 @@ pub fn span(
     match read().filter(|span| bounds.contains(span)) {
         Some(span) => Ok(Some(span)),
         None => Err(Error::invalid_field(field, accepted)),
+    }
+}
+
+/// An instant, in whole microseconds: what is finer is cut off.
+///
+/// Strict (google/protobuf/timestamp.proto): the years 1 to 9999, and nanoseconds from 0 to 999,999,999.
+///
+/// # Errors
+/// `INVALID_FIELD` for what is no instant.
+pub fn instant(field: &str, value: Option<prost_types::Timestamp>) -> Result<Option<Timestamp>, Error> {
+    const SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+    let Some(value) = value else { return Ok(None) };
+    let micros = u32::try_from(value.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    match micros.filter(|_| SECONDS.contains(&value.seconds)) {
+        Some(nanos) => Ok(Some(Timestamp::from_micros(value.seconds * 1_000_000 + i64::from(nanos / 1_000)))),
+        None => Err(Error::invalid_field(field, "an instant of the years 1 to 9999")),
     }
 }
 

@@ -14,9 +14,11 @@
 //! | [`telemetry`], [`health_state`], [`probes`] | logs, metrics, request ids; readiness and its HTTP listener |
 //! | [`tls`], [`own_certificate`], [`serve`] | listeners: TLS that reloads, the accept loop, bounds of connections and calls |
 //! | [`authn`], [`denials`] | gate 1: who may call a method at all; refusals counted |
+//! | [`audit_log`] | `AuditService`, the one that all our servers serve alike |
 //! | [`health`], [`reflection`] | the two services that are not ours |
 //! | [`store`] | queue, writer, batches, engines, audit chain: generic over a service's [`store::Domain`] |
 
+pub mod audit_log;
 pub mod authn;
 pub mod clock;
 pub mod command;

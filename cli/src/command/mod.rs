@@ -9,6 +9,7 @@ use crate::{
 };
 
 pub(crate) mod agent;
+pub(crate) mod audit;
 pub(crate) mod demo;
 pub(crate) mod job;
 pub(crate) mod probe;
@@ -44,6 +45,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Job(job) => return job::run(job, &common).await,
         Command::Worker(worker) => worker::run(worker, &common).await?,
         Command::Auth(auth) => role_token::run(auth, &common).await?,
+        Command::Audit(audit) => return audit::run(audit, &common).await,
         // Taken before clap looks: see `main`.
         Command::Probe => return Err(Failure::usage("interlock probe -addr HOST:PORT")),
     }

@@ -13,9 +13,11 @@ use sha2::Sha256;
 use crate::{clock::Timestamp, error::Reason};
 
 mod chain;
+mod trail;
 
-pub use chain::{Damage, Filter};
+pub use chain::{DAMAGES_MAX, Damage, Filter, HEADS_MAX, Report};
 pub(in crate::store) use chain::{Link, Walk};
+pub use trail::Trail;
 
 /// Who asked for what, from where: the same for each entry of one call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

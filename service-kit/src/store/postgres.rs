@@ -26,7 +26,7 @@ use crate::{
     clock::{Clock, Timestamp},
     store::{
         Domain, Fault, Observer, Stop, Store,
-        audit::ChainKey,
+        audit::{ChainKey, Trail},
         writer::{QueueLimits, Writer},
     },
 };
@@ -42,6 +42,7 @@ mod trouble;
 mod working;
 mod writer;
 
+pub(in crate::store) use audit::{newest, report};
 pub use tokio_postgres::{Row, types::ToSql};
 pub use {
     audit::{rows, verify},
@@ -157,6 +158,14 @@ pub struct Options {
     pub chain_key: ChainKey,
     /// Of both queues.
     pub limits: QueueLimits,
+}
+
+impl Options {
+    /// The audit rows of this store.
+    #[must_use]
+    pub fn trail(&self) -> Trail {
+        Trail::in_database(self.target.clone(), self.chain_key.clone())
+    }
 }
 
 /// Opens a store, brings it to this version, seals the chains of earlier writers. Waits for the database.

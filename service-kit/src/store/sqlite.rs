@@ -27,7 +27,7 @@ use crate::{
     random,
     store::{
         Domain, Fault, Observer, Store,
-        audit::{ChainKey, Entry, Head},
+        audit::{ChainKey, Entry, Head, Trail},
         reserve::Reserve,
         writer::{Command, Engine, QueueLimits, Step, Writer},
     },
@@ -39,8 +39,10 @@ mod log;
 mod opening;
 mod snapshot;
 
+pub(in crate::store) use audit::{newest, report};
 use doubt::Doubt;
-use opening::{BUSY_WITHIN, beside, migrate};
+pub(in crate::store) use opening::BUSY_WITHIN;
+use opening::{beside, migrate};
 use snapshot::Snapshot;
 pub use {
     super::audit::{Damage, Filter},
@@ -89,6 +91,17 @@ pub struct Options {
     pub inline: bool,
     /// Each first look-up misses.
     pub inject_misses: bool,
+}
+
+impl Options {
+    /// The audit rows of this store; `None` in memory, where nobody else can look.
+    #[must_use]
+    pub fn trail(&self) -> Option<Trail> {
+        match &self.place {
+            Place::File(path) => Some(Trail::in_file(path.clone(), self.chain_key.clone())),
+            Place::Memory => None,
+        }
+    }
 }
 
 /// File or memory.

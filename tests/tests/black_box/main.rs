@@ -2,6 +2,7 @@
 //!
 //! - `sign_in`: sign-in to job done through the SDK, cookies, who is refused and how;
 //! - `attach`: the cases of the attach guard over the wire;
+//! - `audit_log`: the audit service and the command line on top of it;
 //! - `audit_rows`: each denial of a known principal and each state change has exactly one;
 //! - `elevation`: root unlock, what it opens at the gateway, and every way it ends;
 //! - `hostile`: guessing;
@@ -10,6 +11,7 @@
 //! - `reload`: certificates and authorities replaced under running services.
 
 mod attach;
+mod audit_log;
 mod audit_rows;
 mod elevation;
 mod hostile;

@@ -61,11 +61,15 @@ struct Props {
 /// Every method that a service serves, health and reflection of each included.
 pub(crate) fn served() -> Vec<(&'static str, &'static MethodPolicy)> {
     let of = |service: &'static str| {
-        let theirs =
-            move |path: &str| !path.starts_with("/interlock.") || path.contains(&format!(".{service}.v1."));
+        let theirs = move |path: &str| is_everybodys(path) || path.contains(&format!(".{service}.v1."));
         Policies::all().iter().filter(move |p| theirs(&p.path)).map(move |p| (service, p))
     };
     of("auth").chain(of("gateway")).collect()
+}
+
+/// Whether both services serve it.
+pub(crate) fn is_everybodys(path: &str) -> bool {
+    !path.starts_with("/interlock.") || path.starts_with("/interlock.audit.")
 }
 
 impl Stage {
@@ -277,6 +281,7 @@ impl Stage {
                 | "ProjectService"
                 | "RoleTokenService"
                 | "AgentService"
+                | "AuditService"
                 | "Health",
                 _,
             ) => Vec::new(),

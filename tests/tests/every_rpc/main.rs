@@ -11,7 +11,7 @@ mod fixture;
 
 use std::collections::BTreeSet;
 
-use fixture::{Cell, Stage, served};
+use fixture::{Cell, Stage, is_everybodys, served};
 use interlock_proto::policy::Policies;
 use interlock_tests::{pair::Peer, wire::Outcome};
 
@@ -73,7 +73,7 @@ const ROOT: &str = "ROOT_REQUIRED";
 /// UNIMPLEMENTED: not on this listener.
 const NOT: &str = "UNIMPLEMENTED";
 
-/// The public listeners. Health and reflection are served by both; there `auth` or `gateway` stands before.
+/// The public listeners. Health, reflection and the audit log are served by both; there `auth` or `gateway` stands before.
 #[rustfmt::skip]
 const PUBLIC: &[Row] = &[
     //                                                                     none   garb.  unkn.  user   strang root   admin  cookie owner  named
@@ -110,6 +110,12 @@ const PUBLIC: &[Row] = &[
     ("/interlock.gateway.v1.SessionService/RenewStream",                  [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OWNER, OWNER, OK,    OK]),
     ("/interlock.gateway.v1.SessionService/StreamEvents",                 [LOGIN, LOGIN, LOGIN, OWNER, OWNER, OWNER, OK,    OK,    OK,    LOCK]),
     ("/interlock.gateway.v1.WorkerService/Work",                          [LOGIN, LOGIN, LOGIN, FORB,  FORB,  FORB,  OK,    FORB,  OK,    OK]),
+    ("auth/interlock.audit.v1.AuditService/List",                         [LOGIN, LOGIN, LOGIN, FORB,  FORB,  OK,    OK,    LOGIN, FORB,  FORB]),
+    ("auth/interlock.audit.v1.AuditService/Tail",                         [LOGIN, LOGIN, LOGIN, FORB,  FORB,  OK,    OK,    LOGIN, FORB,  FORB]),
+    ("auth/interlock.audit.v1.AuditService/Verify",                       [LOGIN, LOGIN, LOGIN, FORB,  FORB,  OK,    OK,    LOGIN, FORB,  FORB]),
+    ("gateway/interlock.audit.v1.AuditService/List",                      [LOGIN, LOGIN, LOGIN, FORB,  FORB,  OK,    OK,    FORB,  FORB,  FORB]),
+    ("gateway/interlock.audit.v1.AuditService/Tail",                      [LOGIN, LOGIN, LOGIN, FORB,  FORB,  OK,    OK,    FORB,  FORB,  FORB]),
+    ("gateway/interlock.audit.v1.AuditService/Verify",                    [LOGIN, LOGIN, LOGIN, FORB,  FORB,  OK,    OK,    FORB,  FORB,  FORB]),
     ("auth/grpc.health.v1.Health/Check",                                  [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
     ("auth/grpc.health.v1.Health/List",                                   [BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE,  BARE]),
     ("auth/grpc.health.v1.Health/Watch",                                  [OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK,    OK]),
@@ -271,5 +277,5 @@ fn fits(outcome: &Outcome, expected: &str) -> bool {
 
 /// Ours by their path; what both serve, by the service too.
 fn key(service: &str, path: &str) -> String {
-    if path.starts_with("/interlock.") { path.to_owned() } else { format!("{service}{path}") }
+    if is_everybodys(path) { format!("{service}{path}") } else { path.to_owned() }
 }

@@ -159,6 +159,7 @@ fn values(field: &Field, good: &[u8], bound: usize) -> Vec<Value> {
             numbers(&[0, 1, 2, 1 << 32, edge - 1, edge, edge + 1, u64::MAX - 1, u64::MAX])
         }
         Kind::Message(of) if of.full_name() == "google.protobuf.Duration" => spans(),
+        Kind::Message(of) if of.full_name() == "google.protobuf.Timestamp" => instants(),
         Kind::Message(_) => messages(),
         other => panic!("{}: no hostile values for {other:?}; add some", field.of.full_name()),
     };
@@ -353,6 +354,28 @@ fn spans() -> Vec<Value> {
     ];
     let good = good.map(|(seconds, nanos)| span(seconds, nanos, Fate::Either));
     good.into_iter().chain(bad.map(|(seconds, nanos)| span(seconds, nanos, Fate::Never))).collect()
+}
+
+fn instants() -> Vec<Value> {
+    let instant = |seconds, nanos, fate| Value {
+        what: format!("{seconds} s {nanos} ns since 1970"),
+        raw: Raw::Bytes(prost_types::Timestamp { seconds, nanos }.encode_to_vec()),
+        fate,
+        echo: None,
+    };
+    let (first, last) = (-62_135_596_800, 253_402_300_799);
+    let good = [(0, 0), (0, 999_999_999), (-1, 1), (1_800_000_000, 1), (first, 0), (last, 999_999_999)];
+    let bad = [
+        (first - 1, 0),
+        (last + 1, 0),
+        (0, -1),
+        (0, 1_000_000_000),
+        (0, i32::MIN),
+        (i64::MAX, i32::MAX),
+        (i64::MIN, 0),
+    ];
+    let good = good.map(|(seconds, nanos)| instant(seconds, nanos, Fate::Either));
+    good.into_iter().chain(bad.map(|(seconds, nanos)| instant(seconds, nanos, Fate::Never))).collect()
 }
 
 /// A message in a message, as a whole; its own fields are cases of their own.

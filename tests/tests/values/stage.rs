@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use interlock_client::{OwnerSession, SetAgent};
-use interlock_proto::{auth::v1 as auth, gateway::v1 as gateway};
+use interlock_proto::{audit::v1 as audit, auth::v1 as auth, gateway::v1 as gateway};
 use interlock_tests::{
     Pair, Setup,
     pair::Peer,
@@ -188,7 +188,7 @@ impl Stage {
                 let turn = usize::try_from(self.number()).expect("few") % self.unlocking.len();
                 Metadata::bearer(&self.unlocking[turn].access_token)
             }
-            (_, "Rotate") => Metadata::bearer(&self.pair.admin()),
+            (_, "Rotate" | "List" | "Tail" | "Verify") => Metadata::bearer(&self.pair.admin()),
             (_, "GetStatus") if request.policy.path.contains("RoleToken") => {
                 Metadata::bearer(&self.pair.admin())
             }
@@ -269,6 +269,18 @@ impl Stage {
             }
             ("Ack", _) => gateway::AckRequest { session_id, sequence: 1 }.encode_to_vec(),
             ("Work", variant) => talk::ask(work(variant, agent_id, job_id, hand)),
+            ("List", _) => {
+                let filter = Some(audit::Filter { principal: "alice".to_owned(), ..Default::default() });
+                audit::ListRequest { filter, after: 1, page_size: 1 }.encode_to_vec()
+            }
+            ("Tail", _) => {
+                let filter = Some(audit::Filter { principal: "alice".to_owned(), ..Default::default() });
+                audit::TailRequest { filter, after: Some(1) }.encode_to_vec()
+            }
+            ("Verify", _) => {
+                let head = audit::Head { writer: "w_1".to_owned(), number: 1, link: vec![1; 32].into() };
+                audit::VerifyRequest { known: vec![head] }.encode_to_vec()
+            }
             ("GetStatus" | "WhoAmI" | "Refresh" | "Logout" | "Lock" | "ListProjects" | "ListAgents", _) => {
                 Vec::new()
             }

@@ -44,6 +44,9 @@ const TOLD_OTHERWISE: &[(&str, &str)] = &[
     ("sequence", "answered with the larger one"),
     ("applied.sequence", "a grant tells the newest one"),
     ("hello.epoch", "a grant tells the epoch of this start"),
+    ("known[0].writer", "the heads of now are told"),
+    ("known[0].number", "the heads of now are told"),
+    ("known[0].link", "the heads of now are told"),
     ("hello.held[0].job_id", "what is lost is not told"),
     ("hello.held[0].fencing_token", "what is lost is not told"),
 ];

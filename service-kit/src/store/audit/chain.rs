@@ -1,6 +1,8 @@
 //! The walk along stored chains that finds what was edited, and what may be asked of stored rows. The same
 //! for every engine.
 
+use std::collections::HashMap;
+
 use super::{ChainKey, Head, Row};
 use crate::clock::Timestamp;
 
@@ -9,12 +11,24 @@ use crate::clock::Timestamp;
 pub struct Filter {
     /// Rows after this id.
     pub after: i64,
+    /// And up to this one.
+    pub through: Option<i64>,
     /// Of this principal.
     pub principal: String,
     /// Of this action.
     pub action: String,
     /// With this reason.
     pub reason: String,
+    /// Of this method.
+    pub rpc: String,
+    /// About this resource.
+    pub subject: String,
+    /// In this project.
+    pub scope: String,
+    /// Of this instant and later ones.
+    pub since: Option<Timestamp>,
+    /// Before this instant.
+    pub until: Option<Timestamp>,
     /// At most so many.
     pub limit: u32,
 }
@@ -48,7 +62,32 @@ pub enum Damage {
         /// How many.
         rows: u64,
     },
+    /// A head that somebody knew of is not there: the chain was cut, or the store is an older copy.
+    Cut {
+        /// The writer.
+        writer: String,
+        /// The batch that it was the link of.
+        number: u64,
+    },
 }
+
+/// What a walk along all chains found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Links that were compared.
+    pub batches: u64,
+    /// Rows that they are over.
+    pub rows: u64,
+    /// What is wrong, at most [`DAMAGES_MAX`], the first ones.
+    pub damages: Vec<Damage>,
+    /// The ends of chains, newest first, at most [`HEADS_MAX`]. Kept elsewhere, they show a cut later.
+    pub heads: Vec<Head>,
+}
+
+/// How many damages are told of.
+pub const DAMAGES_MAX: usize = 1_000;
+/// How many chains' ends are told of, and how many may be compared with.
+pub const HEADS_MAX: usize = 1_024;
 
 /// One stored batch: its link, and the rows that it is over.
 #[derive(Debug)]
@@ -67,23 +106,83 @@ pub(in crate::store) struct Link {
 #[derive(Debug)]
 pub(in crate::store) struct Walk<'k> {
     key: &'k ChainKey,
-    previous: Option<(Head, bool)>,
+    /// Links that have to be met.
+    known: HashMap<(String, u64), [u8; 32]>,
+    previous: Option<End>,
+    /// The ends of the chains that are behind.
+    ends: Vec<End>,
+    report: Report,
+}
+
+/// How far a chain has been followed.
+#[derive(Debug)]
+struct End {
+    head: Head,
+    at: Timestamp,
+    sealed: bool,
 }
 
 impl<'k> Walk<'k> {
-    pub(in crate::store) fn new(key: &'k ChainKey) -> Self {
-        Self { key, previous: None }
+    /// `known` are heads of an earlier walk: each must still be a link of its chain.
+    pub(in crate::store) fn new(key: &'k ChainKey, known: &[Head]) -> Self {
+        let known = known.iter().map(|head| ((head.writer.clone(), head.number), head.link)).collect();
+        Self { key, known, previous: None, ends: Vec::new(), report: Report::default() }
     }
 
-    /// What is wrong with this batch, seen from the one before.
-    pub(in crate::store) fn next(&mut self, stored: Link) -> Option<Damage> {
+    /// Compares this batch with the one before.
+    pub(in crate::store) fn next(&mut self, stored: Link) {
+        self.report.batches += 1;
+        self.report.rows += stored.rows.len() as u64;
+        let place = (stored.head.writer.clone(), stored.head.number);
+        if self.known.get(&place) == Some(&stored.head.link) {
+            self.known.remove(&place);
+        }
         let (before, was_sealed) = match self.previous.take() {
-            Some((head, was_sealed)) if head.writer == stored.head.writer => (head, was_sealed),
-            _ => (Head::start(stored.head.writer.clone()), false),
+            Some(end) if end.head.writer == stored.head.writer => (end.head, end.sealed),
+            ended => {
+                self.end(ended);
+                (Head::start(stored.head.writer.clone()), false)
+            }
         };
-        let damage = self.damage(&before, was_sealed, &stored);
-        self.previous = Some((stored.head, stored.sealed));
-        damage
+        if let Some(damage) = self.damage(&before, was_sealed, &stored) {
+            self.found(damage);
+        }
+        self.previous = Some(End { head: stored.head, at: stored.at, sealed: stored.sealed });
+    }
+
+    /// What was found; `strays` rows belong to no batch.
+    pub(in crate::store) fn finish(mut self, strays: u64) -> Report {
+        let last = self.previous.take();
+        self.end(last);
+        if strays > 0 {
+            self.found(Damage::Strays { rows: strays });
+        }
+        let mut cut: Vec<_> = std::mem::take(&mut self.known).into_keys().collect();
+        cut.sort_unstable();
+        for (writer, number) in cut {
+            self.found(Damage::Cut { writer, number });
+        }
+        self.keep_newest();
+        self.report.heads = self.ends.into_iter().map(|end| end.head).collect();
+        self.report
+    }
+
+    fn found(&mut self, damage: Damage) {
+        if self.report.damages.len() < DAMAGES_MAX {
+            self.report.damages.push(damage);
+        }
+    }
+
+    fn end(&mut self, chain: Option<End>) {
+        self.ends.extend(chain);
+        if self.ends.len() >= 2 * HEADS_MAX {
+            self.keep_newest();
+        }
+    }
+
+    fn keep_newest(&mut self) {
+        self.ends.sort_by_key(|end| std::cmp::Reverse((!end.sealed, end.at)));
+        self.ends.truncate(HEADS_MAX);
     }
 
     fn damage(&self, before: &Head, was_sealed: bool, stored: &Link) -> Option<Damage> {

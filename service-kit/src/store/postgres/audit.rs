@@ -13,7 +13,7 @@ use crate::{
     clock::Timestamp,
     store::{
         Fault,
-        audit::{ChainKey, Damage, Entry, Filter, Head, Link as ChainLink, Origin, Row, Walk},
+        audit::{ChainKey, Damage, Entry, Filter, Head, Link as ChainLink, Origin, Report, Row, Walk},
     },
 };
 
@@ -109,13 +109,21 @@ pub(super) async fn open_heads(link: &mut Link) -> Result<Vec<Head>, Trouble> {
 pub fn rows(target: &Target, filter: &Filter) -> Result<Vec<Row>, Fault> {
     let sql = "SELECT id, at, principal, role, credential_id, peer, request_id, rpc, action, outcome, reason,
                       subject, scope, detail, count FROM audit
-               WHERE id > $1 AND ($2 = '' OR principal = $2) AND ($3 = '' OR action = $3)
-               AND ($4 = '' OR reason = $4) ORDER BY id LIMIT $5";
+               WHERE id > $1 AND id <= $2 AND at >= $3 AND at < $4
+               AND ($5 = '' OR principal = $5) AND ($6 = '' OR action = $6) AND ($7 = '' OR reason = $7)
+               AND ($8 = '' OR rpc = $8) AND ($9 = '' OR subject = $9) AND ($10 = '' OR scope = $10)
+               ORDER BY id LIMIT $11";
     let params = [
         bind(filter.after),
+        bind(filter.through.unwrap_or(i64::MAX)),
+        bind(filter.since.map_or(i64::MIN, Timestamp::as_micros)),
+        bind(filter.until.map_or(i64::MAX, Timestamp::as_micros)),
         bind(filter.principal.clone()),
         bind(filter.action.clone()),
         bind(filter.reason.clone()),
+        bind(filter.rpc.clone()),
+        bind(filter.subject.clone()),
+        bind(filter.scope.clone()),
         bind(i64::from(filter.limit)),
     ];
     offline(target, async |link| {
@@ -124,13 +132,26 @@ pub fn rows(target: &Target, filter: &Filter) -> Result<Vec<Row>, Fault> {
     })
 }
 
-/// Reads every chain and compares each link with its rows. Memory holds one batch at a time. All of it is
-/// one snapshot: a writer may be at work.
+/// The id of the newest row; 0 where there is none.
+pub(in crate::store) fn newest(target: &Target) -> Result<i64, Fault> {
+    offline(target, async |link| {
+        let found = link.client().query_one("SELECT COALESCE(MAX(id), 0) FROM audit", &[]).await?;
+        Ok(found.try_get(0)?)
+    })
+}
+
+/// Reads every chain and compares each link with its rows.
 ///
 /// # Errors
 /// What the store says.
 pub fn verify(target: &Target, key: &ChainKey) -> Result<Vec<Damage>, Fault> {
-    offline(target, async |link| damages(link, key).await)
+    Ok(report(target, key, &[])?.damages)
+}
+
+/// The same, with what else there is to say of it; `known` are heads that must still be there. Memory holds one
+/// batch at a time. All of it is one snapshot: a writer may be at work.
+pub(in crate::store) fn report(target: &Target, key: &ChainKey, known: &[Head]) -> Result<Report, Fault> {
+    offline(target, async |link| walk(link, key, known).await)
 }
 
 /// Whole tables are read, for as long as it takes.
@@ -165,9 +186,9 @@ ORDER BY b.writer, b.number, a.id";
 const STRAYS: &str = "SELECT COUNT(*) FROM audit a
 WHERE NOT EXISTS (SELECT FROM audit_batch b WHERE b.writer = a.writer AND b.number = a.number)";
 
-async fn damages(link: &mut Link, key: &ChainKey) -> Result<Vec<Damage>, Trouble> {
+async fn walk(link: &mut Link, key: &ChainKey, known: &[Head]) -> Result<Report, Trouble> {
     link.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let (mut damages, mut walk) = (Vec::new(), Walk::new(key));
+    let mut walk = Walk::new(key, known);
     let mut batch: Option<ChainLink> = None;
     let nothing: [i64; 0] = [];
     let mut found = Box::pin(link.client().query_raw(CHAINS, nothing).await?);
@@ -176,19 +197,20 @@ async fn damages(link: &mut Link, key: &ChainKey) -> Result<Vec<Damage>, Trouble
         if batch.as_ref().is_none_or(|batch| batch.head != next) {
             let at = Timestamp::from_micros(found.try_get(3)?);
             let begun = ChainLink { head: next, at, sealed: found.try_get(4)?, rows: Vec::new() };
-            damages.extend(batch.replace(begun).and_then(|whole| walk.next(whole)));
+            if let Some(whole) = batch.replace(begun) {
+                walk.next(whole);
+            }
         }
         if let (Some(batch), Some(_)) = (&mut batch, found.try_get::<_, Option<i64>>(5)?) {
             batch.rows.push(row(&found, 5)?);
         }
     }
     drop(found);
-    damages.extend(batch.and_then(|whole| walk.next(whole)));
-    let strays: i64 = link.client().query_one(STRAYS, &[]).await?.try_get(0)?;
-    if strays > 0 {
-        damages.push(Damage::Strays { rows: strays as u64 });
+    if let Some(whole) = batch {
+        walk.next(whole);
     }
-    Ok(damages)
+    let strays: i64 = link.client().query_one(STRAYS, &[]).await?.try_get(0)?;
+    Ok(walk.finish(strays as u64))
 }
 
 fn head(row: &SqlRow, from: usize) -> Result<Head, Fault> {

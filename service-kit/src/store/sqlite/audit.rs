@@ -6,7 +6,7 @@ use crate::{
     clock::Timestamp,
     store::{
         Fault,
-        audit::{ChainKey, Damage, Entry, Filter, Head, Link, Origin, Row, Walk},
+        audit::{ChainKey, Damage, Entry, Filter, Head, Link, Origin, Report, Row, Walk},
     },
 };
 
@@ -95,12 +95,33 @@ fn head(row: &SqlRow<'_>) -> rusqlite::Result<Head> {
 /// What the store says.
 pub fn rows(connection: &Connection, filter: &Filter) -> Result<Vec<Row>, Fault> {
     let mut statement = connection.prepare_cached(&format!(
-        "{SELECT} WHERE id > ?1 AND (?2 = '' OR principal = ?2) AND (?3 = '' OR action = ?3)
-         AND (?4 = '' OR reason = ?4) ORDER BY id LIMIT ?5"
+        "{SELECT} WHERE id > ?1 AND id <= ?2 AND at >= ?3 AND at < ?4
+         AND (?5 = '' OR principal = ?5) AND (?6 = '' OR action = ?6) AND (?7 = '' OR reason = ?7)
+         AND (?8 = '' OR rpc = ?8) AND (?9 = '' OR subject = ?9) AND (?10 = '' OR scope = ?10)
+         ORDER BY id LIMIT ?11"
     ))?;
-    let found = statement
-        .query_map((filter.after, &filter.principal, &filter.action, &filter.reason, filter.limit), row)?;
+    let found = statement.query_map(
+        rusqlite::params![
+            filter.after,
+            filter.through.unwrap_or(i64::MAX),
+            filter.since.map_or(i64::MIN, Timestamp::as_micros),
+            filter.until.map_or(i64::MAX, Timestamp::as_micros),
+            filter.principal,
+            filter.action,
+            filter.reason,
+            filter.rpc,
+            filter.subject,
+            filter.scope,
+            filter.limit,
+        ],
+        row,
+    )?;
     Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// The id of the newest row; 0 where there is none.
+pub(in crate::store) fn newest(connection: &Connection) -> Result<i64, Fault> {
+    Ok(connection.query_row("SELECT COALESCE(MAX(id), 0) FROM audit", [], |row| row.get(0))?)
 }
 
 const SELECT: &str =
@@ -129,20 +150,30 @@ fn row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     })
 }
 
-/// Reads every chain and compares each link with its rows. Memory holds one batch at a time.
+/// Reads every chain and compares each link with its rows.
 ///
 /// # Errors
 /// What the store says.
 pub fn verify(connection: &Connection, key: &ChainKey) -> Result<Vec<Damage>, Fault> {
-    // One snapshot for all that is read: a writer may be at work. What is made here goes with it.
-    let snapshot = connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose()?;
-    let damages = damages(connection, key)?;
-    drop(snapshot);
-    Ok(damages)
+    Ok(report(connection, key, &[])?.damages)
 }
 
-fn damages(connection: &Connection, key: &ChainKey) -> Result<Vec<Damage>, Fault> {
-    let (mut damages, mut walk) = (Vec::new(), Walk::new(key));
+/// The same, with what else there is to say of it; `known` are heads that must still be there. Memory holds one
+/// batch at a time.
+pub(in crate::store) fn report(
+    connection: &Connection,
+    key: &ChainKey,
+    known: &[Head],
+) -> Result<Report, Fault> {
+    // One snapshot for all that is read: a writer may be at work. What is made here goes with it.
+    let snapshot = connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose()?;
+    let report = walk(connection, key, known)?;
+    drop(snapshot);
+    Ok(report)
+}
+
+fn walk(connection: &Connection, key: &ChainKey, known: &[Head]) -> Result<Report, Fault> {
+    let mut walk = Walk::new(key, known);
     let mut batches = connection
         .prepare("SELECT writer, number, link, at, sealed FROM audit_batch ORDER BY writer, number")?;
     let mut found = batches.query([])?;
@@ -154,8 +185,7 @@ fn damages(connection: &Connection, key: &ChainKey) -> Result<Vec<Damage>, Fault
     while let Some(batch) = found.next()? {
         let head = head(batch)?;
         let rows = statement.query_map((&head.writer, head.number as i64), row)?.collect::<Result<_, _>>()?;
-        let (at, sealed) = (Timestamp::from_micros(batch.get(3)?), batch.get(4)?);
-        damages.extend(walk.next(Link { head, at, sealed, rows }));
+        walk.next(Link { head, at: Timestamp::from_micros(batch.get(3)?), sealed: batch.get(4)?, rows });
     }
     let strays = connection
         .query_row(
@@ -165,10 +195,7 @@ fn damages(connection: &Connection, key: &ChainKey) -> Result<Vec<Damage>, Fault
         )
         .optional()?
         .unwrap_or(0) as u64;
-    if strays > 0 {
-        damages.push(Damage::Strays { rows: strays });
-    }
     drop(statement);
     connection.execute_batch("DROP TABLE temp.audit_place")?;
-    Ok(damages)
+    Ok(walk.finish(strays))
 }

@@ -29,7 +29,7 @@ use crate::{
 /// seconds. A page that is damaged is found when it is read.
 const CHECKED_BYTES_MAX: u64 = 128 << 20;
 /// How long another program's lock is waited for: a write that fails for it still fails in its deadline.
-pub(super) const BUSY_WITHIN: Duration = Duration::from_secs(2);
+pub(in crate::store) const BUSY_WITHIN: Duration = Duration::from_secs(2);
 /// A check that takes longer is told: it is a part of the time to healthy.
 const CHECK_LONG: Duration = Duration::from_secs(1);
 
