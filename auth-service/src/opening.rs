@@ -152,6 +152,7 @@ fn in_database(
 ) -> Result<(Store<Auth>, Trail), OpeningError> {
     let options = postgres::Options {
         target: target.clone(),
+        sharing: postgres::Sharing::Alone,
         clock,
         chain_key: ChainKey::beside(key, postgres::is_begun(target)?, profile)?,
         limits: QueueLimits::default(),

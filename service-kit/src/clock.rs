@@ -122,6 +122,11 @@ impl Clock {
         }
     }
 
+    /// Whether it only moves when told to.
+    pub(crate) fn is_manual(&self) -> bool {
+        matches!(self.0, Source::Manual(_))
+    }
+
     /// What the machine's clock shows, whatever has been stored: for what others have dated, like certificates.
     #[must_use]
     pub fn wall(&self) -> Timestamp {

@@ -114,7 +114,8 @@ impl Rows for Missing<'_> {
     }
 
     fn revocations_before(&self, at: Timestamp) -> Found<u64> {
-        self.after(Key::RevocationsBefore(at))?.revocations_before(at)
+        let earlier = self.loaded.range(Key::before_all()..=Key::RevocationsBefore(at)).next_back();
+        self.after(earlier.cloned().unwrap_or(Key::RevocationsBefore(at)))?.revocations_before(at)
     }
 
     fn due(&self, now: Timestamp, limit: u32) -> Found<Vec<Due>> {

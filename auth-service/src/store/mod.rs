@@ -211,6 +211,13 @@ pub enum Key {
     Due(Timestamp, u32),
 }
 
+impl Key {
+    /// Before every [`Key::RevocationsBefore`]: what was asked of an earlier instant does for a later one.
+    pub(crate) fn before_all() -> Self {
+        Self::RevocationsBefore(Timestamp::from_micros(i64::MIN))
+    }
+}
+
 /// One planned write. Each meets exactly the rows that it was planned on, or the store is broken. Its
 /// fields are the crate's own: outside, only [`Tx`] plans changes.
 #[derive(Clone, Debug)]

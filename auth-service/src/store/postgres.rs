@@ -78,6 +78,10 @@ impl PostgresDomain for Auth {
         ask::all(keys, access)
     }
 
+    fn place(key: &Key) -> Option<u8> {
+        ask::place(key)
+    }
+
     fn working_rows(working: &Working, loaded: &BTreeSet<Key>, work: &mut dyn FnMut(&mut Self::Rows<'_>)) {
         work(&mut Missing { inner: working, loaded });
     }
@@ -209,7 +213,9 @@ impl Rows for Working {
     }
 
     fn revocations_before(&self, at: Timestamp) -> Found<u64> {
-        self.number(Key::RevocationsBefore(at))
+        // What was old at an earlier instant is so at this one, and an older answer cuts less.
+        let earlier = self.lists.range(Key::before_all()..=Key::RevocationsBefore(at)).next_back();
+        self.number(earlier.map_or(Key::RevocationsBefore(at), |(key, _)| key.clone()))
     }
 
     fn due(&self, now: Timestamp, limit: u32) -> Found<Vec<Due>> {

@@ -354,6 +354,7 @@ impl Bench {
 fn on_database(target: &Target, clock: &Clock, heard: &Arc<Heard>) -> interlock_kit::store::Store<Auth> {
     let options = postgres::Options {
         target: target.clone(),
+        sharing: postgres::Sharing::Alone,
         clock: clock.clone(),
         chain_key: ChainKey::new([1; 32]),
         limits: QueueLimits::default(),

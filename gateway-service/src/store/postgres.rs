@@ -129,6 +129,10 @@ impl PostgresDomain for Gateway {
         ask::all(keys, access)
     }
 
+    fn place(key: &Key) -> Option<u8> {
+        ask::place(key)
+    }
+
     fn working_rows(working: &Working, loaded: &BTreeSet<Key>, work: &mut dyn FnMut(&mut (dyn Rows + '_))) {
         work(&mut known::Known { working, loaded });
     }

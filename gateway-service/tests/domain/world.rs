@@ -153,6 +153,7 @@ impl World {
                 let database = kept.insert(database());
                 let options = postgres::Options {
                     target: database.target.clone(),
+                    sharing: postgres::Sharing::Alone,
                     clock: clock.clone(),
                     chain_key: ChainKey::new(KEY),
                     limits: QueueLimits::default(),

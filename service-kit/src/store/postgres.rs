@@ -13,10 +13,13 @@
 //! so that what it tells is as durable as any answer. A commit is never cancelled, and a connection that has
 //! failed is not used again.
 //!
+//! **Several programs** may share a store. A verb rests on rows that are locked, each batch takes its locks in one order
+//! (see [`PostgresDomain::place`]), instants are the database's, and each writer has a chain of its own.
+//!
 //! - [`Target`]: the URL. [`Ask`], [`Flush`]: what a service sends. `link`: one connection.
 //! - `working`: a batch on its working set. `writer`: the writing side; `doubt`: its way back. `snapshot`: the
 //!   reading side, unlocked loads from one snapshot.
-//! - `opening`: one program at a time, migrations. `audit`: rows and chains.
+//! - `opening`: alone or shared, migrations. `moment`: the time. `audit`: rows and chains.
 
 use std::{collections::BTreeSet, future::Future, io, sync::Arc};
 
@@ -34,6 +37,7 @@ use crate::{
 mod audit;
 mod doubt;
 mod link;
+mod moment;
 mod opening;
 mod snapshot;
 mod statement;
@@ -47,7 +51,7 @@ pub use tokio_postgres::{Row, types::ToSql};
 pub use {
     audit::{rows, verify},
     opening::{OpenError, is_begun},
-    statement::{Ask, Flush, Param, bind},
+    statement::{Ask, Flush, Param, bind, each, found, pairs_of, rows_of},
     target::{Target, TargetError},
 };
 
@@ -60,8 +64,14 @@ pub trait PostgresDomain: Domain {
     fn postgres_migrations() -> refinery::Runner;
 
     /// How these rows are loaded: one flight, in the order in which they are to be locked. A row that is not
-    /// there is known to be missing from then on.
+    /// there is known to be missing from then on. Time goes on between the runs of a batch: what was loaded for an
+    /// instant must do for a later one, too.
     fn ask(keys: &BTreeSet<Self::Key>, access: Access) -> Vec<Ask<Self::Working>>;
+
+    /// The place of a key's lock in the order of [`PostgresDomain::ask`]; none where it locks nothing. A batch that
+    /// misses a key whose place is not behind all that it holds lets go, and takes its locks anew: so two programs do
+    /// not wait for each other.
+    fn place(key: &Self::Key) -> Option<u8>;
 
     /// Hands `work` the rows of a working set. A row that is not among the loaded ones stops the verb with
     /// [`Stop::Miss`].
@@ -147,12 +157,24 @@ impl<D: Domain> From<Stop<D>> for Unmet<D> {
     }
 }
 
+/// Who uses a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// This program alone: others are refused while it runs.
+    #[default]
+    Alone,
+    /// Any number of programs that share it. Those that want it alone are refused.
+    Shared,
+}
+
 /// Where a store lives, and how it runs.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The database.
     pub target: Target,
-    /// Where instants come from. It is kept from falling behind the database's clock.
+    /// Whether others use it at the same time.
+    pub sharing: Sharing,
+    /// Kept from falling behind the database's clock, which instants are of; but a manual one is where they come from.
     pub clock: Clock,
     /// Of the audit chain.
     pub chain_key: ChainKey,

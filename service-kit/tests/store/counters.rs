@@ -161,6 +161,10 @@ impl PostgresDomain for Counters {
         })]
     }
 
+    fn place(_: &String) -> Option<u8> {
+        Some(0)
+    }
+
     fn working_rows(working: &Working, loaded: &BTreeSet<String>, work: &mut dyn FnMut(&mut Self::Rows<'_>)) {
         work(&mut InWorking(working, loaded));
     }

@@ -31,6 +31,7 @@ mod fenced;
 mod guarded;
 mod postgresql;
 mod proxy;
+mod shared;
 mod twins;
 
 const KEY: [u8; 32] = [7; 32];
@@ -50,6 +51,7 @@ fn options(place: Place) -> Options {
 fn on(url: &str) -> postgres::Options {
     postgres::Options {
         target: Target::parse(url, Profile::Hardened).expect("a URL of ours"),
+        sharing: postgres::Sharing::Alone,
         clock: Clock::system(),
         chain_key: ChainKey::new(KEY),
         limits: QueueLimits::default(),

@@ -6,7 +6,7 @@ use interlock_kit::{
     clock::Timestamp,
     store::{
         Fault,
-        postgres::{Access, Ask, Param, Row, ToSql, bind},
+        postgres::{Access, Ask, Param, Row, bind, each, pairs_of, rows_of},
     },
 };
 
@@ -68,6 +68,29 @@ struct Sorted {
     lists: Vec<Key>,
 }
 
+/// Where in the order of `Sorted::asks` the lock of a key is taken.
+pub(super) fn place(key: &Key) -> Option<u8> {
+    match key {
+        Key::Owner(_) => Some(0),
+        Key::OwnerSession(_) => Some(1),
+        Key::Applied(..) => Some(2),
+        Key::Access(_) => Some(3),
+        Key::RefreshToken(_) => Some(4),
+        Key::RoleTokens(_) | Key::RoleToken(_) => Some(5),
+        Key::Answer(..) => Some(6),
+        Key::Project(_) | Key::ProjectNamed(_) | Key::ProjectOfRequest(..) => Some(7),
+        Key::Member(..) => Some(8),
+        Key::Counters => Some(9),
+        Key::LivingSessions(_)
+        | Key::ProjectsMadeBy(_)
+        | Key::AnyActiveOwner
+        | Key::Projects(..)
+        | Key::Revocations(..)
+        | Key::RevocationsBefore(_)
+        | Key::Due(..) => None,
+    }
+}
+
 pub(super) fn all(keys: &BTreeSet<Key>, locks: Access) -> Vec<Ask<Working>> {
     let mut sorted = Sorted::default();
     for key in keys {
@@ -111,6 +134,10 @@ impl Sorted {
 
     fn asks(self, locked: &str) -> Vec<Ask<Working>> {
         let mut asks = Vec::new();
+        self.of_owners(locked, &mut asks);
+        self.of_role_tokens(locked, &mut asks);
+        self.of_projects(locked, &mut asks);
+        // Last of all: every verb that gives out a number waits for this row.
         if self.counters {
             let sql = format!("SELECT issuance, revocation, pruned FROM counter{locked}");
             asks.push(Ask::new(sql, [], |working: &mut Working, rows| {
@@ -124,9 +151,6 @@ impl Sorted {
                 Ok(())
             }));
         }
-        self.of_owners(locked, &mut asks);
-        self.of_role_tokens(locked, &mut asks);
-        self.of_projects(locked, &mut asks);
         asks.extend(self.lists.into_iter().map(list));
         asks
     }
@@ -135,34 +159,34 @@ impl Sorted {
         let sql =
             "SELECT id, display_name, roles, active, password, version, sessions_from, changed_at FROM owner
                    WHERE id = ANY($1) ORDER BY id";
-        rows(asks, &self.owners, format!("{sql}{locked}"), owner, |working, owner| {
+        rows_of(asks, &self.owners, format!("{sql}{locked}"), owner, |working, owner| {
             working.model.owners.insert(owner.id.clone(), owner);
         });
         let sql = format!("{OWNER_SESSION} WHERE id = ANY($1) ORDER BY id{locked}");
-        rows(asks, &self.sessions, sql, owner_session, |working, session| {
+        rows_of(asks, &self.sessions, sql, owner_session, |working, session| {
             working.model.sessions.insert(session.id.clone(), session);
         });
         // Not locked: who begins a session has the owner's row, and what ends meanwhile only makes room.
         let sql = format!("{OWNER_SESSION} WHERE owner = ANY($1) AND ended_at IS NULL");
-        rows(asks, &self.sessions_of, sql, owner_session, |working, session| {
+        rows_of(asks, &self.sessions_of, sql, owner_session, |working, session| {
             working.model.sessions.entry(session.id.clone()).or_insert(session);
         });
         let sql = format!(
             "SELECT source, owner, display_name, roles, active, password FROM applied
              WHERE (source, owner) IN (SELECT * FROM unnest($1::TEXT[], $2::TEXT[])) ORDER BY source, owner{locked}"
         );
-        pairs(asks, &self.applied, sql, applied, |working, applied| {
+        pairs_of(asks, &self.applied, sql, applied, |working, applied| {
             working.model.applied.insert((applied.source, applied.owner.clone()), applied);
         });
         let sql = format!(
             "SELECT hash, id, session, issuance, expires_at FROM access_token WHERE hash = ANY($1) ORDER BY hash{locked}"
         );
-        rows(asks, &self.access, sql, access, |working, access| {
+        rows_of(asks, &self.access, sql, access, |working, access| {
             working.model.access.insert(access.hash, access);
         });
         let sql = "SELECT hash, id, session, issuance, predecessor, state, used_at, sealed, access_expires_at
                    FROM refresh_token WHERE hash = ANY($1) ORDER BY hash";
-        rows(asks, &self.refresh, format!("{sql}{locked}"), refresh_token, |working, token| {
+        rows_of(asks, &self.refresh, format!("{sql}{locked}"), refresh_token, |working, token| {
             working.model.refresh.insert(token.hash, token);
         });
     }
@@ -172,15 +196,15 @@ impl Sorted {
             working.model.role_tokens.insert(token.hash, token);
         };
         let sql = format!("{ROLE_TOKEN} WHERE role = ANY($1) ORDER BY hash{locked}");
-        rows(asks, &self.roles, sql, role_token, keep);
+        rows_of(asks, &self.roles, sql, role_token, keep);
         let sql = format!("{ROLE_TOKEN} WHERE hash = ANY($1) ORDER BY hash{locked}");
-        rows(asks, &self.role_tokens, sql, role_token, keep);
+        rows_of(asks, &self.role_tokens, sql, role_token, keep);
         let sql = format!(
             "SELECT owner, request, credential, role, grace, sealed, generation, revocation, ends_at
              FROM rotation_answer WHERE (owner, request) IN (SELECT * FROM unnest($1::TEXT[], $2::TEXT[]))
              ORDER BY owner, request{locked}"
         );
-        pairs(asks, &self.answers, sql, answer, |working, answer| {
+        pairs_of(asks, &self.answers, sql, answer, |working, answer| {
             working.model.answers.insert((answer.owner.clone(), answer.request.clone()), answer);
         });
     }
@@ -190,18 +214,18 @@ impl Sorted {
             working.model.projects.insert(project.id.clone(), project);
         };
         let sql = format!("{PROJECT} WHERE id = ANY($1) ORDER BY id{locked}");
-        rows(asks, &self.projects, sql, project, keep);
+        rows_of(asks, &self.projects, sql, project, keep);
         let sql = format!("{PROJECT} WHERE name = ANY($1) ORDER BY id{locked}");
-        rows(asks, &self.names, sql, project, keep);
+        rows_of(asks, &self.names, sql, project, keep);
         let sql = format!(
             "{PROJECT} WHERE (created_by, request) IN (SELECT * FROM unnest($1::TEXT[], $2::TEXT[]))
              ORDER BY id{locked}"
         );
-        pairs(asks, &self.requests, sql, project, keep);
+        pairs_of(asks, &self.requests, sql, project, keep);
         // An owner who has made none is not found; what is loaded and not there is none.
         let sql = "SELECT created_by, COUNT(*) FROM project WHERE created_by = ANY($1) GROUP BY created_by";
         let count = |row: &Row| Ok((OwnerId::made(row.try_get::<_, String>(0)?), unsigned(row, 1)?));
-        rows(asks, &self.makers, sql.to_owned(), count, |working, (owner, made)| {
+        rows_of(asks, &self.makers, sql.to_owned(), count, |working, (owner, made)| {
             working.made_by.insert(owner, made);
         });
         let sql = format!(
@@ -212,53 +236,10 @@ impl Sorted {
             let project = ProjectId::made(row.try_get::<_, String>(0)?);
             Ok((project, OwnerId::made(row.try_get::<_, String>(1)?)))
         };
-        pairs(asks, &self.members, sql, member, |working, member| {
+        pairs_of(asks, &self.members, sql, member, |working, member| {
             working.model.members.insert(member);
         });
     }
-}
-
-/// Asks for the rows of these keys, if there are any.
-fn rows<K, T>(
-    asks: &mut Vec<Ask<Working>>,
-    keys: &[K],
-    sql: String,
-    read: impl Fn(&Row) -> Result<T, Fault> + Send + 'static,
-    keep: impl Fn(&mut Working, T) + Send + 'static,
-) where
-    K: Clone + Send,
-    Vec<K>: ToSql + Sync + 'static,
-{
-    if !keys.is_empty() {
-        asks.push(found(sql, [bind(keys.to_vec())], read, keep));
-    }
-}
-
-/// The same for keys of two parts.
-fn pairs<T>(
-    asks: &mut Vec<Ask<Working>>,
-    keys: &[Vec<String>; 2],
-    sql: String,
-    read: impl Fn(&Row) -> Result<T, Fault> + Send + 'static,
-    keep: impl Fn(&mut Working, T) + Send + 'static,
-) {
-    if !keys[0].is_empty() {
-        asks.push(found(sql, keys.clone().map(bind), read, keep));
-    }
-}
-
-fn found<T>(
-    sql: String,
-    params: impl IntoIterator<Item = Param>,
-    read: impl Fn(&Row) -> Result<T, Fault> + Send + 'static,
-    keep: impl Fn(&mut Working, T) + Send + 'static,
-) -> Ask<Working> {
-    Ask::new(sql, params, move |working: &mut Working, rows| {
-        for row in rows {
-            keep(working, read(row)?);
-        }
-        Ok(())
-    })
 }
 
 /// Answers that are of many rows; nothing of them is locked.
@@ -326,8 +307,4 @@ fn listed(
 fn number(rows: &[Row]) -> Result<List, Fault> {
     let row = rows.first().ok_or_else(|| Fault::Broken("no number".to_owned()))?;
     Ok(List::Number(unsigned(row, 0)?))
-}
-
-fn each<T>(rows: &[Row], read: impl Fn(&Row) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
-    rows.iter().map(read).collect()
 }

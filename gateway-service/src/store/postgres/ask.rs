@@ -8,7 +8,7 @@ use std::{
 
 use interlock_kit::store::{
     Fault,
-    postgres::{Access, Ask, Param, Row, ToSql, bind},
+    postgres::{Access, Ask, Row, bind, found, pairs_of, rows_of},
 };
 
 use super::{
@@ -18,10 +18,14 @@ use super::{
 use crate::{
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     request::RequestKey,
-    store::{Key, codes, rows::Log},
+    store::{
+        Key, codes,
+        rows::{JobList, Log},
+    },
 };
 
-const OWNERS: &str = "SELECT pg_advisory_xact_lock(1, hashtext(owner)) FROM unnest($1::TEXT[]) AS owner";
+const OWNERS: &str = "SELECT pg_advisory_xact_lock(1, owner)
+FROM (SELECT DISTINCT hashtext(owner) AS owner FROM unnest($1::TEXT[]) AS owner ORDER BY 1) AS owners";
 pub(super) const SESSION: &str =
     "SELECT id, owner, name, agent, project, epoch, phase, created_at, ended_at FROM session";
 pub(super) const REQUEST: &str = "SELECT kind, scope, id, hash, made, sealed, kept_until FROM request";
@@ -57,6 +61,35 @@ struct Sorted {
     positions: [Vec<String>; 2],
     session_loads: [Vec<String>; 2],
     lists: Vec<Ask<Working>>,
+}
+
+/// Where in the order of `Sorted::locks` the lock of a key is taken; lists that lock come behind them.
+pub(super) fn place(key: &Key) -> Option<u8> {
+    match key {
+        Key::Client(_) => Some(0),
+        Key::Session(_) => Some(1),
+        Key::Request(_) => Some(2),
+        Key::Agent(_) | Key::InFlight(..) => Some(3),
+        Key::Job(_) => Some(4),
+        Key::Name(..) | Key::SessionsLiving(_) | Key::AgentsOf(_) | Key::OwnerLoad(_) => Some(5),
+        Key::Log(_) => Some(6),
+        Key::Jobs(JobList::Ended(..), _) | Key::StaleRequests(..) => Some(7),
+        Key::Jobs(JobList::Queue(_) | JobList::OfAgent(..) | JobList::OfSession(..), _)
+        | Key::Load(_)
+        | Key::Position(..)
+        | Key::SessionLoad(..)
+        | Key::SessionOf(_)
+        | Key::Payload(_)
+        | Key::Result(_)
+        | Key::PageSessions(..)
+        | Key::PageJobs(..)
+        | Key::PageAgents(..)
+        | Key::Events(..)
+        | Key::OldestEvents(..)
+        | Key::Due(_)
+        | Key::DueLogs(..)
+        | Key::NextDeadline => None,
+    }
 }
 
 pub(super) fn all(keys: &BTreeSet<Key>, access: Access) -> Vec<Ask<Working>> {
@@ -136,11 +169,11 @@ impl Sorted {
     fn locks(&mut self, asks: &mut Vec<Ask<Working>>, access: Access) {
         let locked = access.clause();
         let sql = "SELECT id, session, role, hash, cursor, created_at FROM client WHERE hash = ANY($1) ORDER BY hash";
-        rows(asks, &self.clients, format!("{sql}{locked}"), decode::client, |working, client| {
+        rows_of(asks, &self.clients, format!("{sql}{locked}"), decode::client, |working, client| {
             working.clients.insert(client.hash, client);
         });
         let sql = format!("{SESSION} WHERE id = ANY($1) ORDER BY id{locked}");
-        rows(asks, &listed(&self.sessions), sql, decode::session, |working, session| {
+        rows_of(asks, &listed(&self.sessions), sql, decode::session, |working, session| {
             working.sessions.insert(session.id.clone(), session);
         });
         let (kinds, [scopes, ids]) = std::mem::take(&mut self.requests);
@@ -150,12 +183,12 @@ impl Sorted {
                  ORDER BY kind, scope, id{locked}"
             );
             let params = [bind(kinds), bind(scopes), bind(ids)];
-            asks.push(found(sql, params, decode::request, |working, request| {
+            asks.push(found(sql, params, decode::request, |working: &mut Working, request| {
                 working.requests.insert(request.key.clone(), request);
             }));
         }
         let sql = format!("{AGENT} WHERE id = ANY($1) ORDER BY id{locked}");
-        rows(asks, &listed(&self.agents), sql, decode::agent, |working, agent| {
+        rows_of(asks, &listed(&self.agents), sql, decode::agent, |working, agent| {
             working.agents.insert(agent.id.clone(), agent);
         });
         self.jobs(asks, locked);
@@ -163,7 +196,7 @@ impl Sorted {
             asks.push(Ask::new(OWNERS, [bind(listed(&self.owners))], |_: &mut Working, _| Ok(())));
         }
         let sql = "SELECT session, first, last, bytes FROM log_head WHERE session = ANY($1) ORDER BY session";
-        rows(asks, &self.logs, format!("{sql}{locked}"), head, |working, (session, head)| {
+        rows_of(asks, &self.logs, format!("{sql}{locked}"), head, |working, (session, head)| {
             working.logs.insert(session, head);
         });
     }
@@ -195,22 +228,22 @@ impl Sorted {
         self.of_agents(asks);
         let sql = "SELECT id, session FROM job WHERE id = ANY($1)";
         let read = |row: &Row| Ok((JobId::stored(row.try_get(0)?), SessionId::stored(row.try_get(1)?)));
-        rows(asks, &self.sessions_of, sql.to_owned(), read, |working, (job, session)| {
+        rows_of(asks, &self.sessions_of, sql.to_owned(), read, |working, (job, session)| {
             working.sessions_of.insert(job, session);
         });
         let data = |row: &Row| Ok((JobId::stored(row.try_get(0)?), Arc::new(row.try_get::<_, Vec<u8>>(1)?)));
         let sql = "SELECT job, data FROM payload WHERE job = ANY($1)";
-        rows(asks, &self.payloads, sql.to_owned(), data, |working, (job, data)| {
+        rows_of(asks, &self.payloads, sql.to_owned(), data, |working, (job, data)| {
             working.payloads.insert(job, data);
         });
         let sql = "SELECT job, data FROM result WHERE job = ANY($1)";
-        rows(asks, &self.results, sql.to_owned(), data, |working, (job, data)| {
+        rows_of(asks, &self.results, sql.to_owned(), data, |working, (job, data)| {
             working.results.insert(job, data);
         });
         let sql = "SELECT owner, name FROM session
                    WHERE phase < 2 AND (owner, name) IN (SELECT * FROM unnest($1::TEXT[], $2::TEXT[]))";
         let name = |row: &Row| Ok((OwnerId::stored(row.try_get(0)?), SessionName::stored(row.try_get(1)?)));
-        pairs(asks, &self.names, sql, name, |working, name| {
+        pairs_of(asks, &self.names, sql, name, |working, name| {
             working.names.insert(name);
         });
         let owner = |of: fn(OwnerId) -> Key| {
@@ -220,11 +253,11 @@ impl Sorted {
             working.counts.insert(key, count);
         };
         let sql = "SELECT owner, COUNT(*) FROM session WHERE owner = ANY($1) AND phase < 2 GROUP BY owner";
-        rows(asks, &self.living, sql.to_owned(), owner(Key::SessionsLiving), count);
+        rows_of(asks, &self.living, sql.to_owned(), owner(Key::SessionsLiving), count);
         let sql = "SELECT owner, COUNT(*) FROM agent WHERE owner = ANY($1) GROUP BY owner";
-        rows(asks, &self.agents_of, sql.to_owned(), owner(Key::AgentsOf), count);
+        rows_of(asks, &self.agents_of, sql.to_owned(), owner(Key::AgentsOf), count);
         let sql = "SELECT owner, in_flight FROM owner_load WHERE owner = ANY($1)";
-        rows(asks, &self.owner_loads, sql.to_owned(), owner(Key::OwnerLoad), count);
+        rows_of(asks, &self.owner_loads, sql.to_owned(), owner(Key::OwnerLoad), count);
         let sql = "SELECT asked.owner, asked.session,
                           (SELECT COUNT(*) FROM job
                            WHERE job.owner = asked.owner AND job.session = asked.session AND state < 2)
@@ -233,7 +266,7 @@ impl Sorted {
             let (owner, session) = (OwnerId::stored(row.try_get(0)?), SessionId::stored(row.try_get(1)?));
             Ok((Key::SessionLoad(owner, session), row.try_get::<_, i64>(2)?))
         };
-        pairs(asks, &self.session_loads, sql, load, count);
+        pairs_of(asks, &self.session_loads, sql, load, count);
     }
 
     fn of_agents(&mut self, asks: &mut Vec<Ask<Working>>) {
@@ -243,7 +276,7 @@ impl Sorted {
         let sql = "SELECT agent, COUNT(*) FILTER (WHERE state = 0), COUNT(*) FILTER (WHERE state = 1)
                    FROM job WHERE agent = ANY($1) AND state < 2 GROUP BY agent";
         let load = |row: &Row| Ok((AgentId::stored(row.try_get(0)?), (row.try_get(1)?, row.try_get(2)?)));
-        rows(asks, &self.loads, sql.to_owned(), load, |working, (agent, load)| {
+        rows_of(asks, &self.loads, sql.to_owned(), load, |working, (agent, load)| {
             working.loads.insert(agent, load);
         });
         let sql = "SELECT asked.agent, asked.job,
@@ -253,7 +286,7 @@ impl Sorted {
             let (agent, job) = (AgentId::stored(row.try_get(0)?), JobId::stored(row.try_get(1)?));
             Ok((Key::Position(agent, job), row.try_get::<_, i64>(2)?))
         };
-        pairs(asks, &self.positions, sql, position, |working, (key, count)| {
+        pairs_of(asks, &self.positions, sql, position, |working, (key, count)| {
             working.counts.insert(key, count);
         });
     }
@@ -294,47 +327,4 @@ fn head(row: &Row) -> Result<(SessionId, Head), Fault> {
 
 fn listed(set: &BTreeSet<String>) -> Vec<String> {
     set.iter().cloned().collect()
-}
-
-/// Asks for the rows of these keys, if there are any.
-fn rows<K, T>(
-    asks: &mut Vec<Ask<Working>>,
-    keys: &[K],
-    sql: String,
-    read: impl Fn(&Row) -> Result<T, Fault> + Send + 'static,
-    keep: impl Fn(&mut Working, T) + Send + 'static,
-) where
-    K: Clone + Send,
-    Vec<K>: ToSql + Sync + 'static,
-{
-    if !keys.is_empty() {
-        asks.push(found(sql, [bind(keys.to_vec())], read, keep));
-    }
-}
-
-/// The same for keys of two parts.
-fn pairs<T>(
-    asks: &mut Vec<Ask<Working>>,
-    keys: &[Vec<String>; 2],
-    sql: &'static str,
-    read: impl Fn(&Row) -> Result<T, Fault> + Send + 'static,
-    keep: impl Fn(&mut Working, T) + Send + 'static,
-) {
-    if !keys[0].is_empty() {
-        asks.push(found(sql.to_owned(), keys.clone().map(bind), read, keep));
-    }
-}
-
-fn found<T>(
-    sql: String,
-    params: impl IntoIterator<Item = Param>,
-    read: impl Fn(&Row) -> Result<T, Fault> + Send + 'static,
-    keep: impl Fn(&mut Working, T) + Send + 'static,
-) -> Ask<Working> {
-    Ask::new(sql, params, move |working: &mut Working, rows| {
-        for row in rows {
-            keep(working, read(row)?);
-        }
-        Ok(())
-    })
 }

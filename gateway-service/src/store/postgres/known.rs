@@ -28,6 +28,9 @@ const PART_MIN: usize = 16;
 /// How much longer the next part is, where one was too short.
 const PART_GROWTH: usize = 4;
 
+/// Before every instant.
+const AT_FIRST: Timestamp = Timestamp::from_micros(i64::MIN);
+
 /// A working set, and what of it is loaded.
 pub(super) struct Known<'w> {
     pub(super) working: &'w Working,
@@ -263,14 +266,21 @@ impl Rows for Known<'_> {
     }
 
     fn ended_jobs(&self, session: &SessionId, by: Timestamp, limit: usize) -> Read<Vec<JobId>> {
-        let jobs = self.first_jobs(&JobList::Ended(session.clone(), by), limit)?;
+        // What had ended at an earlier instant has ended at this one.
+        let (list, first) = (JobList::Ended(session.clone(), by), JobList::Ended(session.clone(), AT_FIRST));
+        let earlier = self.working.beginnings.range(first..=list.clone()).next_back();
+        let jobs = self.first_jobs(earlier.map_or(&list, |(earlier, _)| earlier), limit)?;
         Ok(jobs.into_iter().map(|job| job.id.clone()).collect())
     }
 
     fn stale_requests(&self, now: Timestamp, limit: usize) -> Read<Vec<RequestKey>> {
         let key = Key::StaleRequests(now, limit);
         let stale = |list: &List| if let List::Requests(keys) = list { Some(keys.clone()) } else { None };
-        let mut keys = self.list(key, stale)?;
+        // What was stale at an earlier instant is so at this one.
+        let earlier = self.working.lists.range(Key::StaleRequests(AT_FIRST, 0)..=key.clone());
+        let of_this_size = |key: &&Key| matches!(key, Key::StaleRequests(_, size) if *size == limit);
+        let earlier = earlier.map(|(key, _)| key).rfind(of_this_size);
+        let mut keys = self.list(earlier.cloned().unwrap_or(key), stale)?;
         // What a verb of this batch has dropped is gone; what is left waits for the next sweep.
         keys.retain(|key| {
             self.working.requests.get(key).is_some_and(|request| request.kept_until.is_over(now))

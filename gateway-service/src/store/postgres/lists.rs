@@ -2,7 +2,7 @@
 
 use interlock_kit::store::{
     Fault,
-    postgres::{Access, Ask, Param, Row, bind},
+    postgres::{Access, Ask, Param, Row, bind, each},
 };
 
 use super::{
@@ -226,10 +226,6 @@ fn listed(
         working.lists.insert(key, read(rows)?);
         Ok(())
     })
-}
-
-fn each<T>(rows: &[Row], read: impl Fn(&Row) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
-    rows.iter().map(read).collect()
 }
 
 fn text(value: &(impl ToString + ?Sized)) -> Param {

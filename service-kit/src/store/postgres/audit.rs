@@ -92,13 +92,14 @@ fn columns(writer: &str, number: i64, now: Timestamp, rows: Vec<Row>) -> Vec<Par
     params
 }
 
-/// The heads of chains that are not sealed.
-pub(super) async fn open_heads(link: &mut Link) -> Result<Vec<Head>, Trouble> {
-    let sql = "SELECT writer, number, link FROM (
-                   SELECT DISTINCT ON (writer) writer, number, link, sealed FROM audit_batch
-                   ORDER BY writer, number DESC) AS last
-               WHERE NOT sealed";
-    let rows = link.rows(sql, &[]).await?;
+/// The heads of those of these writers' chains that have a link, and no seal.
+pub(super) async fn open_heads(link: &mut Link, writers: &[String]) -> Result<Vec<Head>, Trouble> {
+    let sql = "SELECT asked.writer, last.number, last.link
+               FROM unnest($1::TEXT[]) AS asked (writer) CROSS JOIN LATERAL (
+                   SELECT number, link, sealed FROM audit_batch b WHERE b.writer = asked.writer
+                   ORDER BY number DESC LIMIT 1) AS last
+               WHERE NOT last.sealed";
+    let rows = link.rows(sql, &[bind(writers.to_vec())]).await?;
     Ok(rows.iter().map(|row| head(row, 0)).collect::<Result<_, _>>()?)
 }
 
@@ -172,7 +173,7 @@ pub(super) fn offline<T: Send>(
         })
     });
     worked.map_err(|trouble| match trouble {
-        Trouble::Fault(fault) => fault,
+        Trouble::Fault(fault) | Trouble::Unmet(fault) => fault,
         Trouble::Again(why) | Trouble::Lost(why) => Fault::Unavailable(why),
     })
 }

@@ -21,6 +21,7 @@ use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement, error::Severity, types::ToSql};
 
 use super::{
+    moment::Stamp,
     statement::{Ask, Flush, Param},
     target::Target,
     trouble::{Trouble, told},
@@ -36,6 +37,10 @@ const SETTINGS: &str = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_tr
 const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 /// How long the answer to a commit is waited for. The database is never asked to give up on one.
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
+
+/// The database's time, and the last instant that any writer has committed.
+const STAMP: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT, \
+                     (SELECT COALESCE(MAX(at), 0)::BIGINT FROM moment)";
 
 /// How a transaction reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +58,14 @@ impl Kind {
             Self::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         }
     }
+
+    /// The same, where one is to be undone first.
+    fn begin_anew(self) -> &'static str {
+        match self {
+            Self::Write => "ROLLBACK; BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+            Self::Read => "ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        }
+    }
 }
 
 /// An open connection.
@@ -63,6 +76,8 @@ pub(super) struct Link {
     statements: HashMap<String, Statement>,
     /// Whether a transaction has been begun. Still set where a verb has panicked in one.
     begun: bool,
+    /// Whether that one is undone before the next flight.
+    over: bool,
     /// Whether the database has warned of something.
     warned: Arc<AtomicBool>,
 }
@@ -86,7 +101,8 @@ impl Link {
                 }
             }
         });
-        let mut link = Self { client, driver, kind, statements: HashMap::new(), begun: false, warned };
+        let mut link =
+            Self { client, driver, kind, statements: HashMap::new(), begun: false, over: false, warned };
         // A commit is durable when it is answered, whatever the server's default: more than `on` may be asked.
         link.run(
             "SELECT set_config('synchronous_commit', 'on', false)
@@ -107,22 +123,36 @@ impl Link {
         answered(ANSWER_WITHIN, query(&self.client, &statement, params)).await
     }
 
-    /// Loads what is asked into `into`; begins the transaction where there is none.
-    pub(super) async fn load<W>(&mut self, asks: Vec<Ask<W>>, into: &mut W) -> Result<(), Trouble> {
-        let mut statements = Vec::with_capacity(asks.len());
+    /// Loads what is asked into `into`, and asks for the time last, when all of it is locked; begins the transaction
+    /// where there is none.
+    pub(super) async fn load<W>(&mut self, asks: Vec<Ask<W>>, into: &mut W) -> Result<Stamp, Trouble> {
+        let mut statements = Vec::with_capacity(asks.len() + 1);
         for ask in &asks {
             statements.push(self.statement(&ask.sql).await?);
         }
+        statements.push(self.statement(STAMP).await?);
         let begin = self.begin();
-        let flight = asks.iter().zip(&statements).map(|(ask, statement)| {
+        let params = asks.iter().map(|ask| &ask.params[..]).chain([&[][..]]);
+        let flight = params.zip(&statements).map(|(params, statement)| {
             let client = &self.client;
-            async move { query(client, statement, &ask.params).await }
+            async move { query(client, statement, params).await }
         });
-        let found = fly(&self.client, begin, flight).await?;
+        let mut found = fly(&self.client, begin, flight).await?;
+        let stamp = stamp(found.pop().as_deref())?;
         for (ask, rows) in asks.into_iter().zip(found) {
             (ask.take)(into, &rows)?;
         }
-        Ok(())
+        Ok(stamp)
+    }
+
+    /// What the database says of time.
+    pub(super) async fn stamp(&mut self) -> Result<Stamp, Trouble> {
+        Ok(stamp(Some(&self.rows(STAMP, &[]).await?))?)
+    }
+
+    /// The transaction is undone before the next flight, and another one begun: its locks are let go.
+    pub(super) fn start_over(&mut self) {
+        self.over = self.begun;
     }
 
     /// Writes in one flight, and compares the counts.
@@ -138,7 +168,8 @@ impl Link {
         });
         let met = fly(&self.client, begin, flight).await?;
         for (write, met) in flush.writes.iter().zip(met).filter(|(write, _)| write.counted) {
-            Fault::unless_one(usize::try_from(met).unwrap_or(usize::MAX), write.what)?;
+            let met = usize::try_from(met).unwrap_or(usize::MAX);
+            Fault::unless_one(met, write.what).map_err(Trouble::Unmet)?;
         }
         Ok(())
     }
@@ -165,17 +196,9 @@ impl Link {
     pub(super) async fn undo(&mut self) -> Result<(), Trouble> {
         if self.begun {
             self.run("ROLLBACK").await?;
-            self.begun = false;
+            (self.begun, self.over) = (false, false);
         }
         Ok(())
-    }
-
-    /// What the database's clock shows.
-    pub(super) async fn now(&mut self) -> Result<Timestamp, Trouble> {
-        const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT";
-        let rows = self.rows(NOW, &[]).await?;
-        let micros: i64 = rows.first().ok_or_else(|| Fault::Broken("no time".to_owned()))?.try_get(0)?;
-        Ok(Timestamp::from_micros(micros))
     }
 
     /// The client itself, for migrations.
@@ -186,7 +209,8 @@ impl Link {
     /// What a flight begins with. From then on there is something to undo, however the flight ends.
     fn begin(&mut self) -> Option<&'static str> {
         let begun = std::mem::replace(&mut self.begun, true);
-        (!begun).then(|| self.kind.begin())
+        let over = std::mem::take(&mut self.over);
+        if begun && over { Some(self.kind.begin_anew()) } else { (!begun).then(|| self.kind.begin()) }
     }
 
     async fn statement(&mut self, sql: &str) -> Result<Statement, Trouble> {
@@ -204,6 +228,12 @@ impl Drop for Link {
         // With the driver goes the socket: nothing is said to a server that may not listen.
         self.driver.abort();
     }
+}
+
+fn stamp(rows: Option<&[Row]>) -> Result<Stamp, Fault> {
+    let row = rows.and_then(<[Row]>::first).ok_or_else(|| Fault::Broken("no time".to_owned()))?;
+    let at = |column| Ok::<_, Fault>(Timestamp::from_micros(row.try_get(column)?));
+    Ok(Stamp { now: at(0)?, floor: at(1)? })
 }
 
 /// Sends all of it at once, after `begin` where that is to be first; gives the answers in order, or the first

@@ -1,29 +1,32 @@
 //! Opening a store: what must hold before anything of it may change.
 //!
-//! One program at a time: a lock of the session of the writing connection, so that who has lost the connection
-//! has lost the lock. It is taken first, so several that start at once do not meet in the migrations. What the
-//! database holds is read and compared before it is brought to this version.
+//! A program has the store alone, or shares it with others: by a lock of the session of the writing connection, so
+//! that who has lost the connection has lost the lock. It is taken first, and who brings the store to another version
+//! has it alone: several that start at once do not meet in the migrations, and nobody's store changes under its feet.
+//! What the database holds is read and compared before it is brought to this version.
 
 use std::{
     io,
-    sync::{Arc, atomic::AtomicI64},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use refinery::Runner;
 
 use super::{
-    Flush, Options, PostgresDomain, audit, bind,
+    Ask, Flush, Options, PostgresDomain, Sharing, audit, bind, each,
     link::{Kind, Link},
+    moment::Moment,
     target::Target,
     trouble::Trouble,
-    writer::{Desk, instant},
+    writer::{Desk, Schema},
 };
 use crate::{
-    clock::Timestamp,
+    clock::{Clock, Timestamp},
     random,
     store::{
         Fault,
-        audit::Head,
+        audit::{ChainKey, Head},
         migrations::{self, Applied, OURS, THEIRS, Unlike},
     },
 };
@@ -32,6 +35,11 @@ use crate::{
 const VERSION_MIN: i32 = 150_000;
 /// The key of the lock: of this program, in any database.
 const LOCK: i64 = 0x696e_7465_726c_6f63;
+/// How long a program waits for its part of a store: others may bring it to this version.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
+const OPEN_PAUSE: Duration = Duration::from_millis(50);
+/// For how long a writer that was taken for ended may come back and settle its last commit.
+const COMES_BACK_WITHIN: Duration = Duration::from_secs(86_400);
 
 /// Why a store cannot be opened. One line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +104,14 @@ pub enum OpenError {
         /// Which of the two differ.
         migration: String,
     },
+    /// Its audit chains are made with another key.
+    #[error(
+        "the audit chains of the store {place} are made with another key; it was left as it is: use the file of the key of the program that made the store"
+    )]
+    OtherKey {
+        /// Which.
+        place: String,
+    },
     /// A migration failed.
     #[error("cannot bring the store {place} to this version: {source}; it is as it was")]
     Migrate {
@@ -114,6 +130,7 @@ enum Refused {
     Trouble(Trouble),
     Held,
     Unfit(String),
+    OtherKey,
     Unlike(Unlike),
     Migrate(Box<refinery::Error>),
 }
@@ -135,8 +152,11 @@ impl Refused {
         let place = target.to_string();
         match self {
             Self::Trouble(Trouble::Again(why) | Trouble::Lost(why)) => OpenError::Open { place, why },
-            Self::Trouble(Trouble::Fault(fault)) => OpenError::Open { place, why: fault.to_string() },
+            Self::Trouble(Trouble::Fault(fault) | Trouble::Unmet(fault)) => {
+                OpenError::Open { place, why: fault.to_string() }
+            }
             Self::Held => OpenError::Held { place },
+            Self::OtherKey => OpenError::OtherKey { place },
             Self::Unfit(why) => OpenError::Unfit { place, why },
             Self::Unlike(Unlike::Newer(migration)) => OpenError::Newer { place, migration },
             Self::Unlike(Unlike::Changed(migration)) => OpenError::Changed { place, migration },
@@ -155,13 +175,62 @@ pub(super) async fn open<D: PostgresDomain>(options: &Options) -> Result<Desk, O
 async fn opened<D: PostgresDomain>(options: &Options) -> Result<Desk, Refused> {
     let mut link = Link::connect(&options.target, Kind::Write).await?;
     is_fit(&mut link).await?;
-    match lock(&mut link).await {
+    match options.sharing {
+        Sharing::Alone => alone::<D>(&mut link).await?,
+        Sharing::Shared => shared::<D>(&mut link).await?,
+    }
+    begin(options, link).await
+}
+
+/// Takes the store for this program alone, and brings it to this version.
+async fn alone<D: PostgresDomain>(link: &mut Link) -> Result<(), Refused> {
+    match lock(link, Sharing::Alone).await {
         Err(Trouble::Fault(Fault::Unavailable(_))) => return Err(Refused::Held),
         taken => taken?,
     }
-    check::<D>(&mut link).await?;
-    migrate::<D>(&mut link).await?;
-    begin(options, link).await
+    if !is_of_this_version::<D>(link).await? {
+        migrate::<D>(link).await?;
+    }
+    Ok(())
+}
+
+/// Takes a part of the store. Who has to bring it to this version has it alone for that; the others wait, so several
+/// may start at once.
+async fn shared<D: PostgresDomain>(link: &mut Link) -> Result<(), Refused> {
+    let began: Instant = Clock::instant();
+    loop {
+        let refused = if is(link, "SELECT pg_try_advisory_lock_shared($1)").await? {
+            if is_of_this_version::<D>(link).await? {
+                return Ok(());
+            }
+            is(link, "SELECT pg_advisory_unlock_shared($1)").await?;
+            if is(link, "SELECT pg_try_advisory_lock($1)").await? {
+                if !is_of_this_version::<D>(link).await? {
+                    migrate::<D>(link).await?;
+                }
+                is(link, "SELECT pg_try_advisory_lock_shared($1)").await?;
+                is(link, "SELECT pg_advisory_unlock($1)").await?;
+                return Ok(());
+            }
+            let used =
+                "is of an earlier version, and in use: end the programs that use it, then start this one";
+            Refused::Unfit(used.to_owned())
+        } else {
+            Refused::Held
+        };
+        if Clock::instant().duration_since(began) >= OPEN_WITHIN {
+            return Err(refused);
+        }
+        // Those that start together do not go on in step.
+        let jitter = u64::from(random::bytes::<1>()[0]) / 8;
+        tokio::time::sleep(OPEN_PAUSE + Duration::from_millis(jitter)).await;
+    }
+}
+
+async fn is(link: &mut Link, sql: &str) -> Result<bool, Trouble> {
+    let rows = link.rows(sql, &[bind(LOCK)]).await?;
+    let row = rows.first().ok_or_else(|| Fault::Broken("no answer to a lock".to_owned()))?;
+    Ok(row.try_get(0)?)
 }
 
 /// Takes the lock, which goes with the connection. Waits a moment: that of a program that has just ended may
@@ -169,14 +238,24 @@ async fn opened<D: PostgresDomain>(options: &Options) -> Result<Desk, Refused> {
 ///
 /// # Errors
 /// [`Fault::Unavailable`] where another program has it.
-pub(super) async fn lock(link: &mut Link) -> Result<(), Trouble> {
-    match link.rows("SELECT pg_advisory_lock($1)", &[bind(LOCK)]).await {
+pub(super) async fn lock(link: &mut Link, sharing: Sharing) -> Result<(), Trouble> {
+    let sql = match sharing {
+        Sharing::Alone => "SELECT pg_advisory_lock($1)",
+        Sharing::Shared => "SELECT pg_advisory_lock_shared($1)",
+    };
+    match link.rows(sql, &[bind(LOCK)]).await {
         Ok(_) => Ok(()),
         Err(Trouble::Fault(Fault::Unavailable(_))) => {
             Err(Fault::Unavailable("another program uses this store".to_owned()).into())
         }
         Err(trouble) => Err(trouble),
     }
+}
+
+/// Shows as long as the connection lives that this writer has not ended.
+pub(super) async fn hold(link: &mut Link, writer: &str) -> Result<(), Trouble> {
+    let sql = "SELECT pg_advisory_lock_shared(hashtextextended($1, 0))";
+    link.rows(sql, &[bind(writer.to_owned())]).await.map(drop)
 }
 
 /// Whether the server can keep a store as it must be kept.
@@ -202,20 +281,31 @@ async fn is_fit(link: &mut Link) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Refuses what is there and must not be touched. Writes nothing.
-async fn check<D: PostgresDomain>(link: &mut Link) -> Result<(), Refused> {
+/// Refuses what is there and must not be touched; whether it is of this version. Writes nothing.
+async fn is_of_this_version<D: PostgresDomain>(link: &mut Link) -> Result<bool, Refused> {
     let tables = tables(link).await?;
-    let Some(first) = tables.first() else { return Ok(()) };
+    let Some(first) = tables.first() else { return Ok(false) };
     if !tables.iter().any(|table| table == OURS) {
         return Err(Refused::Unlike(Unlike::Foreign(format!("it has a table {first} and none {OURS}"))));
     }
+    let mut is = true;
     for (table, runner) in [(OURS, kit_migrations()), (THEIRS, D::postgres_migrations())] {
+        let mut applied = Vec::new();
         if tables.iter().any(|found| found == table) {
-            let applied = applied(link, table).await?;
+            applied = self::applied(link, table).await?;
             migrations::compare(&applied, &runner).map_err(Refused::Unlike)?;
         }
+        is &= applied.len() == runner.get_migrations().len();
     }
-    Ok(())
+    Ok(is)
+}
+
+/// How many migrations the store has had.
+pub(super) async fn schema(link: &mut Link) -> Result<Schema, Trouble> {
+    let sql = format!("SELECT (SELECT COUNT(*) FROM {OURS}), (SELECT COUNT(*) FROM {THEIRS})");
+    let rows = link.rows(&sql, &[]).await?;
+    let row = rows.first().ok_or_else(|| Fault::Broken("no migrations".to_owned()))?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 /// Whether there is a store: what goes with it must not be made anew.
@@ -272,28 +362,69 @@ fn kit_migrations() -> Runner {
     ours
 }
 
-/// Begins this writer's chain. Writers whose process has ended can add nothing: a last link says so, and their
-/// rows of `moment` go.
+/// Begins this writer's chain.
 async fn begin(options: &Options, mut link: Link) -> Result<Desk, Refused> {
-    let rows = link.rows("SELECT COALESCE(MAX(at), 0) FROM moment", &[]).await?;
-    let row = rows.first().ok_or_else(|| Fault::Broken("no moment".to_owned()))?;
-    let last: i64 = row.try_get(0).map_err(Fault::from)?;
-    options.clock.not_before(Timestamp::from_micros(last));
-    options.clock.not_before(link.now().await?);
-    let moment = Arc::new(AtomicI64::new(last));
-    let now = instant(&options.clock, &moment);
-    let head = Head::start(random::id("wrt"));
+    has_the_key(&options.chain_key, &mut link).await?;
+    let schema = schema(&mut link).await?;
+    let moment = Arc::new(Moment::new(options.clock.clone()));
+    let now = moment.heard(link.stamp().await?);
     let mut flush = Flush::default();
-    for earlier in audit::open_heads(&mut link).await? {
-        audit::append(&mut flush, &options.chain_key, &earlier, now, &[], true);
-    }
-    flush.any("moments of earlier writers", "DELETE FROM moment", []);
-    flush.one(
-        "moment of this writer",
-        "INSERT INTO moment (writer, batch, at) VALUES ($1, 0, $2)",
-        [bind(head.writer.clone()), bind(last)],
-    );
+    seal_ended(&options.chain_key, &mut link, now, &mut flush).await?;
+    let head = Head::start(random::id("wrt"));
+    hold(&mut link, &head.writer).await?;
+    enrol(&mut flush, &head);
     link.write(&flush).await?;
     link.commit().await?;
-    Ok(Desk { options: options.clone(), link: Some(link), moment, head, batch: 0, doubt: None })
+    Ok(Desk { options: options.clone(), link: Some(link), moment, schema, head, batch: 0, doubt: None })
+}
+
+/// All chains of a store are made with one key: the first program's.
+async fn has_the_key(key: &ChainKey, link: &mut Link) -> Result<(), Refused> {
+    let mark = key.mark().to_vec();
+    let first = "INSERT INTO chain_key (one, mark) VALUES (1, $1) ON CONFLICT (one) DO NOTHING";
+    link.rows(first, &[bind(mark.clone())]).await?;
+    let rows = link.rows("SELECT FROM chain_key WHERE mark = $1", &[bind(mark)]).await?;
+    if rows.is_empty() { Err(Refused::OtherKey) } else { Ok(()) }
+}
+
+/// Writers whose connection has ended add nothing any more: a last link says so. Their rows of `moment` go when
+/// nobody can come back to them, but for the one with the last instant.
+async fn seal_ended(
+    key: &ChainKey,
+    link: &mut Link,
+    now: Timestamp,
+    flush: &mut Flush,
+) -> Result<(), Trouble> {
+    let mut ended: Vec<String> = Vec::new();
+    // The lock of each is held until the commit: one that comes back waits for it, and finds itself sealed.
+    let sql = "SELECT writer FROM moment
+               WHERE NOT ended AND pg_try_advisory_xact_lock(hashtextextended(writer, 0)) ORDER BY writer";
+    let ask = Ask::new(sql, [], |ended: &mut Vec<String>, rows| {
+        *ended = each(rows, |row| Ok(row.try_get(0)?))?;
+        Ok(())
+    });
+    link.load(vec![ask], &mut ended).await?;
+    for earlier in audit::open_heads(link, &ended).await? {
+        audit::append(flush, key, &earlier, now, &[], true);
+    }
+    flush.any(
+        "moments of earlier writers",
+        "UPDATE moment SET ended = TRUE WHERE writer = ANY($1)",
+        [bind(ended)],
+    );
+    flush.any(
+        "moments of earlier writers",
+        "DELETE FROM moment WHERE ended AND at < $1 AND at < (SELECT MAX(at) FROM moment)",
+        [bind(now.before(COMES_BACK_WITHIN).as_micros())],
+    );
+    Ok(())
+}
+
+/// Plans the row of a writer that begins.
+pub(super) fn enrol(flush: &mut Flush, head: &Head) {
+    flush.one(
+        "moment of this writer",
+        "INSERT INTO moment (writer, batch, at) SELECT $1, 0, COALESCE(MAX(at), 0) FROM moment",
+        [bind(head.writer.clone())],
+    );
 }

@@ -1,18 +1,14 @@
 //! The reading side: groups of reads, each group on one snapshot, with no locks.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, atomic::AtomicI64},
-    time::Instant,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use super::{
     Access, Lane, Options, PostgresDomain,
     doubt::{RESUME_PAUSE, RESUME_WITHIN},
     link::{Kind, Link},
+    moment::Moment,
     trouble::Trouble,
     working::Loaded,
-    writer::instant,
 };
 use crate::{
     clock::Clock,
@@ -31,15 +27,14 @@ pub(super) struct Snapshot<D> {
 
 struct Desk {
     options: Options,
-    clock: Clock,
-    moment: Arc<AtomicI64>,
+    moment: Arc<Moment>,
     /// None before the first read, and after it was lost.
     link: Option<Link>,
 }
 
 impl<D: PostgresDomain> Snapshot<D> {
-    pub(super) fn new(options: &Options, moment: Arc<AtomicI64>) -> std::io::Result<Self> {
-        let desk = Desk { options: options.clone(), clock: options.clock.clone(), moment, link: None };
+    pub(super) fn new(options: &Options, moment: Arc<Moment>) -> std::io::Result<Self> {
+        let desk = Desk { options: options.clone(), moment, link: None };
         Ok(Self { desk, lane: Lane::new()?, _domain: std::marker::PhantomData })
     }
 }
@@ -57,7 +52,7 @@ impl Desk {
         loop {
             let why = match self.attempt(commands).await {
                 Ok(()) => return Ok(()),
-                Err(Trouble::Fault(fault)) => {
+                Err(Trouble::Fault(fault) | Trouble::Unmet(fault)) => {
                     self.undo().await;
                     return Err(fault);
                 }
@@ -76,12 +71,16 @@ impl Desk {
         &mut self,
         commands: &mut [Box<dyn Command<D>>],
     ) -> Result<(), Trouble> {
-        let now = instant(&self.clock, &self.moment);
         if self.link.is_none() {
             self.link = Some(Link::connect(&self.options.target, Kind::Read).await?);
         }
         let link = self.link.as_mut().ok_or_else(|| Trouble::Lost("there is no connection".to_owned()))?;
         link.undo().await?;
+        // One instant for all of them: what is asked of an instant must not be asked of the next one again.
+        let now = match self.moment.carried() {
+            Some(now) => now,
+            None => self.moment.heard(link.stamp().await?),
+        };
         let mut loaded = Loaded::<D>::nothing();
         let mut waiting: Vec<_> = commands.iter_mut().collect();
         loop {
@@ -101,7 +100,7 @@ impl Desk {
             if unread.is_empty() {
                 break;
             }
-            loaded.load(link, missed, Access::Snapshot).await?;
+            self.moment.heard(loaded.load(link, missed, Access::Snapshot).await?);
             waiting = unread;
         }
         link.undo().await

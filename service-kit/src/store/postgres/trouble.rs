@@ -15,6 +15,9 @@ use crate::store::Fault;
 pub(super) enum Trouble {
     /// The database undid the transaction for the sake of another one: run it again.
     Again(String),
+    /// A row was not as it was planned on: one that was not there has come in the meantime. Run again, that is seen;
+    /// where it goes on, it is this fault.
+    Unmet(Fault),
     /// The connection is of no use any more. What was sent last may or may not have been done.
     Lost(String),
     /// The database, a verb or a change says no. The transaction is undone.
@@ -42,6 +45,7 @@ impl From<Error> for Trouble {
             SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => {
                 Self::Again(said.message().to_owned())
             }
+            SqlState::UNIQUE_VIOLATION => Self::Unmet(fault(said)),
             _ => Self::Fault(fault(said)),
         }
     }
@@ -78,7 +82,7 @@ pub(super) fn told(error: &Error) -> String {
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         match Trouble::from(error) {
-            Trouble::Fault(fault) => fault,
+            Trouble::Fault(fault) | Trouble::Unmet(fault) => fault,
             Trouble::Again(why) | Trouble::Lost(why) => Self::Broken(why),
         }
     }

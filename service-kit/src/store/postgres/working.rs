@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Access, Flush, Out, PostgresDomain, Unmet, link::Link, trouble::Trouble};
+use super::{Access, Flush, Out, PostgresDomain, Unmet, link::Link, moment::Stamp, trouble::Trouble};
 use crate::{
     clock::Timestamp,
     store::{
@@ -14,12 +14,17 @@ use crate::{
 
 /// How often a batch may miss more rows. A verb's rows are a few steps deep.
 const ROUNDS_MAX: usize = 64;
+/// How often a batch lets go of its locks, to take them and what it misses in one order. Then it goes on with what it
+/// holds: another one may be in its way, and the database ends that.
+const STARTS_MAX: usize = 3;
 
 /// The rows of one transaction that have been loaded, as the database has them.
 pub(super) struct Loaded<D: PostgresDomain> {
     rows: D::Working,
     keys: BTreeSet<D::Key>,
     rounds: usize,
+    /// How often they were let go and loaded anew.
+    starts: usize,
 }
 
 /// What a batch wants done.
@@ -33,7 +38,7 @@ pub(super) struct Planned<D: PostgresDomain> {
 
 impl<D: PostgresDomain> Loaded<D> {
     pub(super) fn nothing() -> Self {
-        Self { rows: D::Working::default(), keys: BTreeSet::new(), rounds: 0 }
+        Self { rows: D::Working::default(), keys: BTreeSet::new(), rounds: 0, starts: 0 }
     }
 
     /// Loads these in one flight.
@@ -42,15 +47,28 @@ impl<D: PostgresDomain> Loaded<D> {
         link: &mut Link,
         mut keys: BTreeSet<D::Key>,
         access: Access,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Stamp, Trouble> {
         self.rounds += 1;
         keys.retain(|key| !self.keys.contains(key));
         if self.rounds > ROUNDS_MAX || keys.is_empty() {
             return Err(Fault::Broken("rows are missed though they are loaded".to_owned()).into());
         }
-        link.load(D::ask(&keys, access), &mut self.rows).await?;
+        let stamp = link.load(D::ask(&keys, access), &mut self.rows).await?;
         self.keys.extend(keys);
-        Ok(())
+        Ok(stamp)
+    }
+
+    /// Whether the locks of these come before some that are held.
+    pub(super) fn is_past(&self, missed: &BTreeSet<D::Key>) -> bool {
+        let held = self.keys.iter().filter_map(D::place).max();
+        let next = missed.iter().filter_map(D::place).min();
+        self.starts < STARTS_MAX && next.zip(held).is_some_and(|(next, held)| next <= held)
+    }
+
+    /// Forgets what is loaded: all of it is to be loaded again.
+    pub(super) fn start_over(&mut self) {
+        (self.rows, self.keys) = (D::Working::default(), BTreeSet::new());
+        self.starts += 1;
     }
 
     /// Runs all of them once, each on what the ones before it have planned. Where one misses rows the others

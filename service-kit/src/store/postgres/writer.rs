@@ -1,22 +1,17 @@
 //! The writing side: one connection, one batch at a time.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    Access, Flush, Lane, Options, PostgresDomain, audit, bind,
+    Access, Flush, Lane, Options, PostgresDomain, Sharing, audit, bind,
     doubt::Doubt,
     link::Link,
+    moment::Moment,
     trouble::Trouble,
     working::{Loaded, Planned},
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Timestamp,
     store::{
         Fault,
         audit::Head,
@@ -44,13 +39,18 @@ struct Late<D: PostgresDomain> {
     owed: Vec<D::Signal>,
 }
 
+/// How many migrations there are: the kit's, the service's.
+pub(super) type Schema = (i64, i64);
+
 /// What outlives a batch.
 pub(super) struct Desk {
     pub(super) options: Options,
     /// None after it was lost.
     pub(super) link: Option<Link>,
-    /// The last instant that was committed.
-    pub(super) moment: Arc<AtomicI64>,
+    /// The database's time.
+    pub(super) moment: Arc<Moment>,
+    /// How many migrations the store had when it was opened.
+    pub(super) schema: Schema,
     pub(super) head: Head,
     /// How many batches this writer has committed: the number in its row of `moment`.
     pub(super) batch: i64,
@@ -94,6 +94,15 @@ impl Desk {
                     self.undo().await;
                     return Err(fault);
                 }
+                Err(Trouble::Unmet(fault)) if contended >= CONTENDED_MAX => {
+                    self.undo().await;
+                    return Err(fault);
+                }
+                Err(Trouble::Unmet(fault)) => {
+                    self.undo().await;
+                    contended += 1;
+                    (contended, CONTENDED_MAX, fault.to_string())
+                }
                 Err(Trouble::Again(why)) => {
                     self.undo().await;
                     contended += 1;
@@ -118,21 +127,31 @@ impl Desk {
         wanted: &mut BTreeSet<D::Key>,
         late: &mut Late<D>,
     ) -> Result<Vec<D::Signal>, Trouble> {
-        let now = instant(&self.options.clock, &self.moment);
+        let shared = self.options.sharing == Sharing::Shared;
+        let moment = Arc::clone(&self.moment);
         let link = self.link.as_mut().ok_or_else(|| Trouble::Lost("there is no connection".to_owned()))?;
         link.undo().await?;
         let mut loaded = Loaded::<D>::nothing();
-        if !wanted.is_empty() {
-            loaded.load(link, wanted.clone(), Access::Locked).await?;
-        }
+        // What rests on nothing that is stored may have an instant that was carried on.
+        let mut now = match moment.carried() {
+            _ if !wanted.is_empty() => moment.heard(loaded.load(link, wanted.clone(), Access::Locked).await?),
+            Some(now) => now,
+            None => moment.heard(link.stamp().await?),
+        };
         let planned = loop {
-            match loaded.run(commands, now)? {
+            let missed = match loaded.run(commands, now)? {
                 Ok(planned) => break planned,
-                Err(missed) => {
-                    wanted.extend(missed.iter().cloned());
-                    loaded.load(link, missed, Access::Locked).await?;
-                }
-            }
+                Err(missed) => missed,
+            };
+            wanted.extend(missed.iter().cloned());
+            let next = if shared && loaded.is_past(&missed) {
+                link.start_over();
+                loaded.start_over();
+                wanted.clone()
+            } else {
+                missed
+            };
+            now = moment.heard(loaded.load(link, next, Access::Locked).await?);
         };
         if !planned.wrote {
             // What was decided was decided on locked rows; nothing is left to do with them.
@@ -155,11 +174,11 @@ impl Desk {
         let link = self.link.as_mut().ok_or_else(|| Trouble::Lost("there is no connection".to_owned()))?;
         link.write(&flush).await?;
         match link.commit().await {
-            Ok(()) => self.committed(head, now),
+            Ok(()) => self.committed(head),
             Err(Trouble::Lost(why)) => {
                 tracing::error!(why, "the answer to a commit is lost");
                 self.link = None;
-                self.doubt = Some(Doubt { head, at: now });
+                self.doubt = Some(Doubt { head });
                 match self.resume().await {
                     Ok(true) => {}
                     Ok(false) => return Err(Trouble::Again(why)),
@@ -174,10 +193,9 @@ impl Desk {
         Ok(signals)
     }
 
-    pub(super) fn committed(&mut self, head: Head, at: Timestamp) {
+    pub(super) fn committed(&mut self, head: Head) {
         self.batch += 1;
         self.head = head;
-        self.moment.fetch_max(at.as_micros(), Ordering::SeqCst);
     }
 
     /// Lets go of what a batch that failed has locked.
@@ -196,9 +214,4 @@ fn witness(flush: &mut Flush, writer: &str, after: i64, at: Timestamp) {
         "UPDATE moment SET batch = batch + 1, at = GREATEST(at, $3) WHERE writer = $1 AND batch = $2",
         [bind(writer.to_owned()), bind(after), bind(at.as_micros())],
     );
-}
-
-/// Now, and never before the last stored instant.
-pub(super) fn instant(clock: &Clock, moment: &AtomicI64) -> Timestamp {
-    clock.now().max(Timestamp::from_micros(moment.load(Ordering::SeqCst)))
 }
