@@ -36,7 +36,7 @@ use interlock_kit::{
     clock::Timestamp,
     config::{ByteSize, Common, Defaults, Layers, Mistake, Profile, Reader},
     serve::ServerLimits,
-    store::postgres::Target,
+    store::postgres::{Sharing, Target},
 };
 
 use crate::{caller::Unscoped, limits::Limits};
@@ -55,6 +55,8 @@ pub struct Config {
     pub common: Common,
     /// The database that the store is in; none: a file in `data_dir`.
     pub store: Option<Target>,
+    /// Whether other gateways use that database at the same time.
+    pub sharing: Sharing,
     /// The audit chain's key file.
     pub chain_key_file: PathBuf,
     /// The way to auth.
@@ -98,8 +100,10 @@ fn read(
     let mut r = Reader::new(Layers::read(file, ENV_PREFIX, environment, flags));
     let public = ([127, 0, 0, 1], PORT_DEFAULT).into();
     let common = Common::read(&mut r, Defaults { public, limits: ServerLimits::gateway() });
+    let store = r.database("store", common.profile);
     let config = Config {
-        store: r.database("store", common.profile),
+        sharing: r.sharing("store_sharing", store.as_ref()),
+        store,
         chain_key_file: r.path("chain_key_file").unwrap_or_else(|| common.data_dir.join("gateway.chain-key")),
         auth: read_auth(&mut r, &common),
         limits: read_limits(&mut r),
@@ -222,6 +226,8 @@ mod tests {
             "postgres://gateway@127.0.0.1:5432/gateway"
         );
         assert!(!format!("{config:?}").contains("hidden"));
+        assert_eq!(config.sharing, Sharing::Alone);
+        assert_eq!(with(&[("store_sharing", "shared")]).expect_err("no database"), ["store_sharing (flag)"]);
         for bad in ["gateway.db", "postgres://g:hidden@db/g?sslmode=require", good] {
             assert_eq!(with(&[("store", bad)]).expect_err(bad), ["store (flag)"]);
         }

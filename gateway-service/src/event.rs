@@ -193,6 +193,39 @@ impl Query for ReadEvents {
     }
 }
 
+/// What the store still has of the log of a session that is gone. For the gateway itself, which delivers it to those
+/// who followed the session: to everyone else it is as if it had never been.
+#[derive(Clone, Debug)]
+pub struct LastEvents {
+    /// Whose log.
+    pub session: SessionId,
+    /// The last event that is known.
+    pub after: u64,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// The end of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The number of the last event there was.
+    pub last: u64,
+    /// Of those after the known one, the ones that are left, in order.
+    pub events: Vec<Event>,
+}
+
+impl Query for LastEvents {
+    /// None where the session lives.
+    type Out = Option<End>;
+    const ACTION: &'static str = "sweep.due";
+
+    fn run(&self, view: &mut View<'_>) -> Result<Option<End>, Stop> {
+        let permit = view.upkeep()?;
+        let found = view.last_events(&permit, &self.session, self.after, self.limit)?;
+        Ok(found.map(|(last, events)| End { last, events }))
+    }
+}
+
 impl ReadEvents {
     fn after(&self, found: &Found) -> Result<u64, Stop> {
         match self.from {

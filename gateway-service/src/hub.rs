@@ -5,6 +5,9 @@
 //! woken reads the store. So a signal is never the truth, a lost one costs at most a slow poll, and a slow
 //! reader holds nothing here: a bell that has rung ten times has rung once.
 //!
+//! Where several gateways share a store, what the others have committed is heard too ([`Observer::heard`]); after a
+//! break everyone is woken.
+//!
 //! One thing cannot be read any more when it is heard of: the last events of a session that is gone. So while
 //! someone listens to a session, the hub keeps a short ring of its newest events, and hands it to those
 //! listeners when the session goes. And what concerns one attempt of a job is told as a [`Note`], so that its
@@ -153,20 +156,8 @@ impl Hub {
         }
     }
 
-    fn forget(&self, topic: &Topic, id: u64) {
-        let mut lines = self.0.lines.lock();
-        if let Some(line) = lines.get_mut(topic) {
-            line.bells.remove(&id);
-            if line.bells.is_empty() {
-                lines.remove(topic);
-            }
-        }
-    }
-}
-
-impl Observer<Gateway> for Hub {
-    fn committed(&self, signals: Vec<Signal>) {
-        self.mark_working();
+    /// Wakes whom these concern.
+    fn pass(&self, signals: Vec<Signal>) {
         // Whoever is woken finds said what cannot be read any more: so first the rings, then what has gone, and
         // only then the bells.
         for signal in &signals {
@@ -183,7 +174,9 @@ impl Observer<Gateway> for Hub {
         let mut rung = HashSet::new();
         for signal in signals {
             match signal {
-                Signal::Logged { session, .. } | Signal::SessionGone { session } => {
+                Signal::Logged { session, .. }
+                | Signal::Grown { session }
+                | Signal::SessionGone { session } => {
                     let topic = Topic::Session(session);
                     if !rung.contains(&topic) {
                         self.ring(&topic, None);
@@ -201,6 +194,34 @@ impl Observer<Gateway> for Hub {
                     self.ring(&Topic::Job(job), Some(&note));
                 }
             }
+        }
+    }
+
+    fn forget(&self, topic: &Topic, id: u64) {
+        let mut lines = self.0.lines.lock();
+        if let Some(line) = lines.get_mut(topic) {
+            line.bells.remove(&id);
+            if line.bells.is_empty() {
+                lines.remove(topic);
+            }
+        }
+    }
+}
+
+impl Observer<Gateway> for Hub {
+    fn committed(&self, signals: Vec<Signal>) {
+        self.mark_working();
+        self.pass(signals);
+    }
+
+    fn heard(&self, signals: Vec<Signal>) {
+        self.pass(signals);
+    }
+
+    fn missed(&self) {
+        for (topic, line) in self.0.lines.lock().iter() {
+            let note = matches!(topic, Topic::Agent(_)).then_some(&Note::Queued);
+            line.bells.values().for_each(|bell| bell.strike(note));
         }
     }
 
@@ -365,6 +386,25 @@ mod tests {
         let last = bell.gone().expect("gone");
         assert!(last.iter().map(|event| event.weight()).sum::<usize>() <= RING_BYTES_MAX);
         assert_eq!(last.last().map(|event| event.sequence), Some(64));
+    }
+
+    #[tokio::test]
+    async fn what_another_gateway_did_is_heard_and_after_a_break_all_are_woken() {
+        let hub = Hub::new();
+        let (session, agent) = (SessionId::new(), AgentId::stored("builder".to_owned()));
+        let stream = hub.bell([Topic::Session(session.clone())]);
+        let worker = hub.bell([Topic::Agent(agent.clone())]);
+        hub.heard(vec![Signal::Grown { session: session.clone() }]);
+        assert!(rings(&stream).await && !rings(&worker).await);
+        hub.heard(vec![Signal::AgentQueued { agent }]);
+        assert!(!rings(&stream).await && rings(&worker).await);
+        assert_eq!(worker.notes(), [Note::Queued]);
+        hub.missed();
+        assert!(rings(&stream).await && rings(&worker).await);
+        assert_eq!(worker.notes(), [Note::Queued], "it looks for jobs");
+        assert!(stream.gone().is_none());
+        hub.heard(vec![Signal::SessionGone { session }]);
+        assert!(stream.gone().is_some_and(<[_]>::is_empty), "the store may have its last events");
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct Kept {
     pub kept: Vec<Renewed>,
     /// Lost: stop them.
     pub lost: Vec<Held>,
+    /// When this was so.
+    pub at: Timestamp,
 }
 
 /// A lease that lives on.
@@ -230,7 +232,7 @@ impl Verb for Release {
 }
 
 fn renew_all(tx: &mut Tx<'_>, held: &[Held]) -> Result<Kept, Stop> {
-    let mut answer = Kept { kept: Vec::new(), lost: Vec::new() };
+    let mut answer = Kept { kept: Vec::new(), lost: Vec::new(), at: tx.now() };
     let all = each(held, tx.limits())?;
     tx.expect_jobs(all.iter().map(|held| &held.job))?;
     for held in all {

@@ -314,7 +314,7 @@ fn open_store(config: &Config, clock: &Clock, hub: &Hub) -> Result<(Shell, Trail
     if let Some(target) = &config.store {
         let options = postgres::Options {
             target: target.clone(),
-            sharing: postgres::Sharing::Alone,
+            sharing: config.sharing,
             clock: clock.clone(),
             chain_key: ChainKey::beside(key, postgres::is_begun(target)?, profile)?,
             limits: QueueLimits::default(),

@@ -4,7 +4,7 @@
 //! it at the next part; the hub only wakes it. A slow reader reads larger parts later and costs nobody anything.
 //! The ground that it stands on (see [`crate::standing`]) is asked again for each message as it leaves.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use interlock_kit::{
     authn::Call,
@@ -68,7 +68,8 @@ pub(crate) async fn open(
     let tasks = front.tasks.clone();
     let part = first.out;
     let project = part.project.clone();
-    let reader = Reader { front, call, caller, session, bell, standing, outlet, opened, project };
+    let reader =
+        Reader { front, call, caller, session, bell, standing, outlet, opened, project, ended: false };
     tasks.spawn(async move {
         // The outlet has said why; there is nobody else to tell.
         let _ = reader.run(part).await;
@@ -93,6 +94,8 @@ struct Reader {
     opened: Opened,
     /// Whose membership the stream stands on: events of no other project are delivered.
     project: Option<ProjectId>,
+    /// Whether the store has shown that the session is gone.
+    ended: bool,
 }
 
 /// What ended a pause.
@@ -111,7 +114,7 @@ impl Reader {
             if let Some(after) = self.deliver(&part).await? {
                 part = match self.read(after).await {
                     Some(part) => part,
-                    None if self.bell.gone().is_some() => return self.deliver_last(&part, after).await,
+                    None if self.is_gone() => return self.deliver_last(&part, after).await,
                     None => return Ok(()),
                 };
                 continue;
@@ -123,16 +126,21 @@ impl Reader {
                 if matches!(self.pause().await, Woken::Over) {
                     return Ok(());
                 }
-                if self.bell.gone().is_some() {
+                if self.is_gone() {
                     return self.deliver_last(&part, part.next).await;
                 }
             }
             part = match self.read(part.next).await {
                 Some(part) => part,
-                None if self.bell.gone().is_some() => return self.deliver_last(&part, part.next).await,
+                None if self.is_gone() => return self.deliver_last(&part, part.next).await,
                 None => return Ok(()),
             };
         }
+    }
+
+    /// Whether the session is gone: the hub has said so, or the store.
+    fn is_gone(&self) -> bool {
+        self.ended || self.bell.gone().is_some()
     }
 
     /// Waits for something new.
@@ -187,9 +195,14 @@ impl Reader {
     }
 
     /// Says why reading on was refused: a session that is gone is to its store as if it had never been.
-    async fn refused(&self, error: Error) {
-        if is_unknown(&error) && self.bell.goes_within(GONE_WITHIN).await {
-            return;
+    async fn refused(&mut self, error: Error) {
+        if is_unknown(&error) {
+            // The hub need not hear of what another gateway has ended.
+            self.ended = self.bell.goes_within(GONE_WITHIN).await
+                || self.front.end_of(&self.session, 0).await.is_some();
+            if self.ended {
+                return;
+            }
         }
         let evicted =
             error.reason() == Reason::ProviderAuthFailed && self.caller.principal == Principal::Client;
@@ -229,12 +242,21 @@ impl Reader {
         Ok(self.standing.enter(self.project.as_ref().map(ProjectId::as_str)))
     }
 
-    /// What the hub still knows of a session that is gone, then the end. An event of a project that this
+    /// What the hub still knows of a session that is gone, and the store, then the end. An event of a project that this
     /// reader was not seen to enter is told as a gap.
     async fn deliver_last(&mut self, part: &Part, read: u64) -> Result<(), Gone> {
-        let last = self.bell.gone().unwrap_or_default().to_vec();
+        let kept = self.bell.gone().unwrap_or_default().iter();
+        let mut last: BTreeMap<u64, Arc<Event>> = kept
+            .filter(|event| event.sequence > read)
+            .map(|event| (event.sequence, Arc::clone(event)))
+            .collect();
+        let mut end = part.last;
+        if let Some(left) = self.front.end_of(&self.session, read).await {
+            end = end.max(left.last);
+            last.extend(left.events.into_iter().map(|event| (event.sequence, Arc::new(event))));
+        }
         let mut next = read;
-        for event in last.iter().filter(|event| event.sequence > read) {
+        for event in last.values() {
             let entered = self.project == part.project && event.project == part.project;
             let visible = event.project.is_none() || entered;
             if event.sequence > next + 1 {
@@ -247,8 +269,8 @@ impl Reader {
             }
             next = event.sequence;
         }
-        if next < part.last {
-            self.send(Message::Gap(Gap { from: next + 1, to: part.last })).await?;
+        if next < end {
+            self.send(Message::Gap(Gap { from: next + 1, to: end })).await?;
         }
         self.outlet.close(session_ended());
         Ok(())

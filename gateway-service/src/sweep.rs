@@ -3,7 +3,7 @@
 //! The loop that runs them is the shell's: it asks [`Due`], then runs [`Sweep`] for each entry, as
 //! [`crate::caller::Caller::gateway`].
 
-use interlock_kit::clock::Timestamp;
+use std::time::Duration;
 
 use crate::{
     event::ReleaseCause,
@@ -67,12 +67,12 @@ pub enum Swept {
     More,
 }
 
-/// When the next lease is over: how long a sweep may sleep at most.
+/// How long until the next lease is over: how long a sweep may sleep at most. By the store's clock.
 #[derive(Clone, Debug)]
 pub struct NextDeadline;
 
-/// The next instant at which something of the leases is over; none where nothing runs.
-pub type Deadline = Option<Timestamp>;
+/// How long until the first of the leases is over; none where nothing runs.
+pub type Deadline = Option<Duration>;
 
 impl Query for Due {
     type Out = Vec<Duty>;
@@ -100,7 +100,7 @@ impl Query for NextDeadline {
 
     fn run(&self, view: &mut View<'_>) -> Result<Deadline, Stop> {
         let permit = view.upkeep()?;
-        view.next_deadline(&permit)
+        Ok(view.next_deadline(&permit)?.map(|at| at.since(view.now())))
     }
 }
 

@@ -104,8 +104,7 @@ impl Sweeper<'_> {
     /// One turn; how long to sleep after it.
     async fn turn(&self, next_look: &mut std::time::Instant) -> Result<Duration, Error> {
         let lease_ttl = self.front.shell.limits().lease_ttl;
-        let deadline = self.front.shell.ask(&self.caller, NextDeadline, self.front).await?.out;
-        let left = deadline.map(|at| at.since(self.front.clock.now()));
+        let left = self.front.shell.ask(&self.caller, NextDeadline, self.front).await?.out;
         let due = left.is_some_and(|left| left.is_zero());
         let now = Clock::instant();
         if !due && now < *next_look {

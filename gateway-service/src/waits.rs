@@ -17,6 +17,8 @@ use crate::{
     stream::{GONE_WITHIN, is_unknown, payer, session_ended},
 };
 
+/// A wake-up that was lost is made good after this.
+const SLOW_POLL: Duration = Duration::from_secs(15);
 /// How long after its time a call may find that nothing may be delivered.
 const PAUSED_MAX: Duration = Duration::from_secs(1);
 
@@ -35,13 +37,20 @@ pub(crate) async fn until_ended(
     let deadline = Instant::now() + wait;
     let mut bell = front.hub.bell([Topic::Job(job.clone())]);
     let standing = Standing::on(&front.verifier, admitted.verdict.as_ref());
-    let mut place = None;
+    let (mut place, mut session) = (None, None);
     loop {
         let asked = front.ask(call, &admitted.caller, JobState { job: job.clone() }).await;
         let told = match asked {
             // It was there when this began: its session has gone meanwhile.
-            Err(error) if place.is_some() && is_unknown(&error) && bell.goes_within(GONE_WITHIN).await => {
-                return Err(session_ended());
+            Err(error) if is_unknown(&error) => {
+                let gone = match &session {
+                    Some(session) => {
+                        // The hub need not hear of what another gateway has ended.
+                        bell.goes_within(GONE_WITHIN).await || front.end_of(session, 0).await.is_some()
+                    }
+                    None => false,
+                };
+                return Err(if gone { session_ended() } else { error });
             }
             asked => asked?,
         };
@@ -51,6 +60,7 @@ pub(crate) async fn until_ended(
         if place.is_none() {
             place = Some(front.streams.place(&payer(&admitted.caller, &told.out.session))?);
             bell.add(Topic::Session(told.out.session.clone()));
+            session = Some(told.out.session.clone());
             standing.enter(Some(told.out.binding.project.as_str()));
             // What was read before the registrations is read again: an end in between was heard by nobody.
             continue;
@@ -60,7 +70,7 @@ pub(crate) async fn until_ended(
             reason = standing.ended() => return Err(ground_gone(reason)),
             () = front.draining.cancelled() => return Err(draining()),
             () = bell.rung() => {}
-            () = tokio::time::sleep_until(deadline) => {}
+            () = tokio::time::sleep_until(deadline.min(Instant::now() + SLOW_POLL)) => {}
         }
         if bell.gone().is_some() {
             return Err(session_ended());

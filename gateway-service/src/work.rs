@@ -259,8 +259,8 @@ impl Desk {
     async fn renew(&mut self, beat: work_request::Heartbeat) -> Step {
         let held = wire::all_held(beat.held, self.front.shell.limits().capacity_max)?;
         let kept = self.front.run(&self.call, &self.caller, Renew { held }).await?.out;
-        let now = self.front.clock.now();
-        let shortest = kept.kept.iter().map(|renewed| renewed.until.since(now)).min();
+        // By the clock that judges it, which need not be this machine's.
+        let shortest = kept.kept.iter().map(|renewed| renewed.until.since(kept.at)).min();
         let renewed = work_response::Renewed {
             held: kept.kept.iter().map(|renewed| wire::held(&renewed.held)).collect(),
             lease: Some(wire::duration(shortest.unwrap_or(self.front.shell.limits().lease_ttl))),

@@ -133,13 +133,29 @@ impl Pair {
         self.gateway.start().await
     }
 
+    /// Starts a further gateway, with the settings of the first one and files of that name; again, where it was
+    /// before. Waits until it admits calls.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn start_another_gateway(&self, gateway: &mut Service, name: &str) {
+        let auth = self.link.unwrap_or_else(|| self.auth.address("internal"));
+        self.world.configure_gateway_as(name, auth, gateway.addresses());
+        gateway.start().await;
+        self.admits(gateway).await;
+    }
+
     /// Waits until the gateway admits calls: it holds a lease.
     ///
     /// # Panics
     /// Where it does not come to that.
     pub async fn serving(&self) {
+        self.admits(&self.gateway).await;
+    }
+
+    async fn admits(&self, gateway: &Service) {
         let user = Metadata::bearer(&self.world.role_token("user"));
-        let channel = self.gateway_public();
+        let channel = wire::connect(gateway.address("public"), &self.shows(Peer::Nobody));
         eventually("a gateway that admits calls", async || {
             let answer = wire::call(&channel, LIST_SESSIONS, Vec::new(), &user).await;
             (answer.outcome.code == "OK").then_some(())
@@ -206,6 +222,19 @@ impl Pair {
     #[must_use]
     pub fn sdk_gateway_as(&self, credentials: Credentials) -> Gateway {
         Gateway::new(self.sdk(&self.gateway), credentials)
+    }
+
+    /// The SDK's way to the first of these gateways that answers, as that credential's bearer.
+    ///
+    /// # Panics
+    /// Where there is none, or the folder's files cannot be used.
+    #[must_use]
+    pub fn sdk_gateways(&self, gateways: &[&Service], credential: &Credential) -> Gateway {
+        let mut endpoints = gateways.iter().map(|gateway| format!("https://{}", gateway.address("public")));
+        let first = Connection::to(endpoints.next().expect("a gateway"));
+        let tls = Tls::ca_file(self.world.ca()).server_name("localhost");
+        let connection = endpoints.fold(first, interlock_client::ConnectionBuilder::or).tls(tls);
+        Gateway::new(connection.open().expect("a connection"), Credentials::bearer(credential.clone()))
     }
 
     fn sdk(&self, service: &Service) -> Connection {

@@ -20,6 +20,9 @@ const LOG_SHOWN: usize = 12_000;
 /// the test fails. A test fails whose service has left a secret in its log or its data folder.
 #[derive(Debug)]
 pub struct Service {
+    /// Which program it is.
+    program: &'static str,
+    /// Of its files.
     name: &'static str,
     config: PathBuf,
     ready_file: PathBuf,
@@ -59,7 +62,14 @@ impl Service {
     /// `auth` or `gateway` in a world's folder. Starts nothing.
     #[must_use]
     pub fn new(name: &'static str, folder: &Path) -> Self {
+        Self::another(name, name, folder)
+    }
+
+    /// A further one of a program, with files of that name.
+    #[must_use]
+    pub fn another(program: &'static str, name: &'static str, folder: &Path) -> Self {
         Self {
+            program,
             name,
             config: folder.join(format!("{name}.toml")),
             ready_file: folder.join(format!("{name}.ready.json")),
@@ -135,7 +145,7 @@ impl Service {
     }
 
     fn command(&self) -> Command {
-        let program = program(&format!("interlock-{}", self.name));
+        let program = program(&format!("interlock-{}", self.program));
         let Some(most) = self.descriptors else { return Command::new(program) };
         let mut command = Command::new("/bin/sh");
         command.args(["-c", r#"ulimit -n "$0"; exec "$@""#]).arg(most.to_string()).arg(program);

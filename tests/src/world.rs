@@ -184,10 +184,22 @@ impl World {
 
     /// Writes the configuration of `gateway`.
     pub(crate) fn configure_gateway(&self, auth_internal: SocketAddr, known: &BTreeMap<String, SocketAddr>) {
+        self.configure_gateway_as("gateway", auth_internal, known);
+    }
+
+    /// Writes the configuration of a gateway whose files have that name.
+    pub(crate) fn configure_gateway_as(
+        &self,
+        name: &str,
+        auth_internal: SocketAddr,
+        known: &BTreeMap<String, SocketAddr>,
+    ) {
         let mut all = self.shared("gateway", &["auth", "tester"], known);
         all.insert("auth.endpoints".to_owned(), format!("https://{auth_internal}"));
+        all.insert("data_dir".to_owned(), name.to_owned());
+        all.insert("ready_file".to_owned(), format!("{name}.ready.json"));
         all.extend(self.setup.gateway.clone());
-        self.write_config("gateway", all);
+        self.write_config(name, all);
     }
 
     fn shared(

@@ -33,8 +33,9 @@ use tonic::{
 use crate::{
     admit::{Admitted, Gate, auth_unavailable},
     caller::{Caller, Cookie, Principal},
+    event::{End, LastEvents},
     hub::Hub,
-    ids::{OwnerId, ProjectId},
+    ids::{OwnerId, ProjectId, SessionId},
     store::{Query, Resolver, Shell, Told, Verb},
     streams::Streams,
 };
@@ -97,7 +98,16 @@ impl Resolver for Front {
     }
 }
 
+/// Events of a session that has gone that are read for those who followed it.
+const LAST_EVENTS_MAX: usize = 64;
+
 impl Front {
+    /// What is left of the log of a session, where that is gone: another gateway may have ended it.
+    pub(crate) async fn end_of(&self, session: &SessionId, after: u64) -> Option<End> {
+        let query = LastEvents { session: session.clone(), after, limit: LAST_EVENTS_MAX };
+        self.shell.ask(&Arc::new(Caller::gateway()), query, self).await.ok()?.out
+    }
+
     /// Runs a verb for a caller.
     pub(crate) async fn run<V: Verb>(
         &self,

@@ -85,6 +85,11 @@ pub enum Signal {
         /// What was appended.
         event: Arc<Event>,
     },
+    /// Another gateway has appended to a session's log.
+    Grown {
+        /// The session.
+        session: SessionId,
+    },
     /// An agent has a job queued.
     AgentQueued {
         /// The agent.

@@ -3,6 +3,7 @@
 //! - [`Working`]: what a batch has loaded, and what its verbs have planned since.
 //! - `known`: the look-ups, each on what is loaded, or a miss.
 //! - `ask`, `lists`: how rows are loaded and locked. `decode` reads them.
+//! - `told`: what gateways tell each other.
 //! - `write`: planned changes to the working set, and to statements.
 //!
 //! A row that a verb may change is locked when it is loaded. Counts and lists are not: what they rest on is.
@@ -30,7 +31,7 @@ use crate::{
     request::{Request, RequestKey},
     session::Session,
     store::{
-        Change, Gateway, Key, Rows,
+        Change, Gateway, Key, Rows, Signal,
         rows::{EventSize, JobList, Load, Log},
     },
     sweep::{Duty, LogsFound},
@@ -40,6 +41,7 @@ mod ask;
 mod decode;
 mod known;
 mod lists;
+mod told;
 mod write;
 
 mod embedded {
@@ -145,6 +147,14 @@ impl PostgresDomain for Gateway {
         out: &mut Out<'_, Self>,
     ) -> Result<(), Unmet<Self>> {
         write::apply(working, loaded, change, now, out)
+    }
+
+    fn tell(signal: &Signal) -> Option<String> {
+        told::tell(signal)
+    }
+
+    fn hear(told: &str) -> Option<Signal> {
+        told::hear(told)
     }
 
     fn finish(working: &Working, flush: &mut Flush) {

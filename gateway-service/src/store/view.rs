@@ -18,7 +18,7 @@ use crate::{
     limits::Limits,
     policy::{Act, Ask, Permit, ProjectReach, ProjectScope},
     request::{Request, RequestKey},
-    session::{Session, SessionSeen},
+    session::{Phase, Session, SessionSeen},
     store::{
         Key, Stop,
         rows::{EventSize, JobList, JobsOf, Load, Log, Rows},
@@ -348,6 +348,29 @@ impl<'t> View<'t> {
     pub fn next_deadline(&mut self, permit: &Permit) -> Result<Option<Timestamp>, Stop> {
         assert!(permit.covers_upkeep(), "a sweep without a permit");
         self.rows.next_deadline()
+    }
+
+    /// What is left of the log of a session that is gone, after a number: its last number, and some events. None where
+    /// the session lives; for a stream that has followed it.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-ups.
+    pub fn last_events(
+        &mut self,
+        permit: &Permit,
+        session: &SessionId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Option<(u64, Vec<Event>)>, Stop> {
+        assert!(permit.covers_upkeep(), "a log without a permit");
+        match self.rows.session(session)? {
+            None => Ok(Some((after, Vec::new()))),
+            Some(found) if found.phase != Phase::Gone => Ok(None),
+            Some(_) => {
+                let last = self.rows.log(session)?.last;
+                Ok(Some((last.max(after), self.rows.events(session, after, limit)?)))
+            }
+        }
     }
 
     pub(super) fn rows(&self) -> &'t (dyn Rows + 't) {

@@ -12,7 +12,7 @@ use super::{
     layers::{Layers, Raw, Source},
     setting::Setting,
 };
-use crate::store::postgres::Target;
+use crate::store::postgres::{Sharing, Target};
 
 /// A list in configuration is never longer than this.
 const LIST_ITEMS_MAX: usize = 256;
@@ -177,6 +177,16 @@ impl Reader {
         };
         self.mistake(key, accepted);
         None
+    }
+
+    /// Whether programs share the database of `store`; one has it alone where that is unset.
+    pub fn sharing(&mut self, key: &str, store: Option<&Target>) -> Sharing {
+        let accepted = [("alone", Sharing::Alone), ("shared", Sharing::Shared)];
+        let sharing = self.choice(key, Sharing::Alone, &accepted);
+        if sharing == Sharing::Shared && store.is_none() && !self.is_mistaken("store") {
+            self.mistake(key, "shared only with a store in a database: set store");
+        }
+        sharing
     }
 
     /// Notes a mistake at a key, for rules that span several.

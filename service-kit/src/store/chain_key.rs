@@ -72,7 +72,11 @@ impl ChainKey {
                     return Err(lost("missing beside its store"));
                 }
                 let key: [u8; 32] = random::bytes();
-                secret_file::create(path, &key)?;
+                if let Err(error) = secret_file::create(path, &key) {
+                    // Another program that starts at the same time may have made it: then it is that one.
+                    let made = path.symlink_metadata().is_ok();
+                    return if made { Self::beside(path, is_begun, profile) } else { Err(error.into()) };
+                }
                 tracing::info!(path = %path.display(), "made the key of the audit chain");
                 Ok(Self::new(key))
             }

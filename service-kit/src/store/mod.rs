@@ -154,6 +154,12 @@ pub trait Observer<D: Domain>: Send + Sync + 'static {
     fn committed(&self, signals: Vec<D::Signal>);
     /// A batch or a verb has failed.
     fn failed(&self, fault: &Fault);
+    /// Another program on the same store has committed. On a thread apart.
+    fn heard(&self, signals: Vec<D::Signal>) {
+        drop(signals);
+    }
+    /// What other programs have committed may not have been heard. On a thread apart.
+    fn missed(&self) {}
 }
 
 /// The handle to a service's store. Cheap to clone.

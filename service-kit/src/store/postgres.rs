@@ -19,7 +19,7 @@
 //! - [`Target`]: the URL. [`Ask`], [`Flush`]: what a service sends. `link`: one connection.
 //! - `working`: a batch on its working set. `writer`: the writing side; `doubt`: its way back. `snapshot`: the
 //!   reading side, unlocked loads from one snapshot.
-//! - `opening`: alone or shared, migrations. `moment`: the time. `audit`: rows and chains.
+//! - `bell`: what programs tell each other after a commit. `opening`: alone or shared, migrations. `moment`: the time. `audit`: rows and chains.
 
 use std::{collections::BTreeSet, future::Future, io, sync::Arc};
 
@@ -35,6 +35,7 @@ use crate::{
 };
 
 mod audit;
+mod bell;
 mod doubt;
 mod link;
 mod moment;
@@ -64,7 +65,8 @@ pub trait PostgresDomain: Domain {
     fn postgres_migrations() -> refinery::Runner;
 
     /// How these rows are loaded: one flight, in the order in which they are to be locked. A row that is not
-    /// there is known to be missing from then on. Time goes on between the runs of a batch: what was loaded for an
+    /// there is known to be missing from then on, and is not locked: another program may add it. So a decision may rest
+    /// on the absence of a row only where it adds that row itself, or holds a lock that whoever adds it has, too. Time goes on between the runs of a batch: what was loaded for an
     /// instant must do for a later one, too.
     fn ask(keys: &BTreeSet<Self::Key>, access: Access) -> Vec<Ask<Self::Working>>;
 
@@ -94,6 +96,18 @@ pub trait PostgresDomain: Domain {
         now: Timestamp,
         out: &mut Out<'_, Self>,
     ) -> Result<(), Unmet<Self>>;
+
+    /// What other programs on the store are told of a signal: one short line; none where nobody there waits for it.
+    fn tell(signal: &Self::Signal) -> Option<String> {
+        let _ = signal;
+        None
+    }
+
+    /// What another program has told; none where it is not understood.
+    fn hear(told: &str) -> Option<Self::Signal> {
+        let _ = told;
+        None
+    }
 
     /// Plans the writes of rows that many verbs of a batch change, like counters: one for all.
     fn finish(working: &Self::Working, flush: &mut Flush) {
@@ -203,6 +217,10 @@ pub fn open<D: PostgresDomain>(
     let snapshot = snapshot::Snapshot::<D>::new(options, Arc::clone(&desk.moment))?;
     let engine = writer::Postgres::<D>::new(desk, lane);
     let reader = Writer::thread("store-reader", Box::new(snapshot), Arc::clone(&observer), options.limits)?;
+    let observer = match options.sharing {
+        Sharing::Alone => observer,
+        Sharing::Shared => bell::start(&options.target, observer)?,
+    };
     let writer = Writer::thread("store-writer", Box::new(engine), observer, options.limits)?;
     Ok(Store::new(writer, Some(reader)))
 }

@@ -165,6 +165,14 @@ impl PostgresDomain for Counters {
         Some(0)
     }
 
+    fn tell(signal: &&'static str) -> Option<String> {
+        Some((*signal).to_owned())
+    }
+
+    fn hear(told: &str) -> Option<&'static str> {
+        ["a", "b"].into_iter().find(|known| *known == told)
+    }
+
     fn working_rows(working: &Working, loaded: &BTreeSet<String>, work: &mut dyn FnMut(&mut Self::Rows<'_>)) {
         work(&mut InWorking(working, loaded));
     }
@@ -191,6 +199,8 @@ pub(crate) struct Ear {
     pub(crate) signals: Mutex<Vec<&'static str>>,
     pub(crate) failures: AtomicUsize,
     pub(crate) last: Mutex<String>,
+    pub(crate) heard: Mutex<Vec<&'static str>>,
+    pub(crate) breaks: AtomicUsize,
 }
 
 impl Observer<Counters> for Ear {
@@ -201,6 +211,14 @@ impl Observer<Counters> for Ear {
     fn failed(&self, fault: &Fault) {
         self.failures.fetch_add(1, Ordering::SeqCst);
         *self.last.lock() = fault.to_string();
+    }
+
+    fn heard(&self, signals: Vec<&'static str>) {
+        self.heard.lock().extend(signals);
+    }
+
+    fn missed(&self) {
+        self.breaks.fetch_add(1, Ordering::SeqCst);
     }
 }
 

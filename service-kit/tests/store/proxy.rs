@@ -1,6 +1,6 @@
 //! A proxy before a server's socket that cuts a connection at a chosen point of the protocol.
 //!
-//! It counts what the client asks: each `Sync`, each simple query, each start of a connection is answered by one
+//! It counts what the client asks, but for a connection that listens, which nobody waits for: each `Sync`, each simple query, each start of a connection is answered by one
 //! `ReadyForQuery`: <https://www.postgresql.org/docs/15/protocol-message-formats.html>.
 
 use std::{
@@ -145,10 +145,13 @@ fn questions(
     asked: &AtomicU64,
     last: &AtomicU64,
 ) -> io::Result<()> {
-    let mut is_first = true;
+    let (mut is_first, mut listens) = (true, false);
     loop {
         let (kind, frame) = if is_first { first(client)? } else { next(client)? };
-        if is_first || matches!(kind, b'S' | b'Q') {
+        listens |= kind == b'Q' && frame.windows(6).any(|word| word == b"LISTEN");
+        if listens {
+            // Its answers are all handed on.
+        } else if is_first || matches!(kind, b'S' | b'Q') {
             let number = asked.fetch_add(1, Ordering::SeqCst) + 1;
             state.asked.fetch_add(1, Ordering::SeqCst);
             let turn = turn(&mut state.cuts.lock());

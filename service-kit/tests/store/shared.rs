@@ -105,6 +105,8 @@ async fn three_writers_race_and_lose_no_update_and_break_no_guard() {
     let cluster = Cluster::start_with(&["max_connections=40"]);
     let url = cluster.url("store");
     let stores: Vec<_> = (0..3).map(|_| open(&url)).collect();
+    // A row that is not there is not locked: what decisions rest on is there.
+    cluster.sql("store", "INSERT INTO counter VALUES ('bound', 0), ('flying in 0', 0), ('flying in 1', 0)");
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let racers = stores.iter().enumerate().flat_map(|(nth, store)| {
@@ -229,10 +231,21 @@ async fn a_writer_that_was_taken_for_ended_settles_its_commit_and_goes_on_as_ano
     let cut_off =
         postgres::open::<Counters>(&shared(&proxy.url("store")), Arc::clone(&ear) as _).expect("opens");
     assert_eq!(cut_off.write(add("a", 99)).await.expect("room"), 1);
+    // What it tells and hears goes its own way through the proxy: that is counted no more once it listens.
+    let listens = async |times: usize| {
+        let listening = async {
+            while ear.breaks.load(Ordering::SeqCst) < times {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), listening).await.expect("it listens");
+    };
+    listens(1).await;
     let before = proxy.asked();
     assert_eq!(cut_off.write(add("a", 99)).await.expect("room"), 2);
     let commit = proxy.asked() - before - 1;
-    for (how, happened) in [(Cut::After, 1), (Cut::Before, 0)] {
+    for (times, how, happened) in [(1, Cut::After, 1), (2, Cut::Before, 0)] {
+        listens(times).await;
         let sealed = |_: &str| cluster.sql("store", "SELECT COUNT(*) FROM audit_batch WHERE sealed");
         let (already, begun) = (sealed("before"), cut_off.read(read("a")).await.expect("a value"));
         proxy.cut_and_close(commit, how);
@@ -327,4 +340,39 @@ async fn a_store_in_use_is_brought_to_no_other_version_and_an_older_program_does
         "of another version"
     );
     tokio::time::timeout(Duration::from_secs(60), store.close()).await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_writer_commits_is_heard_by_the_others_and_a_break_is_told() {
+    let cluster = Cluster::start();
+    let url = cluster.url("store");
+    let ears = [Arc::new(Ear::default()), Arc::new(Ear::default())];
+    let open =
+        |ear: &Arc<Ear>| postgres::open::<Counters>(&shared(&url), Arc::clone(ear) as _).expect("opens");
+    let stores = [open(&ears[0]), open(&ears[1])];
+    let listens = async |breaks: usize| {
+        while ears.iter().any(|ear| ear.breaks.load(Ordering::SeqCst) < breaks) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    for breaks in 1..=2 {
+        tokio::time::timeout(Duration::from_secs(60), listens(breaks)).await.expect("both listen");
+        ears.iter().for_each(|ear| ear.heard.lock().clear());
+        for name in ["b", "unknown to the other one", "a"] {
+            stores[0].write(add(name, 99)).await.expect("room");
+        }
+        let heard = async {
+            while !ears[1].heard.lock().contains(&"a") {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), heard).await.expect("heard");
+        assert_eq!(*ears[1].heard.lock(), ["b", "a"]);
+        assert!(ears[0].heard.lock().is_empty(), "nobody hears what it has told itself");
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'interlock'";
+        cluster.sql("store", cut);
+    }
+    for store in stores {
+        store.close().await;
+    }
 }

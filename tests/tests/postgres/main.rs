@@ -5,6 +5,8 @@
 #[path = "../../../service-kit/tests/store/cluster.rs"]
 mod cluster;
 
+mod gateways;
+
 use cluster::Cluster;
 use interlock_client::{Reason, SetAgent};
 use interlock_tests::{Pair, Setup, eventually};

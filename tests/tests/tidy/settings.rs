@@ -13,7 +13,7 @@ const READERS: [&str; 4] = [
     "gateway-service/src/config.rs",
 ];
 /// What begins the reading of a key: methods of the kit's `Reader`, and functions over them.
-const READS: [&str; 10] = [
+const READS: [&str; 11] = [
     "r.value(",
     "r.optional(",
     "r.required(",
@@ -22,6 +22,7 @@ const READS: [&str; 10] = [
     "r.list(",
     "r.path(",
     "r.database(",
+    "r.sharing(",
     "(r, ",
     "(&mut r, ",
 ];

@@ -87,6 +87,8 @@ pub(super) fn place(key: &Key) -> Option<u8> {
         | Key::Projects(..)
         | Key::Revocations(..)
         | Key::RevocationsBefore(_)
+        | Key::ElevatedButFor(..)
+        | Key::RootSalt
         | Key::Due(..) => None,
     }
 }

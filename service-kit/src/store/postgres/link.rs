@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures_util::future::{MaybeDone, maybe_done};
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement, error::Severity, types::ToSql};
 
 use super::{
@@ -68,6 +68,13 @@ impl Kind {
     }
 }
 
+/// Where what is notified on a connection goes.
+pub(super) struct Ear {
+    pub(super) notes: mpsc::Sender<String>,
+    /// Set where one did not fit.
+    pub(super) overflown: Arc<AtomicBool>,
+}
+
 /// An open connection.
 pub(super) struct Link {
     client: Client,
@@ -85,6 +92,15 @@ pub(super) struct Link {
 impl Link {
     /// Connects to the first host that takes writes.
     pub(super) async fn connect(target: &Target, kind: Kind) -> Result<Self, Trouble> {
+        Self::connect_and_hear(target, kind, None).await
+    }
+
+    /// The same; what is notified on it goes to `ear`, which is closed when the connection has ended.
+    pub(super) async fn connect_and_hear(
+        target: &Target,
+        kind: Kind,
+        ear: Option<Ear>,
+    ) -> Result<Self, Trouble> {
         let unprepared = |error: super::target::UnpreparedError| Fault::Unavailable(error.to_string());
         let (config, tls) = target.prepare(SETTINGS).map_err(unprepared)?;
         let connecting = timeout(ANSWER_WITHIN, config.connect(tls)).await.map_err(|_| silent())?;
@@ -93,11 +109,18 @@ impl Link {
         let heard = Arc::clone(&warned);
         let driver = tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
-                if let AsyncMessage::Notice(notice) = message
-                    && notice.parsed_severity() == Some(Severity::Warning)
-                {
-                    tracing::warn!(said = notice.message(), "the database warns");
-                    heard.store(true, Ordering::SeqCst);
+                match (message, &ear) {
+                    (AsyncMessage::Notice(notice), _)
+                        if notice.parsed_severity() == Some(Severity::Warning) =>
+                    {
+                        tracing::warn!(said = notice.message(), "the database warns");
+                        heard.store(true, Ordering::SeqCst);
+                    }
+                    (AsyncMessage::Notification(note), Some(ear)) => {
+                        let told = ear.notes.try_send(note.payload().to_owned());
+                        ear.overflown.fetch_or(told.is_err(), Ordering::SeqCst);
+                    }
+                    _ => {}
                 }
             }
         });
