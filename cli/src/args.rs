@@ -78,6 +78,8 @@ pub(crate) enum Command {
     /// Role tokens.
     #[command(subcommand)]
     Auth(command::role_token::Auth),
+    /// Show by four calls that the doors are shut.
+    Verify(command::verify::Verify),
     /// Audit logs: what was done and what was refused; administrators only.
     #[command(subcommand)]
     Audit(command::audit::Audit),

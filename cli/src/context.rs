@@ -9,11 +9,12 @@ use std::{
 };
 
 use etcetera::BaseStrategy as _;
-use interlock_client::{Auth, Connection, Credentials, FoundProject, Gateway, ProjectFile, Tls};
+use interlock_client::{Auth, Connection, Credential, Credentials, FoundProject, Gateway, ProjectFile, Tls};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     args::Common,
+    door::Door,
     failure::Failure,
     keep::{Jar, SignIn, read_token},
     project_name,
@@ -79,7 +80,9 @@ pub(crate) struct Caller {
     auth: Connection,
     gateway: Connection,
     credentials: Credentials,
+    auth_url: String,
     gateway_url: String,
+    ca_file: PathBuf,
     /// Asked for by name, whatever the folder is bound to.
     project: Option<String>,
     /// Where the context is.
@@ -108,14 +111,52 @@ impl Caller {
             None => stored(&sign_in, &auth)?,
         };
         let jar = Jar::beside(&folder);
-        let (gateway_url, project) = (context.gateway, common.project.clone());
-        let (home, folder) = (folder, std::env::current_dir()?);
-        Ok(Self { jar, sign_in, auth, gateway, credentials, gateway_url, project, home, folder })
+        Ok(Self {
+            jar,
+            sign_in,
+            auth,
+            gateway,
+            credentials,
+            auth_url: context.auth,
+            gateway_url: context.gateway,
+            ca_file: context.ca_file,
+            project: common.project.clone(),
+            home: folder,
+            folder: std::env::current_dir()?,
+        })
     }
 
     /// A file of that name beside the context.
     pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.home.join(name)
+    }
+
+    /// The public listener of a service, for calls that nobody should get through with.
+    ///
+    /// # Errors
+    /// As [`Door::to`].
+    pub(crate) fn door(&self, auth: bool) -> Result<Door, Failure> {
+        Door::to(if auth { &self.auth_url } else { &self.gateway_url }, &self.ca_file, None)
+    }
+
+    /// An internal listener, with a client certificate and its key or without.
+    ///
+    /// # Errors
+    /// As [`Door::to`].
+    pub(crate) fn internal_door(
+        &self,
+        address: &str,
+        own: Option<(&PathBuf, &PathBuf)>,
+    ) -> Result<Door, Failure> {
+        Door::to(&format!("https://{address}"), &self.ca_file, own)
+    }
+
+    /// The credential that calls are made with.
+    ///
+    /// # Errors
+    /// Where there is none, or no fresh one can be had.
+    pub(crate) async fn bearer(&self) -> Result<Credential, Failure> {
+        self.credentials.current().await?.ok_or_else(Failure::not_signed_in)
     }
 
     /// Calls to auth-service.

@@ -18,6 +18,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 mod args;
 mod command;
 mod context;
+mod door;
 mod failure;
 mod keep;
 mod launcher;

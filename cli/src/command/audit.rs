@@ -17,6 +17,7 @@ use crate::{
     output::{Format, instant, plain_json, table},
 };
 
+mod endpoints;
 mod heads;
 
 /// Rows of one call.
@@ -55,6 +56,8 @@ pub(crate) enum Audit {
     /// Compare every row of both services with its hash chain, and the chains with what was seen of them the last
     /// time; exit code 1 where something was edited, cut or put back.
     Verify,
+    /// Call every RPC of both services as everyone who must not get in; exit code 1 where one is open.
+    Endpoints(endpoints::Endpoints),
 }
 
 /// Which rows.
@@ -112,6 +115,10 @@ impl Service {
 /// # Errors
 /// What the services refuse; a damaged log.
 pub(crate) async fn run(audit: Audit, common: &Common) -> Result<ExitCode, Failure> {
+    if let Audit::Endpoints(asked) = audit {
+        // Who must not get in need not be signed in to be tried.
+        return endpoints::audit(&Caller::open(common)?, &asked, common).await;
+    }
     let caller = signed_in(common)?;
     match audit {
         Audit::List { which, since, last } => {
@@ -121,6 +128,7 @@ pub(crate) async fn run(audit: Audit, common: &Common) -> Result<ExitCode, Failu
         Audit::Export { service, which, after } => export(&caller, service, &which.filter(), after).await?,
         Audit::Tail { which } => tail(&caller, &which.filter(), common.output).await?,
         Audit::Verify => return heads::verify(&caller, common).await,
+        Audit::Endpoints(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

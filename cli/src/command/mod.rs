@@ -21,6 +21,7 @@ pub(crate) mod session;
 pub(crate) mod sign_in;
 pub(crate) mod up;
 pub(crate) mod use_project;
+pub(crate) mod verify;
 pub(crate) mod whoami;
 pub(crate) mod worker;
 
@@ -45,6 +46,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Job(job) => return job::run(job, &common).await,
         Command::Worker(worker) => worker::run(worker, &common).await?,
         Command::Auth(auth) => role_token::run(auth, &common).await?,
+        Command::Verify(verify) => return verify::run(&verify, &common).await,
         Command::Audit(audit) => return audit::run(audit, &common).await,
         // Taken before clap looks: see `main`.
         Command::Probe => return Err(Failure::usage("interlock probe -addr HOST:PORT")),

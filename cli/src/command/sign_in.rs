@@ -4,12 +4,7 @@ use interlock_client::Reason;
 use serde_json::json;
 
 use crate::{
-    args::Common,
-    command::root,
-    context::Caller,
-    failure::Failure,
-    keep::read_token,
-    output::instant,
+    args::Common, command::root, context::Caller, failure::Failure, keep::read_token, output::instant,
     password::Password,
 };
 

@@ -5,6 +5,7 @@
 //! - `audit_log`: the audit service and the command line on top of it;
 //! - `audit_rows`: each denial of a known principal and each state change has exactly one;
 //! - `elevation`: root unlock, what it opens at the gateway, and every way it ends;
+//! - `doors`: `interlock verify` and `interlock audit endpoints`;
 //! - `hostile`: guessing;
 //! - `worker`: leases, fencing, and workers and gateways that die;
 //! - `operate`: drain, configuration mistakes, two programs on one store, health, probes, restarts;
@@ -13,6 +14,7 @@
 mod attach;
 mod audit_log;
 mod audit_rows;
+mod doors;
 mod elevation;
 mod hostile;
 mod operate;

@@ -1,0 +1,120 @@
+//! `interlock verify` and `interlock audit endpoints`: what shows from outside that every door is shut, and finds the
+//! one that is not.
+
+use std::{convert::Infallible, net::SocketAddr};
+
+use interlock_tests::{Pair, home::Home};
+use tonic::{
+    Status,
+    body::Body,
+    transport::{Identity, Server, ServerTlsConfig},
+};
+
+fn ran(home: &Home, arguments: &str, expected: i32) -> String {
+    let out = home.run(arguments);
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(expected), "{arguments}\n{said}{complained}");
+    said
+}
+
+fn kept(home: &Home, name: &str, secret: &str) -> String {
+    let path = home.path(name);
+    std::fs::write(&path, secret).expect("written");
+    let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&path, owner_only).expect("a file of ours");
+    path.display().to_string()
+}
+
+// UA-42, UA-43, UA-44, UA-45
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_makes_four_calls() {
+    let pair = Pair::start().await;
+    let home = Home::of(&pair);
+    let said = ran(&home, "verify", 0);
+    assert_eq!(said.lines().filter(|line| line.contains("  ok  ")).count(), 2, "{said}");
+    assert_eq!(said.lines().filter(|line| line.contains("left out")).count(), 2, "{said}");
+
+    home.keep(&pair.login("alice").await);
+    let (cert, key) = pair.world.leaf("pki/tester");
+    let token = kept(&home, "internal.token", pair.world.internal_token());
+    let internal = pair.gateway.address("internal");
+    let with = |token: &str| {
+        format!(
+            "verify --internal {internal} --cert {} --key {} --internal-token-file {token}",
+            cert.display(),
+            key.display()
+        )
+    };
+    let said = ran(&home, &with(&token), 0);
+    let expected = [
+        "ok  1. CreateSession with no credential: UNAUTHENTICATED PROVIDER_AUTH_FAILED",
+        "ok  2. WhoAmI with no credential: UNAUTHENTICATED PROVIDER_AUTH_FAILED",
+        "ok  3. ListSessions on the internal listener without its token: UNAUTHENTICATED INTERNAL_TOKEN_REQUIRED",
+        "ok  4. ListSessions there with it: OK",
+    ];
+    for line in expected {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    // It can fail: with another token the fourth call does not get in.
+    let wrong =
+        interlock_proto::credential::Credential::new(interlock_proto::credential::Kind::Internal, &[7; 32]);
+    let said = ran(&home, &with(&kept(&home, "wrong.token", wrong.expose())), 1);
+    assert!(said.contains("FAIL  4."), "{said}");
+}
+
+// UA-55
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_endpoint_is_tried_and_a_planted_open_one_is_found() {
+    let pair = Pair::start().await;
+    let home = Home::of(&pair);
+    let bob = pair.login("bob").await;
+    pair.sdk_auth().logout(&bob.access_token).await.expect("signed out");
+    let everyone = format!(
+        "audit endpoints --user-token {} --expired-token {} --auth-internal {} --gateway-internal {}",
+        kept(&home, "user.token", pair.user().expose()),
+        kept(&home, "bob.token", bob.access_token.expose()),
+        pair.auth.address("internal"),
+        pair.gateway.address("internal"),
+    );
+    let said = ran(&home, &everyone, 0);
+    let refused: usize = said.split(' ').next().and_then(|word| word.parse().ok()).expect("a count");
+    let methods = interlock_proto::policy::Policies::all().iter().filter(|method| !method.public()).count();
+    assert!(refused > 4 * methods, "{methods} methods by four intruders at least: {said}");
+
+    // A server that lets everybody into one method.
+    let planted = planted(&pair, "/interlock.gateway.v1.AgentService/ListAgents").await;
+    let context = home.kept().join("context.json");
+    let text = std::fs::read_to_string(&context).expect("a context");
+    let text = text.replace(&pair.gateway.address("public").to_string(), &planted.to_string());
+    std::fs::write(&context, text).expect("written");
+    let said = ran(&home, "audit endpoints", 1);
+    let open: Vec<_> = said.lines().filter(|line| line.ends_with(": OPEN")).collect();
+    assert_eq!(open.len(), 3, "one method, three intruders: {said}");
+    assert!(
+        open.iter().all(|line| line.starts_with("gateway /interlock.gateway.v1.AgentService/ListAgents: "))
+    );
+}
+
+/// Refuses everything but one path.
+async fn planted(pair: &Pair, open: &'static str) -> SocketAddr {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("bound");
+    let (cert, key) = pair.world.leaf("pki/gateway");
+    let read = |path| std::fs::read(path).expect("a PEM file");
+    let tls = ServerTlsConfig::new().identity(Identity::from_pem(read(cert), read(key)));
+    let service = tower::service_fn(move |request: http::Request<Body>| async move {
+        let status = match request.uri().path() {
+            path if path == open => Status::ok(""),
+            _ => Status::unauthenticated(""),
+        };
+        Ok::<_, Infallible>(status.into_http::<Body>())
+    });
+    let server = Server::builder().tls_config(tls).expect("certificates");
+    let connections = futures_util::stream::unfold(socket, |socket| async move {
+        let accepted = socket.accept().await.map(|(connection, _)| connection);
+        Some((accepted, socket))
+    });
+    tokio::spawn(async move { server.serve_with_incoming(service, connections).await });
+    address
+}
