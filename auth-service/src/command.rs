@@ -4,11 +4,11 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use interlock_kit::{
-    command::{self, key_value, say},
+    command::{self, StoreCommand, key_value, say},
     config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE},
 };
 
-use crate::{config::Config, offline, serving};
+use crate::{config::Config, offline, opening::CHAIN_KEY_FILE, serving, store::Auth};
 
 /// Who is calling and what they may do. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -43,6 +43,11 @@ enum Host {
         #[command(subcommand)]
         what: offline::What,
     },
+    /// The store, while the service does not run.
+    Store {
+        #[command(subcommand)]
+        what: StoreCommand,
+    },
 }
 
 /// Parses arguments (the first is the program's name) and runs. Exit codes: 0 as it should, 1 failed, 64 wrong
@@ -60,6 +65,10 @@ pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
     match (read, command.host) {
         (Err(mistakes), _) => command::misconfigured("interlock-auth", &mistakes),
         (Ok(config), Some(Host::Auth { what })) => offline::main(&config, &what),
+        (Ok(config), Some(Host::Store { what })) => {
+            let key = config.common.data_dir.join(CHAIN_KEY_FILE);
+            command::store::<Auth>("interlock-auth", &what, &key, config.common.profile)
+        }
         (Ok(config), None) => serve(Config { print_first_tokens: command.print_first_tokens, ..config }),
     }
 }

@@ -2,9 +2,9 @@
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use interlock_kit::{
-    command::{self, key_value, say},
+    command::{self, StoreCommand, key_value, say},
     config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE},
     process, telemetry,
 };
@@ -15,24 +15,36 @@ use crate::{
     config::{self, Config},
     listeners::Listeners,
     server::{self, RunError},
+    store::Gateway,
 };
 
 /// What a session is bound to and what is running.
 #[derive(Debug, Parser)]
-#[command(name = "interlock-gateway", version)]
+#[command(name = "interlock-gateway", version, disable_help_subcommand = true)]
 #[command(
     after_help = "Exit codes: 0 done; 64 arguments, settings or a file of secrets, certificates or accounts is wrong; 1 all else."
 )]
 struct Command {
     /// The configuration file (TOML).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Sets one key, like `--set public.address=127.0.0.1:7402`. Wins over environment and file.
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, global = true)]
     set: Vec<(String, String)>,
     /// Checks the configuration and ends.
     #[arg(long)]
     check_config: bool,
+    #[command(subcommand)]
+    host: Option<Host>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Host {
+    /// The store, while no gateway runs on it.
+    Store {
+        #[command(subcommand)]
+        what: StoreCommand,
+    },
 }
 
 /// Parses arguments (the first is the program's name) and runs. Exit codes: 0 as it should, 1 failed, 64 wrong
@@ -46,6 +58,10 @@ pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(config) => config,
         Err(mistakes) => return command::misconfigured("interlock-gateway", &mistakes),
     };
+    if let Some(Host::Store { what }) = &command.host {
+        let (key, profile) = (&config.chain_key_file, config.common.profile);
+        return command::store::<Gateway>("interlock-gateway", what, key, profile);
+    }
     if command.check_config {
         say("interlock-gateway: the configuration is good");
         return ExitCode::from(EXIT_OK);

@@ -12,6 +12,7 @@
 //! - [`writer`]: the bounded queue and the thread that drains it in batches.
 //! - [`sqlite`]: the embedded engine. [`postgres`]: the one for more than one machine. [`model`]: the plain
 //!   in-memory engine, the twin in tests.
+//! - [`copy`]: moves an embedded store into a database.
 //! - `reserve`: the space that is kept for what must be done though the disk is full.
 //! - [`audit`]: audit entries and the hash chain of each writer, in the same commit.
 
@@ -32,6 +33,7 @@ use crate::{
 pub mod audit;
 mod chain_key;
 mod command;
+pub mod copy;
 mod lock;
 mod migrations;
 pub mod model;

@@ -19,7 +19,7 @@
 //! - [`Target`]: the URL. [`Ask`], [`Flush`]: what a service sends. `link`: one connection.
 //! - `working`: a batch on its working set. `writer`: the writing side; `doubt`: its way back. `snapshot`: the
 //!   reading side, unlocked loads from one snapshot.
-//! - `bell`: what programs tell each other after a commit. `opening`: alone or shared, migrations. `moment`: the time. `audit`: rows and chains.
+//! - `bell`: what programs tell each other after a commit. `opening`: what must hold first, migrations; `holding`: alone or shared; `filling`: an empty one. `moment`: the time. `audit`: rows and chains.
 
 use std::{collections::BTreeSet, future::Future, io, sync::Arc};
 
@@ -37,6 +37,8 @@ use crate::{
 mod audit;
 mod bell;
 mod doubt;
+mod filling;
+mod holding;
 mod link;
 mod moment;
 mod opening;
@@ -48,6 +50,8 @@ mod working;
 mod writer;
 
 pub(in crate::store) use audit::{newest, report};
+pub(in crate::store) use {filling::fill, trouble::told};
+
 pub use tokio_postgres::{Row, types::ToSql};
 pub use {
     audit::{rows, verify},

@@ -143,6 +143,12 @@ pub fn open<D: SqliteDomain>(
     Ok(Store::new(writer, reader))
 }
 
+/// Brings a store to this version and seals its chains, for a program that only reads it then.
+pub(super) fn sealed<D: SqliteDomain>(options: &Options) -> Result<Connection, OpenError> {
+    drop(engine::<D>(options)?);
+    connect(&options.place).map_err(|source| OpenError::Open { place: options.place.to_string(), source })
+}
+
 fn engine<D: SqliteDomain>(options: &Options) -> Result<Sqlite<D>, OpenError> {
     let place = options.place.to_string();
     if let Place::File(path) = &options.place {

@@ -26,6 +26,7 @@ use cluster::Cluster;
 use counters::{Counters, Ear, Rows, Set, add, entry, read};
 
 mod cluster;
+mod copied;
 mod counters;
 mod fenced;
 mod guarded;

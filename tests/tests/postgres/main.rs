@@ -6,6 +6,7 @@
 mod cluster;
 
 mod gateways;
+mod moved;
 
 use cluster::Cluster;
 use interlock_client::{Reason, SetAgent};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Access, Ask, Flush, Sharing, bind,
+    Access, Ask, Flush, Sharing, bind, holding,
     link::{Kind, Link},
     opening,
     trouble::Trouble,
@@ -50,13 +50,13 @@ impl Desk {
     async fn reconnect(&mut self) -> Result<bool, Trouble> {
         self.link = None;
         let mut link = Link::connect(&self.options.target, Kind::Write).await?;
-        opening::lock(&mut link, self.options.sharing).await?;
+        holding::lock(&mut link, self.options.sharing).await?;
         // Others may have brought the store to another version while this one held no lock.
         if opening::schema(&mut link).await? != self.schema {
             let newer = "the store is of a newer version now: start this program again, as the newer one";
             return Err(Fault::Unavailable(newer.to_owned()).into());
         }
-        opening::hold(&mut link, &self.head.writer).await?;
+        holding::hold(&mut link, &self.head.writer).await?;
         // Nothing comes after this that could fail: what was settled must be told.
         let happened = self.settle(&mut link).await?;
         self.link = Some(link);
@@ -89,7 +89,7 @@ impl Desk {
         }
         let next = ended.then(|| Head::start(random::id("wrt")));
         if let Some(next) = &next {
-            opening::hold(link, &next.writer).await?;
+            holding::hold(link, &next.writer).await?;
             opening::enrol(&mut flush, next);
         }
         link.write(&flush).await?;

@@ -5,16 +5,13 @@
 //! has it alone: several that start at once do not meet in the migrations, and nobody's store changes under its feet.
 //! What the database holds is read and compared before it is brought to this version.
 
-use std::{
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, sync::Arc, time::Duration};
 
 use refinery::Runner;
 
 use super::{
     Ask, Flush, Options, PostgresDomain, Sharing, audit, bind, each,
+    holding::{alone, hold, shared},
     link::{Kind, Link},
     moment::Moment,
     target::Target,
@@ -22,7 +19,7 @@ use super::{
     writer::{Desk, Schema},
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Timestamp,
     random,
     store::{
         Fault,
@@ -33,11 +30,6 @@ use crate::{
 
 /// The oldest version that is tested, as the server tells it.
 const VERSION_MIN: i32 = 150_000;
-/// The key of the lock: of this program, in any database.
-const LOCK: i64 = 0x696e_7465_726c_6f63;
-/// How long a program waits for its part of a store: others may bring it to this version.
-const OPEN_WITHIN: Duration = Duration::from_secs(10);
-const OPEN_PAUSE: Duration = Duration::from_millis(50);
 /// For how long a writer that was taken for ended may come back and settle its last commit.
 const COMES_BACK_WITHIN: Duration = Duration::from_secs(86_400);
 
@@ -126,7 +118,7 @@ pub enum OpenError {
 }
 
 /// Why one step of the opening failed; [`OpenError`] adds which store it is.
-enum Refused {
+pub(super) enum Refused {
     Trouble(Trouble),
     Held,
     Unfit(String),
@@ -148,7 +140,7 @@ impl From<Fault> for Refused {
 }
 
 impl Refused {
-    fn of(self, target: &Target) -> OpenError {
+    pub(super) fn of(self, target: &Target) -> OpenError {
         let place = target.to_string();
         match self {
             Self::Trouble(Trouble::Again(why) | Trouble::Lost(why)) => OpenError::Open { place, why },
@@ -182,84 +174,8 @@ async fn opened<D: PostgresDomain>(options: &Options) -> Result<Desk, Refused> {
     begin(options, link).await
 }
 
-/// Takes the store for this program alone, and brings it to this version.
-async fn alone<D: PostgresDomain>(link: &mut Link) -> Result<(), Refused> {
-    match lock(link, Sharing::Alone).await {
-        Err(Trouble::Fault(Fault::Unavailable(_))) => return Err(Refused::Held),
-        taken => taken?,
-    }
-    if !is_of_this_version::<D>(link).await? {
-        migrate::<D>(link).await?;
-    }
-    Ok(())
-}
-
-/// Takes a part of the store. Who has to bring it to this version has it alone for that; the others wait, so several
-/// may start at once.
-async fn shared<D: PostgresDomain>(link: &mut Link) -> Result<(), Refused> {
-    let began: Instant = Clock::instant();
-    loop {
-        let refused = if is(link, "SELECT pg_try_advisory_lock_shared($1)").await? {
-            if is_of_this_version::<D>(link).await? {
-                return Ok(());
-            }
-            is(link, "SELECT pg_advisory_unlock_shared($1)").await?;
-            if is(link, "SELECT pg_try_advisory_lock($1)").await? {
-                if !is_of_this_version::<D>(link).await? {
-                    migrate::<D>(link).await?;
-                }
-                is(link, "SELECT pg_try_advisory_lock_shared($1)").await?;
-                is(link, "SELECT pg_advisory_unlock($1)").await?;
-                return Ok(());
-            }
-            let used =
-                "is of an earlier version, and in use: end the programs that use it, then start this one";
-            Refused::Unfit(used.to_owned())
-        } else {
-            Refused::Held
-        };
-        if Clock::instant().duration_since(began) >= OPEN_WITHIN {
-            return Err(refused);
-        }
-        // Those that start together do not go on in step.
-        let jitter = u64::from(random::bytes::<1>()[0]) / 8;
-        tokio::time::sleep(OPEN_PAUSE + Duration::from_millis(jitter)).await;
-    }
-}
-
-async fn is(link: &mut Link, sql: &str) -> Result<bool, Trouble> {
-    let rows = link.rows(sql, &[bind(LOCK)]).await?;
-    let row = rows.first().ok_or_else(|| Fault::Broken("no answer to a lock".to_owned()))?;
-    Ok(row.try_get(0)?)
-}
-
-/// Takes the lock, which goes with the connection. Waits a moment: that of a program that has just ended may
-/// not have been let go yet.
-///
-/// # Errors
-/// [`Fault::Unavailable`] where another program has it.
-pub(super) async fn lock(link: &mut Link, sharing: Sharing) -> Result<(), Trouble> {
-    let sql = match sharing {
-        Sharing::Alone => "SELECT pg_advisory_lock($1)",
-        Sharing::Shared => "SELECT pg_advisory_lock_shared($1)",
-    };
-    match link.rows(sql, &[bind(LOCK)]).await {
-        Ok(_) => Ok(()),
-        Err(Trouble::Fault(Fault::Unavailable(_))) => {
-            Err(Fault::Unavailable("another program uses this store".to_owned()).into())
-        }
-        Err(trouble) => Err(trouble),
-    }
-}
-
-/// Shows as long as the connection lives that this writer has not ended.
-pub(super) async fn hold(link: &mut Link, writer: &str) -> Result<(), Trouble> {
-    let sql = "SELECT pg_advisory_lock_shared(hashtextextended($1, 0))";
-    link.rows(sql, &[bind(writer.to_owned())]).await.map(drop)
-}
-
 /// Whether the server can keep a store as it must be kept.
-async fn is_fit(link: &mut Link) -> Result<(), Refused> {
+pub(super) async fn is_fit(link: &mut Link) -> Result<(), Refused> {
     const ASKED: &str = "SELECT current_setting('server_version_num')::INTEGER, \
                          current_setting('server_version'), current_setting('server_encoding'), \
                          current_setting('fsync') = 'on' AND current_setting('full_page_writes') = 'on'";
@@ -282,7 +198,7 @@ async fn is_fit(link: &mut Link) -> Result<(), Refused> {
 }
 
 /// Refuses what is there and must not be touched; whether it is of this version. Writes nothing.
-async fn is_of_this_version<D: PostgresDomain>(link: &mut Link) -> Result<bool, Refused> {
+pub(super) async fn is_of_this_version<D: PostgresDomain>(link: &mut Link) -> Result<bool, Refused> {
     let tables = tables(link).await?;
     let Some(first) = tables.first() else { return Ok(false) };
     if !tables.iter().any(|table| table == OURS) {
@@ -321,7 +237,7 @@ pub fn is_begun(target: &Target) -> Result<bool, OpenError> {
     Ok(!tables.map_err(open)?.is_empty())
 }
 
-async fn tables(link: &mut Link) -> Result<Vec<String>, Refused> {
+pub(super) async fn tables(link: &mut Link) -> Result<Vec<String>, Refused> {
     let sql = "SELECT tablename::TEXT FROM pg_tables WHERE schemaname = 'public' ORDER BY 1";
     let rows = link.rows(sql, &[]).await?;
     let names: Result<_, _> = rows.iter().map(|row| row.try_get(0)).collect();
@@ -343,7 +259,7 @@ async fn applied(link: &mut Link, table: &str) -> Result<Vec<Applied>, Refused> 
     all.map_err(|error| Fault::from(error).into())
 }
 
-async fn migrate<D: PostgresDomain>(link: &mut Link) -> Result<(), Refused> {
+pub(super) async fn migrate<D: PostgresDomain>(link: &mut Link) -> Result<(), Refused> {
     // A migration takes as long as the rows that are there.
     link.run("SET statement_timeout = 0").await?;
     for runner in [kit_migrations(), D::postgres_migrations()] {
@@ -379,7 +295,7 @@ async fn begin(options: &Options, mut link: Link) -> Result<Desk, Refused> {
 }
 
 /// All chains of a store are made with one key: the first program's.
-async fn has_the_key(key: &ChainKey, link: &mut Link) -> Result<(), Refused> {
+pub(super) async fn has_the_key(key: &ChainKey, link: &mut Link) -> Result<(), Refused> {
     let mark = key.mark().to_vec();
     let first = "INSERT INTO chain_key (one, mark) VALUES (1, $1) ON CONFLICT (one) DO NOTHING";
     link.rows(first, &[bind(mark.clone())]).await?;

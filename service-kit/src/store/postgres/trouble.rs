@@ -68,7 +68,7 @@ fn fault(said: &DbError) -> Fault {
 }
 
 /// With its cause, which the client's errors leave out.
-pub(super) fn told(error: &Error) -> String {
+pub(in crate::store) fn told(error: &Error) -> String {
     if let Some(said) = error.as_db_error() {
         return format!("{} ({})", said.message(), said.code().code());
     }
