@@ -24,7 +24,7 @@ use interlock_proto::{
 use parking_lot::Mutex;
 
 use crate::{
-    caller::{Caller, Cookie, Principal, Reach, Unscoped},
+    caller::{Caller, Cookie, Principal, Unscoped},
     ids::{ProjectId, SessionId},
     standing::Standing,
     store::Shell,
@@ -93,26 +93,28 @@ impl Gate {
             return Err(login_required());
         }
         let hash = credential.hash();
-        self.spend(call, &hash)?;
+        let was_known = self.spend(call, &hash)?;
         let verdict = self.verifier.verify(credential).await.map_err(|error| {
             if matches!(error, VerifyError::Unauthenticated(_)) {
                 self.forget(&hash);
             }
             unverified(error)
         })?;
-        self.remember(hash);
+        if !was_known {
+            self.remember(hash);
+        }
         Ok(verdict)
     }
 
-    /// Before a credential is looked up: one that was never good costs its source.
+    /// Before a credential is looked up: one that was never good costs its source. Whether it was good before.
     ///
     /// # Errors
     /// `RATE_LIMITED`
-    pub(crate) fn spend(&self, call: &Call, hash: &Hash) -> Result<(), Error> {
+    pub(crate) fn spend(&self, call: &Call, hash: &Hash) -> Result<bool, Error> {
         if self.known.lock().contains(hash) {
-            return Ok(());
+            return Ok(true);
         }
-        self.garbage.check(call.source())
+        self.garbage.check(call.source()).map(|()| false)
     }
 
     /// A credential was good.
@@ -184,7 +186,6 @@ impl Gate {
             cookie: cookies.first().cloned(),
             named,
             unscoped: self.unscoped,
-            reach: Reach::default(),
             origin: Arc::new(origin(call, verdict.as_ref().map(|(verdict, _)| &**verdict), cookies.first())),
         };
         tracing::Span::current().record("principal", &*caller.origin.principal);

@@ -170,7 +170,7 @@ fn unasked(tx: &Tx<'_>, found: &Found, job: &Job) -> Option<Question> {
     };
     let project = &job.binding.project;
     let entered = found.scope.as_ref().is_some_and(|scope| scope.project() == project);
-    let known = entered || tx.caller().reach.knows(&found.acting, project).is_some();
+    let known = entered || tx.knows(&found.acting, project).is_some();
     (asks && job.owner == found.acting && !known)
         .then(|| Question::Membership { owner: found.acting.clone(), project: project.clone() })
 }
@@ -182,7 +182,7 @@ fn may_see(tx: &Tx<'_>, found: &Found, job: &Job) -> bool {
     let may = match &tx.caller().principal {
         Principal::Project(token) => token.project == *project,
         Principal::Admin | Principal::User | Principal::Owner(_) | Principal::Client | Principal::Gateway => {
-            entered || tx.caller().reach.knows(&found.acting, project) == Some(true)
+            entered || tx.knows(&found.acting, project) == Some(true)
         }
     };
     may && job.owner == found.acting

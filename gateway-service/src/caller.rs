@@ -1,4 +1,4 @@
-//! Who is calling, as the domain sees it: principal, cookie, named project, answers about projects.
+//! Who is calling, as the domain sees it: principal, cookie, named project; and what is known of its reach.
 //!
 //! The shell fills a [`Caller`] from what the gate admitted. Nothing here is looked up: a cookie is
 //! judged inside the transaction that it acts in.
@@ -12,7 +12,7 @@ use crate::ids::{OwnerId, ProjectId, SessionId};
 /// The SHA-256 of a cookie's credential text.
 pub type CookieHash = [u8; 32];
 
-/// Who is calling, for which project, and what is known of its reach.
+/// Who is calling, and for which project.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// What the bearer credential proved; [`Principal::Client`] where there is only a cookie.
@@ -23,8 +23,6 @@ pub struct Caller {
     pub named: Option<ProjectId>,
     /// What becomes of calls that name none.
     pub unscoped: Unscoped,
-    /// Answers so far.
-    pub reach: Reach,
     /// For audit rows.
     pub origin: Arc<Origin>,
 }
@@ -92,31 +90,34 @@ pub enum Unscoped {
 /// Answers to "may this owner enter this project", as far as they were asked. Few: one or two a call, and
 /// a bound on them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reach(Vec<(OwnerId, ProjectId, bool)>);
+pub(crate) struct Reach {
+    /// Whether the caller may enter the project that it names: what most verbs ask first.
+    named: Option<bool>,
+    asked: Vec<(OwnerId, ProjectId, bool)>,
+}
 
 impl Reach {
+    /// With the answer for the project that the caller names, where that is known.
+    pub(crate) fn of_named(may: Option<bool>) -> Self {
+        Self { named: may, asked: Vec::new() }
+    }
+
     /// Adds an answer. The latest one counts.
-    pub fn learn(&mut self, owner: OwnerId, project: ProjectId, may: bool) {
-        self.0.retain(|(o, p, _)| *o != owner || *p != project);
-        self.0.push((owner, project, may));
+    pub(crate) fn learn(&mut self, owner: OwnerId, project: ProjectId, may: bool) {
+        self.asked.retain(|(o, p, _)| *o != owner || *p != project);
+        self.asked.push((owner, project, may));
     }
 
     /// The answer, where there is one.
-    #[must_use]
-    pub fn knows(&self, owner: &OwnerId, project: &ProjectId) -> Option<bool> {
-        self.0.iter().find(|(o, p, _)| o == owner && p == project).map(|(_, _, may)| *may)
+    pub(crate) fn knows(&self, caller: &Caller, owner: &OwnerId, project: &ProjectId) -> Option<bool> {
+        let asked = self.asked.iter().find(|(o, p, _)| o == owner && p == project).map(|(_, _, may)| *may);
+        let is_named = || caller.named.as_ref() == Some(project) && caller.acts_as() == Some(owner.as_str());
+        asked.or_else(|| self.named.filter(|_| is_named()))
     }
 
-    /// How many answers.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether nothing was asked yet.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// How many answers were asked for.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.len()
     }
 }
 
@@ -131,7 +132,6 @@ impl Caller {
             cookie: None,
             named: None,
             unscoped: Unscoped::Warn { sunset: None },
-            reach: Reach::default(),
             origin: Arc::new(origin),
         }
     }
@@ -144,6 +144,18 @@ impl Caller {
             Principal::User => Some(OwnerId::user()),
             Principal::Owner(session) => Some(session.owner.clone()),
             Principal::Project(token) => Some(token.issuer.clone()),
+            Principal::Client | Principal::Gateway => None,
+        }
+    }
+
+    /// [`Caller::owner`] as text.
+    #[must_use]
+    pub(crate) fn acts_as(&self) -> Option<&str> {
+        match &self.principal {
+            Principal::Admin => Some(OwnerId::ADMIN),
+            Principal::User => Some(OwnerId::USER),
+            Principal::Owner(session) => Some(session.owner.as_str()),
+            Principal::Project(token) => Some(token.issuer.as_str()),
             Principal::Client | Principal::Gateway => None,
         }
     }

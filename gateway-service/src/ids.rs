@@ -52,6 +52,12 @@ macro_rules! id {
             }
         }
 
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
@@ -160,16 +166,19 @@ impl ProjectId {
 }
 
 impl OwnerId {
+    pub(crate) const ADMIN: &str = "admin";
+    pub(crate) const USER: &str = "user";
+
     /// The built-in owner that the admin role token acts as.
     #[must_use]
     pub fn admin() -> Self {
-        Self("admin".to_owned())
+        Self(Self::ADMIN.to_owned())
     }
 
     /// The built-in owner that the user role token acts as.
     #[must_use]
     pub fn user() -> Self {
-        Self("user".to_owned())
+        Self(Self::USER.to_owned())
     }
 }
 

@@ -123,14 +123,14 @@ impl<A: Admit> AuditLog<A> {
 impl<A: Admit> AuditService for AuditLog<A> {
     type TailStream = std::pin::Pin<Box<dyn Stream<Item = Result<TailResponse, Status>> + Send>>;
 
-    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        let (call, _) = authn::caller::<A::Caller, _>(&request);
+    async fn list(&self, mut request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let (call, _) = authn::caller::<A::Caller, _>(&mut request);
         let listed = self.list_rows(request.into_inner()).await;
         listed.map(Response::new).map_err(|error| refuse(&call, &error))
     }
 
-    async fn tail(&self, request: Request<TailRequest>) -> Result<Response<Self::TailStream>, Status> {
-        let (call, _) = authn::caller::<A::Caller, _>(&request);
+    async fn tail(&self, mut request: Request<TailRequest>) -> Result<Response<Self::TailStream>, Status> {
+        let (call, _) = authn::caller::<A::Caller, _>(&mut request);
         let (metadata, _, asked) = request.into_parts();
         let begun = async {
             let shown = Presented::read(&metadata.into_headers(), call.listener)?;
@@ -145,8 +145,8 @@ impl<A: Admit> AuditService for AuditLog<A> {
         Ok(Response::new(batches.map(move |batch| batch.map_err(|error| refuse(&call, &error))).boxed()))
     }
 
-    async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<VerifyResponse>, Status> {
-        let (call, _) = authn::caller::<A::Caller, _>(&request);
+    async fn verify(&self, mut request: Request<VerifyRequest>) -> Result<Response<VerifyResponse>, Status> {
+        let (call, _) = authn::caller::<A::Caller, _>(&mut request);
         let verified = self.verify_chains(request.into_inner()).await;
         verified.map(Response::new).map_err(|error| refuse(&call, &error))
     }

@@ -4,19 +4,11 @@
 //! [`Admit`] turns the presented credential into its own kind of caller. A handler reached through
 //! this layer finds both with [`caller`]. No value here shows a credential in `Debug`.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, Request, Response};
 use interlock_proto::{credential::Credential, options::v1::Listener};
 use tonic::body::Body;
-use tower::Service;
 
 mod presented;
 mod trust;
@@ -28,7 +20,7 @@ pub use crate::serve::{Call, Source};
 use crate::{
     clock::Clock,
     error::{Error, Reason},
-    serve::{self, Peer, PeerCertificate},
+    serve::{self, Answer, Peer, PeerCertificate, Routes},
 };
 
 /// What a caller reads who shows no credential, or one that admits nobody. The same for both: it
@@ -145,84 +137,64 @@ pub trait Admit: Send + Sync + 'static {
     }
 }
 
+/// What gate 1 leaves behind for the handler.
 #[derive(Clone)]
-struct Admitted<C>(C);
+struct Passed<C> {
+    call: Arc<Call>,
+    caller: C,
+}
 
-/// The call and its caller, for the handler of a method behind gate 1.
+/// Takes the call and its caller out of the request of a method behind gate 1.
 ///
 /// # Panics
-/// Where the request did not come through gate 1, or `C` is not the service's kind of caller: a
-/// handler is never reached in another way.
+/// Where the request did not come through gate 1, `C` is not the service's kind of caller, or they were taken
+/// before: a handler is never reached in another way.
 #[must_use]
-pub fn caller<C: Clone + Send + Sync + 'static, T>(request: &tonic::Request<T>) -> (Arc<Call>, C) {
-    let call = request.extensions().get::<Arc<Call>>().expect("a handler stands behind gate 1");
-    let Admitted(caller) =
-        request.extensions().get::<Admitted<C>>().expect("gate 1 leaves its caller behind");
-    (Arc::clone(call), caller.clone())
+pub fn caller<C: Clone + Send + Sync + 'static, T>(request: &mut tonic::Request<T>) -> (Arc<Call>, C) {
+    let passed = request.extensions_mut().remove::<Passed<C>>();
+    let Passed { call, caller } = passed.expect("a handler stands behind gate 1, and takes its caller once");
+    (call, caller)
 }
 
-/// A service behind gate 1.
-pub(crate) struct Gate<A, S> {
+/// Services behind gate 1.
+pub(crate) struct Gate<A> {
     admit: Arc<A>,
     trust: Option<LiveTrust>,
-    inner: S,
+    routes: Routes,
 }
 
-impl<A, S> Gate<A, S> {
-    pub(crate) fn new(admit: Arc<A>, trust: Option<LiveTrust>, inner: S) -> Self {
-        Self { admit, trust, inner }
+impl<A> Gate<A> {
+    pub(crate) fn new(admit: Arc<A>, trust: Option<LiveTrust>, routes: Routes) -> Self {
+        Self { admit, trust, routes }
     }
 }
 
-impl<A, S: Clone> Clone for Gate<A, S> {
+impl<A> Clone for Gate<A> {
     fn clone(&self) -> Self {
-        Self { admit: Arc::clone(&self.admit), trust: self.trust.clone(), inner: self.inner.clone() }
+        Self { admit: Arc::clone(&self.admit), trust: self.trust.clone(), routes: self.routes.clone() }
     }
 }
 
-impl<A, S> Service<Request<Body>> for Gate<A, S>
-where
-    A: Admit,
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
-        let (admit, trust) = (Arc::clone(&self.admit), self.trust.clone());
-        Box::pin(async move {
-            let Some(mut call) = request.extensions_mut().remove::<Call>() else {
-                return Ok(serve::refusal(&Error::internal("gate 1 stands behind no listener"), ""));
-            };
-            let peer = request.extensions().get::<Arc<Peer>>().cloned();
-            let certificate = peer.as_ref().and_then(|peer| peer.certificate.as_ref());
-            match judge(&*admit, trust, &mut call, request.headers(), certificate).await {
-                Ok(caller) => {
-                    request.extensions_mut().insert(Arc::new(call));
-                    request.extensions_mut().insert(Admitted(caller));
-                    inner.call(request).await
-                }
-                Err(refused) => {
-                    tracing::debug!(reason = %refused.error.reason(), "refused at gate 1");
-                    admit.refused(&call, refused.caller.as_ref(), &refused.error).await;
-                    Ok(serve::refusal(&refused.error, &call.request_id))
-                }
+impl<A: Admit> Answer for Gate<A> {
+    async fn answer(&self, mut call: Call, peer: &Peer, mut request: Request<Body>) -> Response<Body> {
+        let (trust, certificate) = (self.trust.as_ref(), peer.certificate.as_ref());
+        match judge(&*self.admit, trust, &mut call, request.headers(), certificate).await {
+            Ok(caller) => {
+                request.extensions_mut().insert(Passed { call: Arc::new(call), caller });
+                self.routes.serve(request).await
             }
-        })
+            Err(refused) => {
+                tracing::debug!(reason = %refused.error.reason(), "refused at gate 1");
+                self.admit.refused(&call, refused.caller.as_ref(), &refused.error).await;
+                serve::refusal(&refused.error, &call.request_id)
+            }
+        }
     }
 }
 
 async fn judge<A: Admit>(
     admit: &A,
-    trust: Option<LiveTrust>,
+    trust: Option<&LiveTrust>,
     call: &mut Call,
     headers: &HeaderMap,
     certificate: Option<&PeerCertificate>,
@@ -233,7 +205,7 @@ async fn judge<A: Admit>(
     }
     if call.listener == Listener::Internal {
         let trust = trust.ok_or_else(not_allowed)?;
-        prove_service(&trust, call, headers, certificate, Clock::system().now())?;
+        prove_service(trust, call, headers, certificate, Clock::system().now())?;
     }
     call.named_project = presented::named_project(headers)?;
     let presented = presented::read(headers, call.listener)?;

@@ -64,8 +64,8 @@ struct Asked<T> {
 }
 
 impl<T> Asked<T> {
-    fn of(request: Request<T>) -> Self {
-        let (served, caller) = authn::caller::<Caller, T>(&request);
+    fn of(mut request: Request<T>) -> Self {
+        let (served, caller) = authn::caller::<Caller, T>(&mut request);
         let bearer = bearer(&request);
         Self { served, caller, bearer, message: request.into_inner() }
     }

@@ -31,7 +31,7 @@ impl JobService for Rpc {
             let submit =
                 Submit { id: JobId::new(), session, request: ticket, payload: request.payload.into() };
             let told = self.0.run(&call, &caller, submit).await?;
-            Ok(told.map(|job| SubmitJobResponse { job: Some(wire::job(&job)) }))
+            Ok(told.map(|job| SubmitJobResponse { job: Some(wire::job(job)) }))
         };
         self.0.answer(&call, work).await
     }
@@ -58,7 +58,7 @@ impl JobService for Rpc {
             let told =
                 self.0.ask(&call, &caller, ListJobs { session, in_flight, page_size, page_token }).await?;
             Ok(told.map(|page| ListJobsResponse {
-                jobs: page.jobs.iter().map(wire::job).collect(),
+                jobs: page.jobs.into_iter().map(wire::job).collect(),
                 next_page_token: page.next_page_token,
             }))
         };
@@ -83,7 +83,7 @@ impl JobService for Rpc {
         let work = async {
             let job = JobId::parse(request.job_id)?;
             let told = self.0.run(&call, &admitted.caller, Cancel { job }).await?;
-            Ok(told.map(|job| CancelJobResponse { job: Some(wire::job(&job)) }))
+            Ok(told.map(|job| CancelJobResponse { job: Some(wire::job(job)) }))
         };
         self.0.answer(&call, work).await
     }

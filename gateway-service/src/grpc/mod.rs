@@ -76,8 +76,8 @@ pub(crate) fn services(front: &Arc<Front>, message_bytes: usize) -> Services {
 }
 
 /// The parts of a request that came through gate 1.
-pub(crate) fn parts<T>(request: Request<T>) -> (Arc<Call>, Admitted, T) {
-    let (call, admitted) = authn::caller::<Admitted, T>(&request);
+pub(crate) fn parts<T>(mut request: Request<T>) -> (Arc<Call>, Admitted, T) {
+    let (call, admitted) = authn::caller::<Admitted, T>(&mut request);
     (call, admitted, request.into_inner())
 }
 
@@ -89,8 +89,8 @@ impl<T> Told<T> {
 }
 
 impl Resolver for Front {
-    fn known(&self, owner: &OwnerId, project: &ProjectId) -> Option<bool> {
-        self.verifier.is_known_member(owner.as_str(), project.as_str()).then_some(true)
+    fn known(&self, owner: &str, project: &ProjectId) -> Option<bool> {
+        self.verifier.is_known_member(owner, project.as_str()).then_some(true)
     }
 
     async fn may_enter(&self, owner: &OwnerId, project: &ProjectId) -> Result<bool, Error> {

@@ -63,7 +63,7 @@ impl SessionService for Rpc {
         let work = async {
             let session = SessionId::parse(request.session_id)?;
             let told = self.0.ask(&call, &admitted.for_session(&session), GetSession { session }).await?;
-            Ok(told.map(|seen| GetSessionResponse { session: Some(wire::session(&seen)) }))
+            Ok(told.map(|seen| GetSessionResponse { session: Some(wire::session(seen)) }))
         };
         self.0.answer(&call, work).await
     }
@@ -78,7 +78,7 @@ impl SessionService for Rpc {
             let list = ListSessions { page_size: request.page_size, page_token: request.page_token, owner };
             let told = self.0.ask(&call, &admitted.caller, list).await?;
             Ok(told.map(|page| ListSessionsResponse {
-                sessions: page.sessions.iter().map(wire::session).collect(),
+                sessions: page.sessions.into_iter().map(wire::session).collect(),
                 next_page_token: page.next_page_token,
             }))
         };
@@ -94,7 +94,7 @@ impl SessionService for Rpc {
             let attach = attach(request)?;
             let told = self.0.run(&call, &admitted.for_session(&attach.session), attach).await?;
             Ok(told.map(|attached| AttachSessionResponse {
-                session: Some(wire::session(&attached.seen)),
+                session: Some(wire::session(attached.seen)),
                 changed: attached.changed,
             }))
         };
@@ -189,7 +189,7 @@ impl Rpc {
         let told = self.0.run(call, &admitted.caller, create).await?;
         let cookie = cookie(&told.out, &seal, &context);
         let told = told.map(|created| CreateSessionResponse {
-            session: Some(wire::session(&created.seen)),
+            session: Some(wire::session(created.seen)),
             client_id: created.client.to_string(),
         });
         Ok((told, cookie))

@@ -52,26 +52,22 @@ pub(crate) fn instant(at: SystemTime) -> prost_types::Timestamp {
     Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX)).to_wire()
 }
 
-pub(crate) fn binding(binding: &Binding) -> wire::Binding {
-    wire::Binding {
-        agent_id: binding.agent.to_string(),
-        project_id: binding.project.to_string(),
-        epoch: binding.epoch,
-    }
+pub(crate) fn binding(binding: Binding) -> wire::Binding {
+    wire::Binding { agent_id: binding.agent.into(), project_id: binding.project.into(), epoch: binding.epoch }
 }
 
-pub(crate) fn session(seen: &SessionSeen) -> wire::Session {
-    let session = &seen.session;
+pub(crate) fn session(seen: SessionSeen) -> wire::Session {
+    let session = seen.session;
     let state = match session.phase {
         session::Phase::Open => wire::SessionState::Open,
         session::Phase::Closing => wire::SessionState::Closing,
         session::Phase::Gone => wire::SessionState::Unspecified,
     };
     wire::Session {
-        session_id: session.id.to_string(),
-        name: session.name.as_ref().map(ToString::to_string).unwrap_or_default(),
-        owner_id: session.owner.to_string(),
-        binding: session.binding.as_ref().map(binding),
+        session_id: session.id.into(),
+        name: session.name.map(String::from).unwrap_or_default(),
+        owner_id: session.owner.into(),
+        binding: session.binding.map(binding),
         state: state.into(),
         created_at: Some(session.created_at.to_wire()),
         last_sequence: seen.last_sequence,
@@ -110,21 +106,22 @@ pub(crate) fn job_state(phase: &job::Phase) -> wire::JobState {
 }
 
 /// A job without payload and result.
-pub(crate) fn job(job: &Job) -> wire::Job {
-    let end = match &job.phase {
-        job::Phase::Ended(end) => Some(end),
-        job::Phase::Queued | job::Phase::Running(_) => None,
+pub(crate) fn job(job: Job) -> wire::Job {
+    let state = job_state(&job.phase).into();
+    let (ended_at, cause) = match job.phase {
+        job::Phase::Ended(end) => (Some(end.at.to_wire()), end.cause),
+        job::Phase::Queued | job::Phase::Running(_) => (None, String::new()),
     };
     wire::Job {
-        job_id: job.id.to_string(),
-        session_id: job.session.to_string(),
-        binding: Some(binding(&job.binding)),
-        state: job_state(&job.phase).into(),
+        job_id: job.id.into(),
+        session_id: job.session.into(),
+        binding: Some(binding(job.binding)),
+        state,
         attempt: job.attempt,
         submitted_at: Some(job.submitted_at.to_wire()),
         started_at: job.started_at.map(Timestamp::to_wire),
-        ended_at: end.map(|end| end.at.to_wire()),
-        cause: end.map(|end| end.cause.clone()).unwrap_or_default(),
+        ended_at,
+        cause,
         cancel_requested: job.cancel_requested_at.is_some(),
         ..wire::Job::default()
     }
@@ -132,7 +129,7 @@ pub(crate) fn job(job: &Job) -> wire::Job {
 
 /// A job with payload and result.
 pub(crate) fn whole_job(whole: JobWhole) -> wire::Job {
-    wire::Job { payload: whole.payload.into(), result: whole.result.into(), ..job(&whole.job) }
+    wire::Job { payload: whole.payload.into(), result: whole.result.into(), ..job(whole.job) }
 }
 
 pub(crate) fn event(event: &Event) -> wire::Event {
@@ -153,7 +150,7 @@ fn event_kind(kind: &EventKind) -> wire::event::Kind {
             Kind::SessionCreated(wire::SessionCreated { client_id: client.to_string() })
         }
         EventKind::Attached { binding: now } => {
-            Kind::SessionAttached(wire::SessionAttached { binding: Some(binding(now)) })
+            Kind::SessionAttached(wire::SessionAttached { binding: Some(binding(now.clone())) })
         }
         EventKind::Closing => Kind::SessionClosing(wire::SessionClosing {}),
         EventKind::JobQueued { job } => Kind::JobQueued(wire::JobQueued { job_id: id(job) }),
@@ -227,8 +224,8 @@ pub(crate) fn outcome_from(state: wire::JobState) -> Result<Outcome, Error> {
 pub(crate) fn assignment(assignment: Assignment) -> wire::work_response::Assignment {
     wire::work_response::Assignment {
         held: Some(held(&assignment.held)),
-        session_id: assignment.session.to_string(),
-        binding: Some(binding(&assignment.binding)),
+        session_id: assignment.session.into(),
+        binding: Some(binding(assignment.binding)),
         attempt: assignment.attempt,
         payload: assignment.payload.into(),
         lease: Some(duration(assignment.lease)),

@@ -25,7 +25,7 @@ use interlock_kit::{
 use parking_lot::Mutex;
 
 use crate::{
-    caller::Caller,
+    caller::{Caller, Reach},
     event::Event,
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId},
     limits::Limits,
@@ -163,7 +163,7 @@ pub struct Told<T> {
 /// Answers what verbs cannot know. The gateway asks its verifier.
 pub trait Resolver: Send + Sync {
     /// Whether this owner may enter this project, where that is known without asking.
-    fn known(&self, owner: &OwnerId, project: &ProjectId) -> Option<bool> {
+    fn known(&self, owner: &str, project: &ProjectId) -> Option<bool> {
         let _ = (owner, project);
         None
     }
@@ -239,19 +239,20 @@ impl Shell {
         resolver: &impl Resolver,
     ) -> Result<Told<V::Out>, Error> {
         let verb = Arc::new(verb);
-        let mut caller = anticipated(caller, resolver);
+        let mut reach = anticipated(caller, resolver);
         loop {
-            let (verb, limits, as_whom) = (Arc::clone(&verb), Arc::clone(&self.limits), Arc::clone(&caller));
+            let (verb, limits) = (Arc::clone(&verb), Arc::clone(&self.limits));
+            let (caller, known) = (Arc::clone(caller), reach.clone());
             let ran = self
                 .store
                 .write(move |rows: &mut (dyn Rows + '_), now: Timestamp| {
-                    run_verb(&*verb, rows, now, &as_whom, &limits)
+                    run_verb(&*verb, rows, now, (&caller, &known), &limits)
                 })
                 .await;
             match ran {
                 Ok(told) => return Ok(told),
                 Err(Halt::Refused(error)) => return Err(error),
-                Err(Halt::Unresolved(question)) => resolve(&mut caller, question, resolver).await?,
+                Err(Halt::Unresolved(question)) => resolve(&mut reach, question, resolver).await?,
             }
         }
     }
@@ -267,20 +268,20 @@ impl Shell {
         resolver: &impl Resolver,
     ) -> Result<Told<Q::Out>, Error> {
         let query = Arc::new(query);
-        let mut caller = anticipated(caller, resolver);
+        let mut reach = anticipated(caller, resolver);
         loop {
-            let (query, limits, as_whom) =
-                (Arc::clone(&query), Arc::clone(&self.limits), Arc::clone(&caller));
+            let (query, limits) = (Arc::clone(&query), Arc::clone(&self.limits));
+            let (caller, known) = (Arc::clone(caller), reach.clone());
             let ran = self
                 .store
                 .read(move |rows: &mut (dyn Rows + '_), now: Timestamp| {
-                    run_query(&*query, rows, now, &as_whom, &limits)
+                    run_query(&*query, rows, now, (&caller, &known), &limits)
                 })
                 .await;
             match ran {
                 Ok(told) => return Ok(told),
                 Err(Halt::Refused(error)) => return Err(error),
-                Err(Halt::Unresolved(question)) => resolve(&mut caller, question, resolver).await?,
+                Err(Halt::Unresolved(question)) => resolve(&mut reach, question, resolver).await?,
             }
         }
     }
@@ -299,30 +300,20 @@ impl Shell {
     }
 }
 
-/// The caller, with what is known about the project it names: most verbs would stop to ask just that.
+/// What is known about the project that the caller names: most verbs would stop to ask just that.
 /// Learned for each run anew, so that nothing outlives what the resolver knows.
-fn anticipated(caller: &Arc<Caller>, resolver: &impl Resolver) -> Arc<Caller> {
-    let mut caller = Arc::clone(caller);
-    if let (Some(project), Some(owner)) = (&caller.named, caller.owner())
-        && let Some(may) = resolver.known(&owner, project)
-    {
-        let project = project.clone();
-        Arc::make_mut(&mut caller).reach.learn(owner, project, may);
-    }
-    caller
+fn anticipated(caller: &Caller, resolver: &impl Resolver) -> Reach {
+    let named = caller.named.as_ref().zip(caller.acts_as());
+    Reach::of_named(named.and_then(|(project, owner)| resolver.known(owner, project)))
 }
 
-async fn resolve(
-    caller: &mut Arc<Caller>,
-    question: Question,
-    resolver: &impl Resolver,
-) -> Result<(), Error> {
-    if caller.reach.len() >= QUESTIONS_MAX {
+async fn resolve(reach: &mut Reach, question: Question, resolver: &impl Resolver) -> Result<(), Error> {
+    if reach.asked() >= QUESTIONS_MAX {
         return Err(Error::new(Reason::LimitReached, "this call concerns too many projects"));
     }
     let Question::Membership { owner, project } = question;
     let may = resolver.may_enter(&owner, &project).await?;
-    Arc::make_mut(caller).reach.learn(owner, project, may);
+    reach.learn(owner, project, may);
     Ok(())
 }
 
@@ -330,7 +321,7 @@ fn run_verb<V: Verb>(
     verb: &V,
     rows: &(dyn Rows + '_),
     now: Timestamp,
-    caller: &Caller,
+    caller: (&Caller, &Reach),
     limits: &Limits,
 ) -> Ran<Gateway, Told<V::Out>> {
     let mut tx = Tx::new(View::new(rows, now, caller, limits, V::ACTION));
@@ -344,7 +335,7 @@ fn run_query<Q: Query>(
     query: &Q,
     rows: &(dyn Rows + '_),
     now: Timestamp,
-    caller: &Caller,
+    caller: (&Caller, &Reach),
     limits: &Limits,
 ) -> Ran<Gateway, Told<Q::Out>> {
     let mut view = View::new(rows, now, caller, limits, Q::ACTION);

@@ -10,10 +10,10 @@ use interlock_kit::{
 
 use crate::{
     agent::{Agent, AgentSeen},
-    caller::{Caller, Principal},
+    caller::{Caller, Principal, Reach},
     client::Client,
     event::Event,
-    ids::{AgentId, JobId, OwnerId, SessionId, SessionName},
+    ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::Job,
     limits::Limits,
     policy::{Act, Ask, Permit, ProjectReach, ProjectScope},
@@ -37,6 +37,7 @@ pub struct View<'t> {
     rows: &'t (dyn Rows + 't),
     now: Timestamp,
     caller: &'t Caller,
+    reach: &'t Reach,
     /// For audit rows: with the client's id once a cookie is known to be good.
     origin: Arc<Origin>,
     limits: &'t Limits,
@@ -65,13 +66,13 @@ impl<'t> View<'t> {
     pub(super) fn new(
         rows: &'t (dyn Rows + 't),
         now: Timestamp,
-        caller: &'t Caller,
+        (caller, reach): (&'t Caller, &'t Reach),
         limits: &'t Limits,
         action: &'static str,
     ) -> Self {
         let (audit, concerns) = (Vec::new(), Concerns::default());
         let origin = Arc::clone(&caller.origin);
-        Self { rows, now, caller, origin, limits, action, audit, concerns, unscoped: false }
+        Self { rows, now, caller, reach, origin, limits, action, audit, concerns, unscoped: false }
     }
 
     /// The instant of this transaction: nothing is judged by another clock.
@@ -84,6 +85,11 @@ impl<'t> View<'t> {
     #[must_use]
     pub fn caller(&self) -> &'t Caller {
         self.caller
+    }
+
+    /// Whether an owner may enter a project, where that was asked.
+    pub(crate) fn knows(&self, owner: &OwnerId, project: &ProjectId) -> Option<bool> {
+        self.reach.knows(self.caller, owner, project)
     }
 
     /// What bounds the verbs.

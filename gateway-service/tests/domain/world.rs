@@ -12,7 +12,7 @@ use std::{
 use interlock_gateway::{
     agent::SetAgent,
     binding::{Attach, Attached},
-    caller::{Caller, Cookie, OwnerSession, Principal, ProjectToken, Reach, Unscoped},
+    caller::{Caller, Cookie, OwnerSession, Principal, ProjectToken, Unscoped},
     ids::{AgentId, ClientId, JobId, OwnerId, ProjectId, RequestId, SessionId, WorkerName},
     job::{Job, JobState, Outcome, Submit},
     lease::{Finish, Held},
@@ -435,7 +435,6 @@ fn caller(principal: Principal, name: &str) -> Caller {
         cookie: None,
         named: None,
         unscoped: Unscoped::Warn { sunset: None },
-        reach: Reach::default(),
         origin: Arc::new(origin),
     }
 }

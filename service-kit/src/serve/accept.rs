@@ -6,7 +6,7 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use http::{Request, Response};
+use http::Request;
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use interlock_proto::options::v1::Listener;
@@ -18,10 +18,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
-use tower::Service;
 
 use super::{
     Lanes, ServerLimits,
+    bounds::{Answer, Bounded},
     caps::{Caps, Permit},
     peer::{Peer, PeerCertificate, Source},
     wire::{self, Stream, Wire},
@@ -45,12 +45,12 @@ pub(super) struct Door {
 }
 
 /// What all connections of a door share.
-struct Shared<S> {
+struct Shared<A> {
     listener: Listener,
     tls: Option<Arc<Tls>>,
     on_refused: OnRefusedCertificate,
     limits: ServerLimits,
-    service: S,
+    service: Bounded<A>,
     open: Arc<Caps>,
     shaking: Arc<Caps>,
     shutdown: CancellationToken,
@@ -71,16 +71,13 @@ pub(super) struct Homes {
 }
 
 /// Accepts until `shutdown`; then returns, and lets go of the socket. Connections live in `homes`.
-pub(super) async fn run<S>(
+pub(super) async fn run<A: Answer>(
     door: Door,
-    service: S,
+    service: Bounded<A>,
     limits: ServerLimits,
     shutdown: CancellationToken,
     homes: Homes,
-) where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send,
-{
+) {
     let shared = Arc::new(Shared {
         listener: door.listener,
         tls: door.tls,
@@ -168,11 +165,12 @@ fn unopened(listener: Listener, why: &'static str) {
     metrics::counter!("connections_refused_total", "listener" => listener, "why" => why).increment(1);
 }
 
-async fn connection<S>(shared: Arc<Shared<S>>, stream: TcpStream, address: SocketAddr, shaking: Permit)
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send,
-{
+async fn connection<A: Answer>(
+    shared: Arc<Shared<A>>,
+    stream: TcpStream,
+    address: SocketAddr,
+    shaking: Permit,
+) {
     let opened = tokio::select! {
         biased;
         () = shared.shutdown.cancelled() => return,
@@ -197,8 +195,8 @@ where
 }
 
 /// TLS, its protocol, and the first bytes of HTTP/2: each within its time.
-async fn open<S>(
-    shared: &Shared<S>,
+async fn open<A>(
+    shared: &Shared<A>,
     stream: TcpStream,
     address: SocketAddr,
 ) -> Result<(Wire, Peer), Unopened> {
@@ -257,20 +255,15 @@ fn refused_handshake(error: &io::Error) -> Unopened {
 
 /// Serves calls until the peer leaves, the connection is old, or the server shuts down; then lets
 /// open calls finish for a bounded time, and cuts.
-async fn serve<S>(shared: &Shared<S>, wire: Wire, peer: Arc<Peer>)
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send,
-{
+async fn serve<A: Answer>(shared: &Shared<A>, wire: Wire, peer: Arc<Peer>) {
     let limits = &shared.limits;
     let listener = shared.listener.as_str_name();
     metrics::counter!("connections_served_total", "listener" => listener).increment(1);
     metrics::gauge!("connections_open", "listener" => listener).increment(1.0);
     let service = shared.service.clone();
     let calls = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Arc::clone(&peer));
-        service.clone().call(request)
+        let answer = service.call(Arc::clone(&peer), request.map(Body::new));
+        async { Ok::<_, Infallible>(answer.await) }
     });
     let mut served = pin!(builder(limits).serve_connection(TokioIo::new(wire), calls));
     let mut end = pin!(tokio::time::sleep(jittered(limits.connection_age)));

@@ -26,11 +26,22 @@ pub(crate) fn refusal(error: &Error, request_id: &str) -> Response<Body> {
     error.to_status(request_id).into_http()
 }
 
-/// The answer as it leaves. `held` is released when its last message has left.
-pub(super) fn finished(mut answer: Response<Body>, request_id: &str, held: Option<Permit>) -> Response<Body> {
+/// The answer as it leaves, of a method that answers once: whatever went wrong stands in its headers, since behind
+/// a whole message the library's trailers say OK.
+pub(super) fn finished(mut answer: Response<Body>, request_id: &str) -> Response<Body> {
     rebuild(answer.headers_mut(), request_id);
     super::strict::mark_sensitive(answer.headers_mut());
-    answer.map(|body| Body::new(Finished { body, request_id: request_id.to_owned(), _held: held }))
+    answer
+}
+
+/// The answer as it leaves, with a status that may come later. `held` is released when its last message has left.
+pub(super) fn finished_later(
+    answer: Response<Body>,
+    request_id: &str,
+    held: Option<Permit>,
+) -> Response<Body> {
+    finished(answer, request_id)
+        .map(|body| Body::new(Finished { body, request_id: request_id.to_owned(), _held: held }))
 }
 
 /// The code of an answer, where its headers tell; `None`: its trailers will.

@@ -12,6 +12,7 @@
 //! | [`Peer`], [`Source`] | who is at the other end |
 //! | `bounds` | request id, strict gRPC, policy, deadline, room: the outermost layer |
 //! | `answer` | every refusal leaves with `google.rpc.ErrorInfo` |
+//! | `meters` | how many calls, and how long they took |
 //! | [`Services`] | what is served, and the check that all of it has a policy |
 //!
 //! hyper speaks HTTP/2 directly rather than through `tonic::transport::Server`: so each connection
@@ -32,6 +33,7 @@ mod caps;
 mod descriptors;
 mod lanes;
 mod limits;
+mod meters;
 mod peer;
 mod services;
 mod strict;
@@ -40,11 +42,11 @@ mod tests;
 mod timely;
 mod wire;
 
-pub(crate) use self::answer::refusal;
 use self::{
     accept::{Door, Homes, OnRefusedCertificate},
     bounds::{Bounded, Room},
 };
+pub(crate) use self::{answer::refusal, bounds::Answer, services::Routes};
 pub use self::{
     call::Call,
     lanes::Lanes,

@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use interlock_gateway::{
     agent::SetAgent,
     binding::Attach,
-    caller::{Caller, Principal, Reach, Unscoped},
+    caller::{Caller, Principal, Unscoped},
     ids::{AgentId, ClientId, JobId, OwnerId, ProjectId, RequestId, SessionId, WorkerName},
     job::{ListJobs, Outcome, Submit},
     lease::{Finish, Renew},
@@ -207,7 +207,6 @@ fn caller() -> Caller {
         cookie: None,
         named: None,
         unscoped: Unscoped::Warn { sunset: None },
-        reach: Reach::default(),
         origin: Arc::new(Origin { principal: "admin".to_owned(), ..Origin::default() }),
     }
 }

@@ -122,7 +122,7 @@ impl View<'_> {
         if *project == ProjectId::system() {
             return Ok(ProjectReach::BuiltIn(self.caller.is_administrator()));
         }
-        match self.caller.reach.knows(acting, project) {
+        match self.knows(acting, project) {
             Some(may) => Ok(ProjectReach::Membership(may)),
             None => Err(Stop::Unresolved(Question::Membership {
                 owner: acting.clone(),

@@ -125,9 +125,12 @@ impl Fake {
 
 #[tonic::async_trait]
 impl IdentityService for Fake {
-    async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Result<Response<WhoAmIResponse>, Status> {
+    async fn who_am_i(
+        &self,
+        mut request: Request<WhoAmIRequest>,
+    ) -> Result<Response<WhoAmIResponse>, Status> {
         self.ran();
-        let (call, caller) = authn::caller::<String, _>(&request);
+        let (call, caller) = authn::caller::<String, _>(&mut request);
         match call.named_project.as_deref() {
             Some("hang") => std::future::pending().await,
             Some("panic") => panic!("as told"),
@@ -143,10 +146,10 @@ impl TrustService for Fake {
 
     async fn hold_lease(
         &self,
-        request: Request<Streaming<HoldLeaseRequest>>,
+        mut request: Request<Streaming<HoldLeaseRequest>>,
     ) -> Result<Response<Self::HoldLeaseStream>, Status> {
         self.ran();
-        let (call, _) = authn::caller::<String, _>(&request);
+        let (call, _) = authn::caller::<String, _>(&mut request);
         assert_eq!(call.recheck_service(Clock::system().now()).map_err(|e| e.reason()), Ok(()));
         let ended = call.recheck_service(Timestamp::from_micros(i64::MAX)).map_err(|e| e.reason());
         assert_eq!(ended, Err(Reason::Forbidden), "the certificate has an end");
@@ -159,10 +162,10 @@ impl TrustService for Fake {
 
     async fn validate(
         &self,
-        request: Request<ValidateRequest>,
+        mut request: Request<ValidateRequest>,
     ) -> Result<Response<ValidateResponse>, Status> {
         self.ran();
-        let (_, caller) = authn::caller::<String, _>(&request);
+        let (_, caller) = authn::caller::<String, _>(&mut request);
         Ok(Response::new(ValidateResponse { epoch: caller, ..Default::default() }))
     }
 
