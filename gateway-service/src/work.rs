@@ -24,8 +24,10 @@ use tokio::time::{Instant, timeout};
 use tonic::{Status, Streaming};
 
 mod hello;
+mod said;
 
 use hello::Hello;
+use said::{Requests, Said};
 
 use crate::{
     admit::{self, Admitted},
@@ -33,11 +35,11 @@ use crate::{
     grpc::{Front, draining, refuse, wire},
     hub::{Bell, Note, Topic},
     ids::JobId,
-    lease::{Finish, Held, Kept, Progress, Release, Renew, Resume},
+    lease::{Held, Kept, Release, Renew, Resume},
     outlet::{self, Answers, Gone, Outlet, WhenLapsed},
     standing::Standing,
     streams::Opened,
-    worker::{Claim, Serve},
+    worker::Serve,
 };
 
 /// What a project token needs for a worker's stream, to open it and to keep it.
@@ -134,7 +136,8 @@ impl From<Error> for End {
 type Step = Result<(), End>;
 
 impl Desk {
-    async fn serve(mut self, mut requests: Streaming<WorkRequest>) {
+    async fn serve(mut self, requests: Streaming<WorkRequest>) {
+        let mut requests = Requests::new(requests);
         let ended = match self.welcome(&mut requests).await {
             Ok(hello) => self.work(&hello, &mut requests).await,
             Err(end) => Err(end),
@@ -146,7 +149,7 @@ impl Desk {
         }
     }
 
-    async fn welcome(&mut self, requests: &mut Streaming<WorkRequest>) -> Result<Hello, End> {
+    async fn welcome(&mut self, requests: &mut Requests) -> Result<Hello, End> {
         let first = tokio::select! {
             biased;
             () = self.outlet.gone() => return Err(End::Quiet),
@@ -179,12 +182,13 @@ impl Desk {
         Ok(hello)
     }
 
-    async fn work(&mut self, hello: &Hello, requests: &mut Streaming<WorkRequest>) -> Step {
+    async fn work(&mut self, hello: &Hello, requests: &mut Requests) -> Step {
         let mut told_draining = false;
         let mut look = true;
         loop {
-            if look && !self.front.draining.is_cancelled() {
-                self.claim(hello).await?;
+            if look && let Some(claim) = self.claim_for(hello, 0)? {
+                let claimed = self.claimed(claim).await?;
+                self.assign(claimed).await?;
             }
             let next_look = Instant::now() + SLOW_POLL;
             look = tokio::select! {
@@ -198,7 +202,7 @@ impl Desk {
                     false
                 }
                 message = requests.message() => match message {
-                    Ok(Some(WorkRequest { message: Some(asked) })) => self.take(asked).await?,
+                    Ok(Some(WorkRequest { message: Some(asked) })) => self.take(asked, requests, hello).await?,
                     Ok(Some(WorkRequest { message: None })) => return Err(Error::missing_field("message").into()),
                     // Nothing is released: leases end by themselves.
                     Ok(None) => return Err(End::Quiet),
@@ -232,17 +236,15 @@ impl Desk {
     }
 
     /// One message of the worker's; whether to look for jobs after it.
-    async fn take(&mut self, asked: Asked) -> Result<bool, End> {
+    async fn take(&mut self, asked: Asked, requests: &mut Requests, hello: &Hello) -> Result<bool, End> {
         self.heard = Instant::now();
         let back = self.unheard.take().is_some();
         self.caller = admit::following(&self.caller, &self.standing)?;
         match asked {
             Asked::Hello(_) => Err(Error::invalid_field("hello", "first, and once").into()),
             Asked::Heartbeat(beat) => self.renew(beat).await.map(|()| back).map_err(within("heartbeat")),
-            Asked::Progress(progress) => {
-                self.progress(progress).await.map(|()| back).map_err(within("progress"))
-            }
-            Asked::Finish(finish) => self.finish(finish).await.map(|()| true).map_err(within("finish")),
+            Asked::Progress(line) => self.hear(Said::Line(line), requests, hello).await.map(|()| back),
+            Asked::Finish(finish) => self.hear(Said::Finish(finish), requests, hello).await.map(|()| back),
             Asked::Goodbye(_) => {
                 let held = self
                     .held
@@ -270,65 +272,6 @@ impl Desk {
             self.lost(held).await?;
         }
         self.tell_cancels(&kept).await
-    }
-
-    async fn progress(&mut self, progress: work_request::Progress) -> Step {
-        let held = wire::held_from(progress.held)?;
-        let line = Progress { held: held.clone(), number: progress.number, data: progress.data.into() };
-        match self.front.run(&self.call, &self.caller, line).await {
-            Ok(stored) => {
-                let stored =
-                    work_response::ProgressStored { held: Some(wire::held(&held)), number: stored.out };
-                Ok(self.send(Told::ProgressStored(stored)).await?)
-            }
-            Err(error) if error.reason() == Reason::LeaseLost => self.lost(&held).await,
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn finish(&mut self, asked: work_request::Finish) -> Step {
-        let outcome = wire::outcome_from(asked.state())?;
-        let held = wire::held_from(asked.held)?;
-        let finish = Finish { held: held.clone(), outcome, result: asked.result.into(), cause: asked.cause };
-        match self.front.run(&self.call, &self.caller, finish).await {
-            Ok(job) => {
-                self.let_go(&held);
-                let state = wire::job_state(&job.out.phase).into();
-                let finished = work_response::Finished { held: Some(wire::held(&held)), state };
-                Ok(self.send(Told::Finished(finished)).await?)
-            }
-            Err(error) if error.reason() == Reason::LeaseLost => self.lost(&held).await,
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Leases queued jobs up to the worker's capacity. Nothing while auth's lease is lapsed, or while the worker is
-    /// known to be silent.
-    async fn claim(&mut self, hello: &Hello) -> Step {
-        let room = hello.capacity.saturating_sub(u32::try_from(self.held.len()).unwrap_or(u32::MAX));
-        let unheard = self.unheard.is_some_and(|since| since.elapsed() < UNHEARD_MAX);
-        if room == 0 || unheard || !self.standing.delivers() {
-            return Ok(());
-        }
-        self.call.recheck_service(self.front.clock.wall())?;
-        self.caller = admit::following(&self.caller, &self.standing)?;
-        let claim = Claim { agents: hello.agents.clone(), worker: hello.worker.clone(), up_to: room };
-        let claimed = match self.front.run(&self.call, &self.caller, claim).await {
-            Ok(claimed) => claimed.out,
-            // The slow poll, or the lease when it is back, looks again.
-            Err(error) if passes(error.reason()) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        for assignment in claimed {
-            // The attempt before was taken from it, and it has not been told so yet.
-            if let Some(before) = self.held.get(&assignment.held.job) {
-                let before = Held { job: assignment.held.job.clone(), fencing: before.fencing };
-                self.lost(&before).await?;
-            }
-            self.hold(&assignment.held);
-            self.send(Told::Assignment(wire::assignment(assignment))).await?;
-        }
-        Ok(())
     }
 
     /// What the hub has noted; whether to look for jobs.
