@@ -3,20 +3,28 @@
 
 use std::{fmt, ops::Deref};
 
-/// Bytes of a caller's.
+use bytes::Bytes;
+
+/// Bytes of a caller's. A clone shares them.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Data(Vec<u8>);
+pub struct Data(Bytes);
 
 /// Shows how many bytes there are, and none of them: for the `Debug` of what has some in a field.
 pub(crate) struct Length(pub(crate) usize);
 
 impl From<Vec<u8>> for Data {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+        Self(bytes.into())
     }
 }
 
 impl From<Data> for Vec<u8> {
+    fn from(data: Data) -> Self {
+        data.0.into()
+    }
+}
+
+impl From<Data> for Bytes {
     fn from(data: Data) -> Self {
         data.0
     }

@@ -119,6 +119,16 @@ pub struct ReadEvents {
     pub limit: u32,
 }
 
+/// The same for a reader that was told of events as they were committed: decided like any other part, but what is
+/// known already is not read and decoded once more for each reader.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadOn {
+    /// What to read.
+    pub(crate) read: ReadEvents,
+    /// Committed events of that session, without a hole.
+    pub(crate) known: Vec<Arc<Event>>,
+}
+
 /// From where to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
@@ -168,28 +178,16 @@ impl Query for ReadEvents {
     const ACTION: &'static str = "session.stream";
 
     fn run(&self, view: &mut View<'_>) -> Result<Part, Stop> {
-        let found = view.session(Act::Stream, &self.session)?;
-        let log = view.log(&found)?;
-        let after = self.after(&found)?.min(log.last);
-        let limit = self.limit.clamp(1, view.limits().event_batch_max);
-        let events = view.events(&found, after, usize::try_from(limit).unwrap_or(usize::MAX))?;
-        let project = found.scope.as_ref().map(|scope| scope.project().clone());
-        let mut part = Part { entries: Vec::new(), next: after, last: log.last, project };
-        if log.first > after + 1 {
-            part.skip(log.first - 1);
-        }
-        let mut bytes = 0;
-        for (sequence, event) in events {
-            bytes += event.as_ref().map_or(0, Event::weight);
-            if bytes > view.limits().event_batch_bytes_max && !part.entries.is_empty() {
-                break;
-            }
-            match event {
-                Some(event) => part.push(event)?,
-                None => part.skip(sequence),
-            }
-        }
-        Ok(part)
+        self.part(view, &[])
+    }
+}
+
+impl Query for ReadOn {
+    type Out = Part;
+    const ACTION: &'static str = ReadEvents::ACTION;
+
+    fn run(&self, view: &mut View<'_>) -> Result<Part, Stop> {
+        self.read.part(view, &self.known)
     }
 }
 
@@ -227,6 +225,36 @@ impl Query for LastEvents {
 }
 
 impl ReadEvents {
+    fn part(&self, view: &mut View<'_>, known: &[Arc<Event>]) -> Result<Part, Stop> {
+        let found = view.session(Act::Stream, &self.session)?;
+        let log = view.log(&found)?;
+        let after = self.after(&found)?.min(log.last);
+        let limit = self.limit.clamp(1, view.limits().event_batch_max);
+        // What this transaction shows of the log is what counts, whatever was heard before or after it.
+        let stored = known.iter().take_while(|event| event.sequence <= log.last).cloned().collect();
+        let follows =
+            log.first <= after + 1 && known.first().is_some_and(|event| event.sequence == after + 1);
+        let known = if follows { stored } else { Vec::new() };
+        let events = view.events(&found, known, after, usize::try_from(limit).unwrap_or(usize::MAX))?;
+        let project = found.scope.as_ref().map(|scope| scope.project().clone());
+        let mut part = Part { entries: Vec::new(), next: after, last: log.last, project };
+        if log.first > after + 1 {
+            part.skip(log.first - 1);
+        }
+        let mut bytes = 0;
+        for (sequence, event) in events {
+            bytes += event.as_ref().map_or(0, |event| event.weight());
+            if bytes > view.limits().event_batch_bytes_max && !part.entries.is_empty() {
+                break;
+            }
+            match event {
+                Some(event) => part.push(event)?,
+                None => part.skip(sequence),
+            }
+        }
+        Ok(part)
+    }
+
     fn after(&self, found: &Found) -> Result<u64, Stop> {
         match self.from {
             From::After(after) => Ok(after),
@@ -242,12 +270,12 @@ impl ReadEvents {
 }
 
 impl Part {
-    fn push(&mut self, event: Event) -> Result<(), Stop> {
+    fn push(&mut self, event: Arc<Event>) -> Result<(), Stop> {
         if event.sequence != self.next + 1 {
             return Err(broken("a session's log has a hole (I15)"));
         }
         self.next = event.sequence;
-        self.entries.push(Entry::Event(Arc::new(event)));
+        self.entries.push(Entry::Event(event));
         Ok(())
     }
 

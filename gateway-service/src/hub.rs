@@ -9,8 +9,8 @@
 //! break everyone is woken.
 //!
 //! One thing cannot be read any more when it is heard of: the last events of a session that is gone. So while
-//! someone listens to a session, the hub keeps a short ring of its newest events, and hands it to those
-//! listeners when the session goes. And what concerns one attempt of a job is told as a [`Note`], so that its
+//! someone listens to a session, the hub keeps a ring of its newest events, and hands the last of them to those
+//! listeners when the session goes. Until then they find there what each would have to read and decode by itself. And what concerns one attempt of a job is told as a [`Note`], so that its
 //! worker hears of it before its next heartbeat tells.
 
 use std::{
@@ -34,10 +34,15 @@ use crate::{
     store::{Gateway, Signal},
 };
 
-/// Events of a session that are kept for its listeners.
-const RING_MAX: usize = 64;
-/// ... and about how many bytes they are together: the newest one is kept whatever it weighs.
-const RING_BYTES_MAX: usize = 64 * 1024;
+/// About how many bytes of events are kept for the listeners of one session: the newest one is kept whatever it
+/// weighs.
+const RING_BYTES_MAX: usize = 512 * 1024;
+/// ... and for all together. Where many sessions have listeners each ring is shorter, down to the last events.
+const RINGS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The last events of a session that is gone, for its listeners.
+const LAST_MAX: usize = 64;
+/// ... and about how many bytes they are together.
+const LAST_BYTES_MAX: usize = 64 * 1024;
 /// Notes that a bell keeps; what does not fit, a heartbeat finds.
 const NOTES_MAX: usize = 256;
 
@@ -81,15 +86,21 @@ struct Shared {
 #[derive(Default)]
 struct Line {
     bells: HashMap<u64, Arc<Clapper>>,
-    ring: VecDeque<Arc<Event>>,
-    ring_bytes: usize,
+    ring: Option<Arc<Mutex<Ring>>>,
+}
+
+/// The newest events of one session since someone listens, in their order.
+#[derive(Default)]
+struct Ring {
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
 }
 
 #[derive(Default)]
 struct Clapper {
     notify: Notify,
     notes: Mutex<Vec<Note>>,
-    gone: OnceLock<Vec<Arc<Event>>>,
+    gone: OnceLock<Arc<[Arc<Event>]>>,
 }
 
 /// A wake-up for its topics. Dropped: no longer rung.
@@ -98,6 +109,7 @@ pub struct Bell {
     id: u64,
     clapper: Arc<Clapper>,
     topics: Vec<Topic>,
+    ring: Option<Arc<Mutex<Ring>>>,
 }
 
 impl Hub {
@@ -111,7 +123,8 @@ impl Hub {
     #[must_use]
     pub fn bell(&self, topics: impl IntoIterator<Item = Topic>) -> Bell {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let mut bell = Bell { hub: self.clone(), id, clapper: Arc::default(), topics: Vec::new() };
+        let mut bell =
+            Bell { hub: self.clone(), id, clapper: Arc::default(), topics: Vec::new(), ring: None };
         topics.into_iter().for_each(|topic| bell.add(topic));
         bell
     }
@@ -141,17 +154,21 @@ impl Hub {
 
     /// Keeps an event for the listeners of its session.
     fn keep(&self, session: &SessionId, event: &Arc<Event>) {
-        if let Some(line) = self.0.lines.lock().get_mut(&Topic::Session(session.clone())) {
-            line.keep(event);
+        let lines = self.0.lines.lock();
+        let ring = lines.get(&Topic::Session(session.clone())).and_then(|line| line.ring.as_ref());
+        if let Some(ring) = ring {
+            let most = (RINGS_BYTES_MAX / lines.len()).clamp(LAST_BYTES_MAX, RING_BYTES_MAX);
+            ring.lock().keep(event, most);
         }
     }
 
     /// Hands the listeners of a session what was kept.
     fn gone(&self, session: &SessionId) {
         if let Some(line) = self.0.lines.lock().get(&Topic::Session(session.clone())) {
+            let last = line.ring.as_ref().map(|ring| ring.lock().last()).unwrap_or_default();
             for bell in line.bells.values() {
                 // A session goes once; a second signal finds it said.
-                let _ = bell.gone.set(line.ring.iter().cloned().collect());
+                let _ = bell.gone.set(Arc::clone(&last));
             }
         }
     }
@@ -238,14 +255,37 @@ impl Observer<Gateway> for Hub {
     }
 }
 
-impl Line {
-    fn keep(&mut self, event: &Arc<Event>) {
-        self.ring.push_back(Arc::clone(event));
-        self.ring_bytes += event.weight();
-        while self.ring.len() > RING_MAX || (self.ring_bytes > RING_BYTES_MAX && self.ring.len() > 1) {
-            let oldest = self.ring.pop_front().map_or(0, |oldest| oldest.weight());
-            self.ring_bytes -= oldest;
+impl Ring {
+    fn keep(&mut self, event: &Arc<Event>, bytes_max: usize) {
+        if self.events.back().is_some_and(|newest| newest.sequence >= event.sequence) {
+            // Told late, of a commit that was in doubt: what is kept stays in its order.
+            *self = Self::default();
         }
+        self.events.push_back(Arc::clone(event));
+        self.bytes += event.weight();
+        while self.bytes > bytes_max && self.events.len() > 1 {
+            self.bytes -= self.events.pop_front().map_or(0, |oldest| oldest.weight());
+        }
+    }
+
+    /// The newest ones.
+    fn last(&self) -> Arc<[Arc<Event>]> {
+        let mut bytes = 0;
+        let fits = |event: &&Arc<Event>| {
+            bytes += event.weight();
+            bytes <= LAST_BYTES_MAX
+        };
+        let count = self.events.iter().rev().take(LAST_MAX).take_while(fits).count();
+        let from = self.events.len() - count.max(1).min(self.events.len());
+        self.events.iter().skip(from).cloned().collect()
+    }
+
+    fn after(&self, sequence: u64, most: usize) -> Vec<Arc<Event>> {
+        let from = self.events.partition_point(|event| event.sequence <= sequence);
+        let next = self.events.iter().skip(from).zip(sequence + 1..);
+        // Other writers of the same store may have made some in between: those were not heard of here.
+        let next = next.take_while(|(event, number)| event.sequence == *number).take(most);
+        next.map(|(event, _)| Arc::clone(event)).collect()
     }
 }
 
@@ -265,8 +305,20 @@ impl Bell {
     /// Rings for one more topic.
     pub fn add(&mut self, topic: Topic) {
         let mut lines = self.hub.0.lines.lock();
-        lines.entry(topic.clone()).or_default().bells.insert(self.id, Arc::clone(&self.clapper));
+        let line = lines.entry(topic.clone()).or_default();
+        line.bells.insert(self.id, Arc::clone(&self.clapper));
+        if matches!(topic, Topic::Session(_)) {
+            self.ring = Some(Arc::clone(line.ring.get_or_insert_default()));
+        }
+        drop(lines);
         self.topics.push(topic);
+    }
+
+    /// Events of the session of its topics that have been committed, from the one after this number on, without a
+    /// hole and at most so many. None where that one is not kept: the store has it.
+    #[must_use]
+    pub(crate) fn kept_after(&self, sequence: u64, most: usize) -> Vec<Arc<Event>> {
+        self.ring.as_ref().map(|ring| ring.lock().after(sequence, most)).unwrap_or_default()
     }
 
     /// Rings no longer for a topic.
@@ -299,7 +351,7 @@ impl Bell {
     /// Where a session of its topics has gone: the newest events before that, at most 64.
     #[must_use]
     pub fn gone(&self) -> Option<&[Arc<Event>]> {
-        self.clapper.gone.get().map(Vec::as_slice)
+        self.clapper.gone.get().map(|last| &**last)
     }
 }
 
@@ -405,6 +457,29 @@ mod tests {
         assert!(stream.gone().is_none());
         hub.heard(vec![Signal::SessionGone { session }]);
         assert!(stream.gone().is_some_and(<[_]>::is_empty), "the store may have its last events");
+    }
+
+    #[test]
+    fn what_is_kept_is_told_on_without_a_hole() {
+        let hub = Hub::new();
+        let session = SessionId::new();
+        let bell = hub.bell([Topic::Session(session.clone())]);
+        // Another writer of the same store made the sixth.
+        for sequence in [3, 4, 5, 7, 8] {
+            let kind = EventKind::Closing;
+            let event = Event { sequence, at: Timestamp::default(), project: None, epoch: 0, kind };
+            hub.committed(vec![Signal::Logged { session: session.clone(), event: Arc::new(event) }]);
+        }
+        let after = |sequence, most| {
+            bell.kept_after(sequence, most).iter().map(|event| event.sequence).collect::<Vec<_>>()
+        };
+        assert_eq!(after(2, 9), [3, 4, 5]);
+        assert_eq!(after(3, 1), [4]);
+        assert_eq!(after(6, 9), [7, 8]);
+        for not_kept in [0, 1, 5, 8, 9] {
+            assert_eq!(after(not_kept, 9), [0; 0], "after {not_kept}");
+        }
+        assert!(hub.bell([Topic::Job(JobId::new())]).kept_after(2, 9).is_empty(), "of no session");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use futures_util::{Stream, stream};
 use interlock_kit::error::{Error, Reason};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tonic::Status;
 
 use crate::standing::Standing;
@@ -32,7 +32,8 @@ pub(crate) enum WhenLapsed {
 /// The end that messages are put into. Dropped: the stream ends, with the reason it was closed for.
 #[derive(Debug)]
 pub(crate) struct Outlet<T> {
-    messages: mpsc::Sender<T>,
+    /// Boxed: the places of a channel are kept as long as it lives, on streams where nothing happens, too.
+    messages: mpsc::Sender<Box<T>>,
     end: Arc<Mutex<Option<Error>>>,
     standing: Arc<Standing>,
     when_lapsed: WhenLapsed,
@@ -66,6 +67,12 @@ impl<T> Outlet<T> {
     /// # Errors
     /// [`Gone`]: the reader left, took nothing for [`STALL`], or may have nothing any more.
     pub(crate) async fn send(&self, message: T) -> Result<(), Gone> {
+        // Whether it may leave is asked as it does: here only whether there is room.
+        let message = match self.messages.try_send(Box::new(message)) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(Gone),
+            Err(TrySendError::Full(message)) => message,
+        };
         if let Some(place) = self.room(1).await?.next() {
             place.send(message);
         }
@@ -80,7 +87,7 @@ impl<T> Outlet<T> {
         self.room(self.messages.max_capacity()).await.map(drop)
     }
 
-    async fn room(&self, places: usize) -> Result<mpsc::PermitIterator<'_, T>, Gone> {
+    async fn room(&self, places: usize) -> Result<mpsc::PermitIterator<'_, Box<T>>, Gone> {
         loop {
             let waited = tokio::select! {
                 biased;
@@ -113,7 +120,7 @@ impl<T> Outlet<T> {
 }
 
 struct Tail<T> {
-    received: mpsc::Receiver<T>,
+    received: mpsc::Receiver<Box<T>>,
     end: Arc<Mutex<Option<Error>>>,
     standing: Arc<Standing>,
     when_lapsed: WhenLapsed,
@@ -126,6 +133,12 @@ impl<T> Tail<T> {
         if self.over {
             return None;
         }
+        // What is here and may leave leaves at once.
+        if self.standing.delivers()
+            && let Ok(message) = self.received.try_recv()
+        {
+            return Some(Ok(*message));
+        }
         let standing = Arc::clone(&self.standing);
         let outcome = tokio::select! {
             biased;
@@ -133,7 +146,7 @@ impl<T> Tail<T> {
             next = self.deliverable() => next,
         };
         match outcome {
-            Ok(Some(message)) => Some(Ok(message)),
+            Ok(Some(message)) => Some(Ok(*message)),
             Ok(None) => {
                 self.over = true;
                 let error = self.end.lock().take()?;
@@ -148,7 +161,7 @@ impl<T> Tail<T> {
         }
     }
 
-    async fn deliverable(&mut self) -> Result<Option<T>, Error> {
+    async fn deliverable(&mut self) -> Result<Option<Box<T>>, Error> {
         let message = self.received.recv().await;
         if message.is_some() && self.when_lapsed == WhenLapsed::Hold {
             self.standing.open().await.map_err(ground_gone)?;

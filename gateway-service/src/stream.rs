@@ -17,7 +17,7 @@ use interlock_proto::gateway::v1::{
 use crate::{
     admit::{self, Admitted},
     caller::{Caller, Principal},
-    event::{Entry, Event, From, Part, ReadEvents},
+    event::{Entry, Event, From, Part, ReadEvents, ReadOn},
     grpc::{Front, draining, refuse, wire},
     hub::{Bell, Topic},
     ids::{ProjectId, SessionId},
@@ -119,6 +119,8 @@ impl Reader {
                 };
                 continue;
             }
+            // Nothing is kept of it while the stream waits.
+            part.entries = Vec::new();
             if part.caught_up() {
                 if !std::mem::replace(&mut said, true) {
                     self.send(Message::CaughtUp(CaughtUp { sequence: part.last })).await?;
@@ -174,9 +176,13 @@ impl Reader {
                 self.outlet.close(error);
                 return None;
             }
+            let turn = self.front.streams.turn_to_read().await;
             let limit = self.front.shell.limits().event_batch_max;
-            let query = ReadEvents { session: self.session.clone(), from: From::After(after), limit };
-            match self.front.ask(&self.call, &self.caller, query).await {
+            let read = ReadEvents { session: self.session.clone(), from: From::After(after), limit };
+            let known = self.bell.kept_after(after, usize::try_from(limit).unwrap_or(usize::MAX));
+            let asked = self.front.ask(&self.call, &self.caller, ReadOn { read, known }).await;
+            drop(turn);
+            match asked {
                 Ok(told) => return Some(told.out),
                 Err(error) if passes(error.reason()) => tokio::time::sleep(PAUSE).await,
                 Err(error) => {

@@ -12,8 +12,13 @@ use interlock_kit::{
     random,
 };
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::standing::{Standing, foreign};
+
+/// Parts that streams read at once, and messages of workers that are stored at once. However many of them come
+/// together, the store's queues have room for others.
+const AT_ONCE_MAX: usize = 1_024;
 
 /// All open streams and parked calls of this gateway.
 #[derive(Debug)]
@@ -21,6 +26,8 @@ pub(crate) struct Streams {
     by_id: Mutex<HashMap<String, Open>>,
     by_owner: Mutex<HashMap<String, usize>>,
     per_owner_max: usize,
+    reads: Semaphore,
+    writes: Semaphore,
 }
 
 #[derive(Debug)]
@@ -50,7 +57,8 @@ pub(crate) struct Opened {
 impl Streams {
     /// None yet.
     pub(crate) fn new(per_owner_max: usize) -> Arc<Self> {
-        Arc::new(Self { by_id: Mutex::default(), by_owner: Mutex::default(), per_owner_max })
+        let (reads, writes) = (Semaphore::new(AT_ONCE_MAX), Semaphore::new(AT_ONCE_MAX));
+        Arc::new(Self { by_id: Mutex::default(), by_owner: Mutex::default(), per_owner_max, reads, writes })
     }
 
     /// Takes a place among those of an owner.
@@ -108,6 +116,17 @@ impl Streams {
             None => return Err(foreign()),
         }
         Ok(open.standing.expires_at())
+    }
+
+    /// Waits for a turn to read the store, which lasts as long as what is answered.
+    pub(crate) async fn turn_to_read(&self) -> SemaphorePermit<'_> {
+        self.reads.acquire().await.expect("it is never closed")
+    }
+
+    /// Waits for a turn to store so many messages of a worker, likewise.
+    pub(crate) async fn turn_to_write(&self, messages: usize) -> SemaphorePermit<'_> {
+        let messages = u32::try_from(messages.min(AT_ONCE_MAX)).unwrap_or(u32::MAX);
+        self.writes.acquire_many(messages).await.expect("it is never closed")
     }
 
     /// How many streams are open.

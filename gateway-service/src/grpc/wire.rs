@@ -162,7 +162,7 @@ fn event_kind(kind: &EventKind) -> wire::event::Kind {
         EventKind::JobProgress { job, attempt, data } => Kind::JobProgress(wire::JobProgress {
             job_id: id(job),
             attempt: *attempt,
-            data: data.to_vec().into(),
+            data: data.clone().into(),
         }),
         EventKind::JobReleased { job, attempt, cause } => Kind::JobReleased(wire::JobReleased {
             job_id: id(job),

@@ -62,6 +62,9 @@ pub struct Found {
     pub acting: OwnerId,
 }
 
+/// The number of an event, and the event where the caller may see it.
+type Shown = (u64, Option<Arc<Event>>);
+
 impl<'t> View<'t> {
     pub(super) fn new(
         rows: &'t (dyn Rows + 't),
@@ -166,17 +169,23 @@ impl<'t> View<'t> {
         self.rows.log(&found.session.id)
     }
 
-    /// Stored events after a number. Those of projects that the caller may not enter are left out.
+    /// Stored events after a number: those that are `known` from there on, else what the store has. Those of
+    /// projects that the caller may not enter are left out.
     ///
     /// # Errors
     /// [`Stop`] of the look-ups; a question where it is not known what the caller may enter.
     pub fn events(
         &mut self,
         found: &Found,
+        known: Vec<Arc<Event>>,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<(u64, Option<Event>)>, Stop> {
-        let events = self.rows.events(&found.session.id, after, limit)?;
+    ) -> Result<Vec<Shown>, Stop> {
+        let events = if known.is_empty() {
+            self.rows.events(&found.session.id, after, limit)?.into_iter().map(Arc::new).collect()
+        } else {
+            known
+        };
         let mut shown = Vec::with_capacity(events.len());
         for event in events {
             let open = match &event.project {
