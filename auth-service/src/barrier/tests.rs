@@ -1,5 +1,8 @@
 //! The account of leases, with time passed in: fixed stories, then random ones against the promise itself.
 
+use std::collections::BTreeSet;
+
+use interlock_kit::error::Reason;
 use proptest::prelude::*;
 
 use super::*;
@@ -23,7 +26,7 @@ fn s(seconds: f64) -> Duration {
 }
 
 fn join(core: &mut Core, who: &str, now: Instant) -> Slot {
-    let (slot, came) = core.hello(&hello(who, core.sequence), now).expect("room");
+    let (slot, came) = core.hello(&hello(who, core.newest()), now).expect("room");
     assert!(matches!(came, Came::Granted(_)), "nothing was missed: {came:?}");
     slot
 }
