@@ -64,16 +64,23 @@ impl Clock {
     /// start it takes the larger. So one that is set back prolongs no credential that ends by it.
     #[must_use]
     pub fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_micros(self.both().1)
+    }
+
+    /// Both at once: [`Clock::monotonic_ns`], and [`Clock::wall`] in microseconds since 1970.
+    #[must_use]
+    pub(crate) fn both(&self) -> (u64, u64) {
         match &self.0 {
             None => {
                 // In this order: a pause between the two makes the difference smaller, never larger.
                 let set_to = i64::try_from(micros(SystemTime::now())).unwrap_or(i64::MAX);
-                let steady = i64::try_from(self.monotonic_ns() / 1_000).unwrap_or(i64::MAX);
-                SystemTime::UNIX_EPOCH + Duration::from_micros(largest_step(&AHEAD_US, set_to, steady))
+                let monotonic_ns = self.monotonic_ns();
+                let steady = i64::try_from(monotonic_ns / 1_000).unwrap_or(i64::MAX);
+                (monotonic_ns, largest_step(&AHEAD_US, set_to, steady))
             }
             Some(m) => {
-                let us = u64::try_from(m.wall_us.load(Ordering::SeqCst)).unwrap_or(0);
-                SystemTime::UNIX_EPOCH + Duration::from_micros(us)
+                let wall_us = u64::try_from(m.wall_us.load(Ordering::SeqCst)).unwrap_or(0);
+                (m.monotonic_ns.load(Ordering::SeqCst), wall_us)
             }
         }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use crate::clock::{Clock, micros, nanos};
+use crate::clock::{Clock, nanos};
 
 /// No auth grants longer; a larger answer is cut to this.
 const LEASE_MAX: Duration = Duration::from_secs(60);
@@ -34,7 +34,8 @@ pub(super) struct Stamp {
 
 impl Stamp {
     pub(super) fn of(clock: &Clock) -> Self {
-        Self { monotonic_ns: clock.monotonic_ns(), wall_us: micros(clock.wall()) }
+        let (monotonic_ns, wall_us) = clock.both();
+        Self { monotonic_ns, wall_us }
     }
 
     /// Microseconds of the wall clock since 1970.
