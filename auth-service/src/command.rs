@@ -8,7 +8,7 @@ use interlock_kit::{
     config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE},
 };
 
-use crate::{config::Config, offline, opening::CHAIN_KEY_FILE, serving, store::Auth};
+use crate::{config::Config, offline, offline_owner, opening::CHAIN_KEY_FILE, serving, store::Auth};
 
 /// Who is calling and what they may do. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -48,6 +48,11 @@ enum Host {
         #[command(subcommand)]
         what: StoreCommand,
     },
+    /// Owners on this host, while the service does not run.
+    Owner {
+        #[command(subcommand)]
+        what: offline_owner::What,
+    },
 }
 
 /// Parses arguments (the first is the program's name) and runs. Exit codes: 0 as it should, 1 failed, 64 wrong
@@ -69,6 +74,7 @@ pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
             let key = config.common.data_dir.join(CHAIN_KEY_FILE);
             command::store::<Auth>("interlock-auth", &what, &key, config.common.profile)
         }
+        (Ok(config), Some(Host::Owner { what })) => offline_owner::main(&config, what),
         (Ok(config), None) => serve(Config { print_first_tokens: command.print_first_tokens, ..config }),
     }
 }

@@ -286,6 +286,24 @@ mod tests {
         assert_eq!(read(&env, &[]).expect("good").owner_session_ttl, 60 * MINUTE);
     }
 
+    // UA-33, UA-35
+    #[test]
+    fn owners_stand_beside_the_configuration_unless_another_file_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("auth.toml");
+        std::fs::write(&file, "[tls]\ncert = \"/c.pem\"\nkey = \"/c.key\"\n").expect("written");
+        let read = |env: &[(&str, &str)]| {
+            let env = env.iter().map(|(k, v)| (k.into(), v.into()));
+            Config::read(Some(&file), env, Vec::new()).expect("good").owners_file
+        };
+        assert_eq!(read(&[]), None);
+        let beside = folder.path().join("owners.json");
+        std::fs::write(&beside, "[]").expect("written");
+        assert_eq!(read(&[]), Some(beside));
+        let named = [("INTERLOCK_OWNERS_FILE", "/etc/other.json")];
+        assert_eq!(read(&named).as_deref(), Some(Path::new("/etc/other.json")));
+    }
+
     // FN-07, FN-17, FN-32, FN-34
     #[test]
     fn the_root_password_is_a_secret_and_its_time_is_held_to_bounds() {

@@ -9,8 +9,8 @@
 //! | [`caller`], [`ids`], [`limits`], [`password`], [`accounts`] | what nouns are made of |
 //! | [`grpc`] | wire to verb and back |
 //! | [`admit`], [`verdicts`] | gate 1: from a credential to a caller; what is known of credentials |
-//! | [`sign_in`], [`root`], [`rotation`], [`guesses`], [`parts`] | what stands around verbs: hashing, sealing, the copy, the barrier |
-//! | [`token_file`], [`first_start`], [`offline`] | role tokens on this host |
+//! | [`sign_in`], [`owner_edit`], [`root`], [`rotation`], [`guesses`], [`parts`] | what stands around verbs: hashing, sealing, the copy, the barrier |
+//! | [`token_file`], [`first_start`], [`offline`], [`offline_owner`] | role tokens, and owners, on this host |
 //! | [`accounts_apply`], [`sweeper`], [`opening`] | accounts sources; rounds; the data directory |
 //! | [`config`], [`command`], [`listeners`], `certificates`, [`serving`] | settings; the command line; sockets; TLS and its reloads; the wiring |
 //!
@@ -36,8 +36,10 @@ pub mod ids;
 pub mod limits;
 pub mod listeners;
 pub mod offline;
+pub mod offline_owner;
 pub mod opening;
 pub mod owner;
+pub mod owner_edit;
 pub mod owner_session;
 pub mod parts;
 pub mod password;

@@ -70,13 +70,17 @@ pub const REVOCATION_PAGE_MAX: u32 = 1_000;
 pub const GENERATIONS_MAX: usize = 4;
 /// Refreshes of one owner session; then it must sign in again.
 pub const REFRESHES_MAX: u32 = 10_000;
+/// Owners that are stored, those included that were removed.
+pub const OWNERS_MAX: u64 = 100_000;
+/// Administrators among the owners that one look for another one reads.
+pub const ADMINISTRATORS_MAX: u32 = 1_000;
 /// Living owner sessions of one owner.
 pub const OWNER_SESSIONS_MAX: u64 = 1_000;
 /// Projects that one owner makes.
 pub const PROJECTS_MAX: u64 = 1_000;
-/// Projects in one page where the caller names no number.
+/// Projects, or owners, in one page where the caller names no number.
 pub const PAGE_DEFAULT: u32 = 100;
-/// Projects in one page.
+/// Projects, or owners, in one page.
 pub const PAGE_MAX: u32 = 500;
 /// Rows of the revocation log that one clearing drops: other writes wait for it.
 pub const REVOCATIONS_CLEARED_MAX: u64 = 1_000;

@@ -3,7 +3,7 @@
 //!
 //! They take the store's lock, as the service does; so neither runs beside the other.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
 use interlock_kit::{
@@ -11,6 +11,7 @@ use interlock_kit::{
     command::say,
     config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE},
     error::Error,
+    secret_file::SecretFileError,
     store::postgres,
 };
 use interlock_proto::credential::Credential;
@@ -18,9 +19,13 @@ use thiserror::Error as ThisError;
 use zeroize::Zeroizing;
 
 use crate::{
+    accounts_apply::ApplyError,
     config::Config,
     first_start::{self, TokensError},
+    ids::OwnerId,
+    limits,
     opening::{self, OpeningError},
+    owner::{EndSessions, ListOwners},
     parts::host_call,
     role_token::{Reveal, RoleToken, Status},
     store::Shell,
@@ -38,6 +43,12 @@ pub enum What {
         #[arg(long)]
         reveal: bool,
     },
+    /// End every owner session of every owner: everybody signs in again. Elevations end with them.
+    RevokeAll {
+        /// Do it. Without this nothing is changed, and the command fails.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Replace both role tokens and print the new ones. Owners, sessions and the audit log are kept.
     Reset {
         /// Do it. Without this nothing is changed, and the command fails.
@@ -46,14 +57,27 @@ pub enum What {
     },
 }
 
+/// Why a command was not done.
 #[derive(Debug, ThisError)]
-enum Failed {
+pub(crate) enum Failed {
     #[error(transparent)]
     Opening(#[from] OpeningError),
     #[error(transparent)]
     Tokens(#[from] TokensError),
     #[error(transparent)]
     File(#[from] TokenFileError),
+    #[error(transparent)]
+    SecretFile(#[from] SecretFileError),
+    #[error(transparent)]
+    Accounts(#[from] ApplyError),
+    #[error("{0}: {1}")]
+    Owner(OwnerId, Box<Error>),
+    #[error("{path}: must be UTF-8", path = .0.display())]
+    NotText(PathBuf),
+    #[error("no terminal to ask for the password on; use --password-file FILE or --password-stdin")]
+    NoPassword,
+    #[error("the two passwords differ; nothing was changed")]
+    PasswordsDiffer,
     #[error("{0}")]
     Store(#[from] Error),
     #[error("{0}")]
@@ -64,6 +88,10 @@ enum Failed {
         "this replaces both role tokens: every client needs its new one; repeat with --yes. Nothing was changed"
     )]
     NotConfirmed,
+    #[error(
+        "this ends every owner session: everybody signs in again; repeat with --yes. Nothing was changed"
+    )]
+    RevokeNotConfirmed,
     #[error("{0}: no such store; start the service once")]
     NoStore(String),
 }
@@ -74,9 +102,17 @@ impl Failed {
             Self::Opening(error) => error.is_configuration(),
             Self::Tokens(error) => error.is_configuration(),
             Self::File(error) => error.is_configuration(),
-            Self::Store(_) | Self::System(_) | Self::Output(_) | Self::NotConfirmed | Self::NoStore(_) => {
-                false
-            }
+            Self::SecretFile(error) => error.is_configuration(),
+            Self::Accounts(_) | Self::NotText(_) => true,
+            Self::Owner(..)
+            | Self::NoPassword
+            | Self::PasswordsDiffer
+            | Self::Store(_)
+            | Self::System(_)
+            | Self::Output(_)
+            | Self::NotConfirmed
+            | Self::RevokeNotConfirmed
+            | Self::NoStore(_) => false,
         }
     }
 }
@@ -84,11 +120,16 @@ impl Failed {
 /// Runs a command; the exit code says whether it was done.
 #[must_use]
 pub fn main(config: &Config, what: &What) -> ExitCode {
+    ended(run(config, what))
+}
+
+/// Prints what a command says, or why it was not done.
+pub(crate) fn ended(outcome: Result<Zeroizing<String>, Failed>) -> ExitCode {
     let shown = |text: Zeroizing<String>| {
         let mut out = std::io::stdout();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failed::Output)
     };
-    match run(config, what).and_then(shown) {
+    match outcome.and_then(shown) {
         Ok(()) => ExitCode::from(EXIT_OK),
         Err(error) => {
             say(&format!("interlock-auth: {error}"));
@@ -103,6 +144,8 @@ fn run(config: &Config, what: &What) -> Result<Zeroizing<String>, Failed> {
     match what {
         What::Path => Ok(Zeroizing::new(format!("{}\n", copy.path().display()))),
         What::Reset { yes: false } => Err(Failed::NotConfirmed),
+        What::RevokeAll { yes: false } => Err(Failed::RevokeNotConfirmed),
+        What::RevokeAll { yes: true } => with_store(config, revoke_all),
         // A copy that is refused is refused before the store is opened, which would begin a chain of audit rows.
         What::Reset { yes: true } => match copy.read() {
             // A damaged one is replaced, too: that is what the command is for.
@@ -115,6 +158,27 @@ fn run(config: &Config, what: &What) -> Result<Zeroizing<String>, Failed> {
         What::Status { reveal } => {
             let kept = copy.read()?;
             status_of(config, kept.as_ref(), &copy, *reveal)
+        }
+    }
+}
+
+/// One verb for each owner: each has its row in the audit and in the revocation log, so that verifiers hear of it
+/// before they admit anything of a service that starts again.
+async fn revoke_all(shell: Shell) -> Result<Zeroizing<String>, Failed> {
+    let (mut after, mut ended) = (None, 0_u64);
+    loop {
+        let page = shell.ask(&host_call("owner.list"), ListOwners { after, limit: limits::PAGE_MAX }).await?;
+        for owner in page.owners {
+            let verb = EndSessions { owner: owner.id.clone() };
+            shell
+                .run(&host_call("owner.end_sessions"), verb)
+                .await
+                .map_err(|why| Failed::Owner(owner.id, Box::new(why)))?;
+            ended += 1;
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(Zeroizing::new(format!("the owner sessions of {ended} owners have ended\n")));
         }
     }
 }
@@ -132,7 +196,7 @@ fn status_of(
     })
 }
 
-fn with_store(
+pub(crate) fn with_store(
     config: &Config,
     work: impl AsyncFnOnce(Shell) -> Result<Zeroizing<String>, Failed>,
 ) -> Result<Zeroizing<String>, Failed> {

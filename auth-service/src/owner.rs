@@ -1,6 +1,6 @@
 //! Owners: who signs in with a password.
 //!
-//! Owners come from accounts sources (`accounts.rs` reads them). [`ApplyAccount`] writes those records
+//! Owners are changed at run time (`edit.rs`), and come from accounts sources (`accounts.rs` reads them). [`ApplyAccount`] writes those records
 //! that differ from what the same source said when it was last applied; the row that remembers this
 //! outlives the owner. So a restart neither revives a removed owner nor undoes an edit made at run time
 //! (DESIGN 14.16). A record that is gone from its source changes nothing. Where two sources know an owner, only
@@ -9,7 +9,6 @@
 use interlock_kit::{
     clock::Timestamp,
     error::{Error, Reason},
-    store::audit::Outcome,
 };
 
 use crate::{
@@ -17,9 +16,16 @@ use crate::{
     ids::OwnerId,
     password::PasswordHash,
     policy::{self, Act},
-    revocation::Subject,
     role_token::Role,
     store::{Query, Stop, Tx, Verb, View},
+};
+
+mod edit;
+mod list;
+
+pub use self::{
+    edit::{ChangePassword, Edit, EndSessions, OwnerStored, RemoveOwner, SetOwner},
+    list::{GetOwner, ListOwners, OwnerPage, ReadForEdit},
 };
 
 /// An account.
@@ -41,6 +47,8 @@ pub struct Owner {
     pub sessions_from: u64,
     /// When it was last edited.
     pub changed_at: Timestamp,
+    /// When it was removed: of such an owner only this tombstone is left.
+    pub removed_at: Option<Timestamp>,
 }
 
 impl Owner {
@@ -48,6 +56,18 @@ impl Owner {
     #[must_use]
     pub fn role(&self) -> Role {
         if policy::is_session_root(&self.roles) { Role::Admin } else { Role::User }
+    }
+
+    /// Whether only a tombstone is left of it.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed_at.is_some()
+    }
+
+    /// Whether it is an administrator who can sign in.
+    #[must_use]
+    pub fn is_administrator(&self) -> bool {
+        self.active && policy::is_session_root(&self.roles)
     }
 }
 
@@ -82,7 +102,7 @@ impl Query for ReadForLogin {
     type Out = Option<LoginFacts>;
 
     fn run(&self, view: &mut View<'_>) -> Result<Self::Out, Stop> {
-        let owner = view.owner(&self.owner)?;
+        let owner = view.owner(&self.owner)?.filter(|owner| !owner.is_removed());
         Ok(owner.map(|o| LoginFacts { password: o.password, version: o.version }))
     }
 }
@@ -149,7 +169,7 @@ impl Verb for ApplyAccount {
     fn run(&self, tx: &mut Tx<'_>) -> Result<AccountApplied, Stop> {
         let record = &self.account.record;
         tx.concerning(record.owner.as_str());
-        let permit = tx.authorize_owners()?;
+        let permit = tx.authorize_owners(Act::ApplyAccounts)?;
         if record.owner.is_reserved() {
             return Err(Error::new(Reason::InvalidField, "a reserved owner id").into());
         }
@@ -164,29 +184,16 @@ impl Verb for ApplyAccount {
                 tx.forget_applied(&permit, other, &record.owner);
             }
         }
-        let Some(before) = before else {
-            tx.insert_owner(&permit, after);
-            tx.audit(Outcome::Done, r#"{"owner":"created"}"#);
-            return Ok(AccountApplied { created: true, revocation: None });
-        };
-        let ends = self.account.password_changed || (before.active && !after.active);
-        let asks_again = ends || before.roles != after.roles || before.active != after.active;
-        let revocation = asks_again.then(|| tx.revoke(Subject::Owner(before.id.clone()))).transpose()?;
-        let sessions_from =
-            revocation.as_ref().filter(|_| ends).map_or(before.sessions_from, |r| r.issued_before);
-        tx.update_owner(&permit, before.version, Owner { sessions_from, ..after });
-        tx.audit(
-            Outcome::Done,
-            if ends { r#"{"owner":"changed","sessions":"ended"}"# } else { r#"{"owner":"changed"}"# },
-        );
-        Ok(AccountApplied { created: false, revocation: revocation.map(|r| r.sequence) })
+        let stored = edit::store(tx, &permit, before, after, self.account.password_changed, false)?;
+        Ok(AccountApplied { created: stored.created, revocation: stored.revocation })
     }
 }
 
 impl ApplyAccount {
     fn edited(&self, before: Option<&Owner>, now: Timestamp) -> Owner {
         let Applied { owner, facts, password, .. } = &self.account.record;
-        let kept = before.filter(|_| !self.account.password_changed).map(|b| b.password.clone());
+        let kept = before.filter(|b| !self.account.password_changed && !b.is_removed());
+        let kept = kept.map(|b| b.password.clone());
         Owner {
             id: owner.clone(),
             display_name: facts.display_name.clone(),
@@ -196,6 +203,7 @@ impl ApplyAccount {
             version: before.map_or(1, |b| b.version + 1),
             sessions_from: before.map_or(0, |b| b.sessions_from),
             changed_at: now,
+            removed_at: None,
         }
     }
 }

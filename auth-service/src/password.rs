@@ -28,6 +28,12 @@ impl PasswordHash {
         Self(text)
     }
 
+    /// In the place of a removed owner's: no password has it, and nobody is to verify one against it.
+    #[must_use]
+    pub(crate) fn nobodys() -> Self {
+        Self("$removed".to_owned())
+    }
+
     /// For the hasher and the store. Never log it.
     #[must_use]
     pub fn expose(&self) -> &str {

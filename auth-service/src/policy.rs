@@ -29,6 +29,10 @@ pub enum Act {
     ResetRoleTokens,
     /// Write owners as accounts sources say.
     ApplyAccounts,
+    /// Read owners.
+    ReadOwners,
+    /// Add, change and remove owners.
+    EditOwners,
     /// Ask what a credential proves, or who may enter what, or read the revocation log.
     Verify,
     /// Make a project.
@@ -90,7 +94,9 @@ pub fn decide(caller: &Caller, act: Act, now: Timestamp) -> Result<(), Error> {
         return Err(login_required());
     }
     let allowed = match act {
-        Act::ReadRoleTokens => matches!(rank, Rank::AdminToken | Rank::SessionRoot { .. } | Rank::Host),
+        Act::ReadRoleTokens | Act::ReadOwners | Act::EditOwners => {
+            matches!(rank, Rank::AdminToken | Rank::SessionRoot { .. } | Rank::Host)
+        }
         // DESIGN 14.1: by role alone nobody; the admin token meets the root condition.
         Act::RevealRoleTokens | Act::RotateRoleTokens => match rank {
             Rank::AdminToken | Rank::Host | Rank::SessionRoot { elevated: true } => true,
@@ -158,9 +164,11 @@ pub fn root_required() -> Error {
 #[derive(Debug)]
 pub struct RoleTokenPermit(());
 
-/// Owners may be written.
+/// Owners may be written: all of them, or one.
 #[derive(Debug)]
-pub struct OwnerPermit(());
+pub struct OwnerPermit {
+    only: Option<OwnerId>,
+}
 
 /// One project may be written.
 #[derive(Debug)]
@@ -186,6 +194,13 @@ impl ProjectPermit {
     }
 }
 
+impl OwnerPermit {
+    /// Whether it is for this owner.
+    pub(crate) fn covers(&self, owner: &OwnerId) -> bool {
+        self.only.as_ref().is_none_or(|only| only == owner)
+    }
+}
+
 impl OwnerSessionPermit {
     /// Whether it is for this session.
     pub(crate) fn covers(&self, session: &OwnerSessionId) -> bool {
@@ -204,9 +219,22 @@ pub(crate) fn role_tokens(caller: &Caller, act: Act, now: Timestamp) -> Result<R
     decide(caller, act, now).map(|()| RoleTokenPermit(()))
 }
 
-/// For [`Act::ApplyAccounts`].
-pub(crate) fn owners(caller: &Caller, now: Timestamp) -> Result<OwnerPermit, Error> {
-    decide(caller, Act::ApplyAccounts, now).map(|()| OwnerPermit(()))
+/// For [`Act::ApplyAccounts`] and [`Act::EditOwners`].
+pub(crate) fn owners(caller: &Caller, act: Act, now: Timestamp) -> Result<OwnerPermit, Error> {
+    assert!(matches!(act, Act::ApplyAccounts | Act::EditOwners), "{act:?} writes no owner");
+    decide(caller, act, now).map(|()| OwnerPermit { only: None })
+}
+
+/// A living session of an owner is the right to change that owner's password, for who also has the present one.
+pub(crate) fn own_password(
+    session: &OwnerSession,
+    owner: &Owner,
+    now: Timestamp,
+) -> Result<OwnerPermit, Error> {
+    if session.is_ended(owner) {
+        return Err(login_required());
+    }
+    go_on(session, owner, now).map(|_| OwnerPermit { only: Some(owner.id.clone()) })
 }
 
 /// For [`Act::CreateProject`] and [`Act::AddMember`]. The built-in project has no members, for nobody.
@@ -296,6 +324,8 @@ mod tests {
             (Act::RotateRoleTokens, "PFAAFRAFF"),
             (Act::ResetRoleTokens, "PFAFFFFFF"),
             (Act::ApplyAccounts, "PFAFFFFFF"),
+            (Act::ReadOwners, "PFAAFAAFF"),
+            (Act::EditOwners, "PFAAFAAFF"),
             (Act::Verify, "PAAFFFFFF"),
             (Act::CreateProject, "PFFAAAAAF"),
             (Act::AddMember { member: false }, "PFFAFAAFF"),

@@ -146,7 +146,7 @@ async fn a_lapse_is_at_its_instant_and_is_told_by_the_sweep() {
             !elevated(&bench, &session.access).await
                 && status(&bench, Some(&session.access)).await.until.is_none()
         );
-        assert_eq!(bench.ask(&host("sweep"), FindDue).await.expect("may"), [due.clone()]);
+        assert_eq!(bench.ask(&host("sweep"), FindDue).await.expect("may"), std::slice::from_ref(&due));
         bench.signals();
         assert!(clear().await && !clear().await);
         assert!(matches!(&bench.signals()[..], [Signal::Revoked(_)]), "streams that stood on it are closed");

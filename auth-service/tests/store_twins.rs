@@ -23,8 +23,9 @@ use interlock_auth::{
     caller::{Call, Caller},
     elevation::{EndElevation, Lock, OnAnotherSecret, Unlock, Why},
     ids::{OwnerId, ProjectId, ProjectName, RequestId},
-    owner::ReadForLogin,
+    owner::{ChangePassword, Edit, ListOwners, ReadForLogin, RemoveOwner, SetOwner},
     owner_session::{Logout, Refreshed, SignedIn},
+    password::PasswordHash,
     project::{AddMember, CreateProject, ListProjects},
     revocation::RevocationsAfter,
     role_token::{Reveal, Role, Status},
@@ -97,6 +98,22 @@ enum Op {
     Lock {
         caller: usize,
     },
+    SetOwner {
+        caller: usize,
+        owner: usize,
+        edit: u8,
+        keep: bool,
+        expected: bool,
+    },
+    RemoveOwner {
+        caller: usize,
+        owner: usize,
+    },
+    ChangePassword {
+        caller: usize,
+        verified: bool,
+        keep: bool,
+    },
     /// The root password is changed.
     RootSecret {
         other: bool,
@@ -129,6 +146,13 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             }),
         1 => place.clone().prop_map(|caller| Op::Lock { caller }),
         1 => any::<bool>().prop_map(|other| Op::RootSecret { other }),
+        3 => (place.clone(), 0..OWNERS.len() + 1, 0_u8..32, any::<bool>(), prop::bool::weighted(0.2))
+            .prop_map(|(caller, owner, edit, keep, expected)| {
+                Op::SetOwner { caller, owner, edit, keep, expected }
+            }),
+        1 => (place.clone(), 0..OWNERS.len() + 1).prop_map(|(caller, owner)| Op::RemoveOwner { caller, owner }),
+        1 => (place.clone(), any::<bool>(), any::<bool>())
+            .prop_map(|(caller, verified, keep)| Op::ChangePassword { caller, verified, keep }),
         1 => Just(Op::Sweep),
     ];
     prop::collection::vec(op, 1..STEPS)
@@ -324,6 +348,30 @@ impl World {
                 drop(self.all(&call, verb).await);
             }
             Op::Lock { caller } => drop(self.all(&self.call(*caller, "elevation.lock").await, Lock).await),
+            Op::SetOwner { caller, owner, edit, keep, expected } => {
+                let call = self.call(*caller, "owner.set").await;
+                let bit = |n: u8| edit & (1 << n) != 0;
+                let edit = Edit {
+                    display_name: bit(0).then(|| "Another".to_owned()),
+                    roles: bit(1).then(|| vec![if bit(2) { "Root" } else { "user" }.to_owned()]),
+                    active: bit(3).then_some(bit(4)),
+                    password: (bit(0) || bit(4)).then(|| PasswordHash::parse(OTHER_HASH).expect("a hash")),
+                };
+                let owner = OwnerId::made(*OWNERS.get(*owner).unwrap_or(&"dora"));
+                let expected = expected.then_some(2);
+                drop(self.all(&call, SetOwner { owner, edit, keep_sessions: *keep, expected }).await);
+            }
+            Op::RemoveOwner { caller, owner } => {
+                let call = self.call(*caller, "owner.remove").await;
+                let owner = OwnerId::made(*OWNERS.get(*owner).unwrap_or(&"dora"));
+                drop(self.all(&call, RemoveOwner { owner, expected: None }).await);
+            }
+            Op::ChangePassword { caller, verified, keep } => {
+                let call = self.call(*caller, "owner.change_password").await;
+                let password = PasswordHash::parse(HASH).expect("a hash");
+                let verb = ChangePassword { verified: verified.then_some(2), password, keep_sessions: *keep };
+                drop(self.all(&call, verb).await);
+            }
             Op::RootSecret { other } => {
                 for twin in &self.twins {
                     twin.root_secret(if *other { OTHER_HASH } else { HASH });
@@ -342,14 +390,15 @@ impl World {
     async fn login(&mut self, owner: &str) {
         let owner = OwnerId::made(owner);
         let call = nobody("owner_session.login");
-        let facts =
-            self.ask(&call, ReadForLogin { owner: owner.clone() }).await.expect("anyone").expect("exists");
+        let facts = self.ask(&call, ReadForLogin { owner: owner.clone() }).await.expect("anyone");
+        // One that was removed is unknown: it is tried all the same.
+        let version = facts.map_or(1, |facts| facts.version);
         let first = &self.twins[0];
         let ((access, new_access), (refresh, new_refresh)) =
             (first.credential(Kind::Owner), first.credential(Kind::Refresh));
         let verb = interlock_auth::owner_session::Login {
             owner,
-            version: facts.version,
+            version,
             session: interlock_auth::ids::OwnerSessionId::made(format!("ows_{}", first.number())),
             access: new_access,
             refresh: new_refresh,
@@ -448,6 +497,7 @@ impl World {
             self.ask(&service(), RevocationsAfter { after: 0, limit: 1000 }).await.expect("services may");
         let sequences: Vec<_> = page.rows.iter().map(|row| row.sequence).collect();
         assert!(sequences.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a gap: {sequences:?}");
+        drop(self.ask(&host("end"), ListOwners { after: None, limit: 0 }).await.expect("the host may"));
         for caller in 0..self.bearers.len() {
             let call = self.call(caller, "end").await;
             drop(self.ask(&call, ListProjects { after: None, limit: 0 }).await);

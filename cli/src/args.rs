@@ -57,6 +57,9 @@ pub(crate) enum Command {
     Whoami,
     /// Say whether sign-in is enabled, who is signed in, and whether root is unlocked.
     Status,
+    /// Owners: who can sign in, and as what.
+    #[command(subcommand)]
+    Owner(command::owner::Owner),
     /// Unlock root for the stored sign-in, for a short while.
     #[command(subcommand)]
     Root(command::root::Root),

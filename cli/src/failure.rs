@@ -61,6 +61,12 @@ impl Failure {
         Self { code, message: message.into(), reason: None, next: None, facts: Vec::new(), request_id: None }
     }
 
+    /// What else is known.
+    pub(crate) fn fact(mut self, fact: impl Into<String>) -> Self {
+        self.facts.push(fact.into());
+        self
+    }
+
     /// What to do about it.
     pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
         self.next = Some(next.into());

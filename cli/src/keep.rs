@@ -20,6 +20,8 @@ use crate::failure::Failure;
 
 /// No secret file of ours is larger.
 const BYTES_MAX: u64 = 64 * 1024;
+/// No file of owners is larger.
+const LARGE_BYTES_MAX: u64 = 8 << 20;
 /// How the names of temporary files begin; the id of the process that writes follows.
 const TEMPORARY: &str = ".interlock-";
 /// Entries of a folder that are looked at.
@@ -195,13 +197,25 @@ fn admin_token(json: &Value) -> Option<Credential> {
 /// # Errors
 /// Where it cannot be read, or is no text of reasonable size.
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    read_bounded(path, BYTES_MAX)
+}
+
+/// The same for a file of many secrets.
+///
+/// # Errors
+/// As [`read_secret`].
+pub(crate) fn read_large_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    read_bounded(path, LARGE_BYTES_MAX)
+}
+
+fn read_bounded(path: &Path, bytes_max: u64) -> Result<Zeroizing<String>, Failure> {
     let named = |error: io::Error| Failure::local(format!("cannot read {}: {error}", path.display()));
     let file = File::open(path).map_err(named)?;
     let mode = file.metadata().map_err(named)?.permissions().mode();
     if mode & 0o077 != 0 {
         anstream::eprintln!("interlock: warning: {} can be read by others; chmod 600 it", path.display());
     }
-    bounded_text(file).map_err(named)
+    bounded_text(file, bytes_max).map_err(named)
 }
 
 /// Writes a file that only its owner may read: a temporary one, synced, renamed.
@@ -254,16 +268,16 @@ fn clear_away(folder: &Path) -> io::Result<()> {
 
 fn read_if_there(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
     match File::open(path) {
-        Ok(file) => bounded_text(file).map(Some),
+        Ok(file) => bounded_text(file, BYTES_MAX).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
     }
 }
 
-fn bounded_text(file: File) -> io::Result<Zeroizing<String>> {
+fn bounded_text(file: File, bytes_max: u64) -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
-    let read = file.take(BYTES_MAX + 1).read_to_string(&mut text)?;
-    if read as u64 > BYTES_MAX { Err(io::Error::other("too large for a secret")) } else { Ok(text) }
+    let read = file.take(bytes_max + 1).read_to_string(&mut text)?;
+    if read as u64 > bytes_max { Err(io::Error::other("too large for a secret")) } else { Ok(text) }
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -24,6 +24,33 @@ pub(crate) struct Password {
 }
 
 impl Password {
+    /// In this file.
+    pub(crate) fn in_file(password_file: Option<PathBuf>) -> Self {
+        Self { password_file, password_stdin: false }
+    }
+
+    /// Whether it is the first line of standard input.
+    pub(crate) fn is_stdin(&self) -> bool {
+        self.password_stdin
+    }
+
+    /// Whether a flag says where.
+    pub(crate) fn is_given(&self) -> bool {
+        self.password_file.is_some() || self.password_stdin
+    }
+
+    /// A new one: from a terminal it is asked for twice.
+    ///
+    /// # Errors
+    /// As [`Password::ask`]; two that differ.
+    pub(crate) fn ask_new(&self, prompt: &str) -> Result<Zeroizing<String>, Failure> {
+        let password = self.ask(prompt)?;
+        if self.is_given() || password == Zeroizing::new(rpassword::prompt_password("Again: ")?) {
+            return Ok(password);
+        }
+        Err(Failure::usage("the two passwords differ"))
+    }
+
     /// Reads it: from where the flags say, else from the terminal.
     ///
     /// # Errors

@@ -17,8 +17,8 @@ use crate::{
 
 /// Revocations wait for every verifier: longer than a lease, and then some.
 pub(crate) const REVOCATION: Duration = Duration::from_secs(30);
-const PAGE: u32 = 500;
-const PAGES_MAX: usize = 100;
+pub(crate) const PAGE: u32 = 500;
+pub(crate) const PAGES_MAX: usize = 100;
 
 /// A client of the auth service. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -17,6 +17,12 @@ paths! {
     UNLOCK = "/interlock.auth.v1.ElevationService/Unlock";
     LOCK = "/interlock.auth.v1.ElevationService/Lock";
     ELEVATION_STATUS = "/interlock.auth.v1.ElevationService/GetStatus";
+    SET_OWNER = "/interlock.auth.v1.OwnerService/SetOwner";
+    READ_OWNER = "/interlock.auth.v1.OwnerService/GetOwner";
+    LIST_OWNERS = "/interlock.auth.v1.OwnerService/ListOwners";
+    REMOVE_OWNER = "/interlock.auth.v1.OwnerService/RemoveOwner";
+    IMPORT_OWNER = "/interlock.auth.v1.OwnerService/ImportOwner";
+    CHANGE_PASSWORD = "/interlock.auth.v1.OwnerService/ChangePassword";
     ROLE_TOKEN_STATUS = "/interlock.auth.v1.RoleTokenService/GetStatus";
     ROTATE = "/interlock.auth.v1.RoleTokenService/Rotate";
     CREATE_PROJECT = "/interlock.auth.v1.ProjectService/CreateProject";

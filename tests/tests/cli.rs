@@ -83,7 +83,7 @@ fn status_says_who_is_signed_in_in_one_line() {
     assert_eq!(status(), "Session auth: not signed in\nRoot auth: locked\n");
 }
 
-// FN-07 to FN-10, FN-16, FN-19 to FN-22, FN-28, FN-29, FN-32: without a root password, then with one.
+// FN-07, FN-08, FN-09, FN-10, FN-16, FN-19, FN-20, FN-21, FN-22, FN-28, FN-29, FN-32: without a root password, then with one.
 #[test]
 fn root_is_unlocked_by_who_is_signed_in_and_for_a_while() {
     let mut up = Up::start(&[]);
@@ -138,6 +138,52 @@ fn root_is_unlocked_by_who_is_signed_in_and_for_a_while() {
     assert_eq!(lines(&up, "interlock status"), "Session auth: Root Admin (admin)\nRoot auth: session-root\n");
     // FN-15
     ok(&up, "agent set primary --description 'by root'");
+}
+
+// UA-36, UA-37, UA-38, FN-24
+#[test]
+fn owners_are_kept_from_the_command_line_without_a_password_on_it() {
+    let up = Up::start(&[]);
+    let secret = |name: &str, text: &str| {
+        fs::write(up.home().join(name), text).expect("written");
+        fs::set_permissions(up.home().join(name), fs::Permissions::from_mode(0o600)).expect("ours");
+    };
+    secret("one", "the first password\n");
+    secret("two", "the second password\n");
+    secret("both", "the second password\nthe third password\n");
+    sign_in(&up);
+    assert_eq!(refused(&up, "owner list"), (5, "FORBIDDEN".to_owned()));
+    ok(&up, "login --token-file \"$INTERLOCK_UP/auth/auth_tokens.json\"");
+    assert_eq!(refused(&up, "owner set ann").0, 2, "no terminal to ask on");
+    let added = ok(&up, "owner set ann --role user --display-name Ann --password-file \"$HOME/one\"");
+    assert_eq!((added[0]["created"].as_bool(), added[0]["roles"][0].as_str()), (Some(true), Some("user")));
+    let changed = ok(&up, "owner set ann --inactive");
+    assert_eq!((changed[0]["created"].as_bool(), changed[0]["active"].as_bool()), (Some(false), Some(false)));
+    ok(&up, "owner set ann --active");
+    let warned = up.shell("interlock owner set bob --role owner --password-stdin < \"$HOME/one\"");
+    assert!(stderr(&warned).contains("session-root"), "{}", stderr(&warned));
+    let list = String::from_utf8_lossy(&up.shell("interlock owner list").stdout).into_owned();
+    assert!(list.contains("ann") && !list.contains('$'), "{list}");
+    secret(
+        "owners.json",
+        r#"{"carl":{"password_hash":"pbkdf2_sha256$310000$AAECAwQFBgcICQoLDA0ODw==$e4rSQ5KQXKoMyeu1tFpEU3HMo6tplYmG7eJ280WPc/o="}}"#,
+    );
+    assert_eq!(ok(&up, "owner import \"$HOME/owners.json\"")[0]["owner_id"], "carl");
+    ok(&up, "owner remove carl");
+    assert_eq!(refused(&up, "owner remove carl"), (1, "NOT_FOUND".to_owned()));
+    assert_eq!(refused(&up, "owner passwd carl --password-file \"$HOME/two\""), (1, "NOT_FOUND".to_owned()));
+    ok(&up, "owner passwd ann --password-file \"$HOME/two\"");
+    ok(&up, "login ann --password-file \"$HOME/two\"");
+    assert_eq!(ok(&up, "owner passwd --password-stdin < \"$HOME/both\"")["sessions_ended"], true);
+    assert_eq!(refused(&up, "whoami").0, 4);
+    secret("three", "the third password");
+    ok(&up, "login ann --password-file \"$HOME/three\"");
+    let changed = ok(
+        &up,
+        "owner passwd --keep-sessions --password-file \"$HOME/three\" --new-password-file \"$HOME/one\"",
+    );
+    assert_eq!(changed["sessions_ended"], false);
+    assert_eq!(ok(&up, "status")["username"], "ann");
 }
 
 // SW-37: a token that was handed out again becomes the sign-in, and the old one is dead.

@@ -45,6 +45,11 @@ fn the_papers_say_what_they_must() {
     assert!(architecture.lines().count() <= 150, "a map, not a book");
     // SW-43: one home for role tokens.
     assert!(architecture.contains("`role_token.rs` and `token_file.rs` (the one home of role tokens)"));
+    // FN-01: five subsections.
+    let (_, policy) = README.split_once("\n## Owner sessions and root unlock\n").expect("the section");
+    let policy = policy.split("\n## ").next().expect("a first part");
+    let parts: Vec<_> = policy.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    assert_eq!(parts, ["Session auth", "Roles", "Root unlock", "Bootstrap", "Revoke"]);
     // UA-29: public ingress.
     assert!(README.contains("There is no public ingress"));
     // UA-40: what must never be committed is ignored.

@@ -10,7 +10,7 @@ use interlock_kit::{
 use interlock_proto::{
     auth::v1::{
         elevation_service_server::ElevationServiceServer, identity_service_server::IdentityServiceServer,
-        owner_session_service_server::OwnerSessionServiceServer,
+        owner_service_server::OwnerServiceServer, owner_session_service_server::OwnerSessionServiceServer,
         project_service_server::ProjectServiceServer, role_token_service_server::RoleTokenServiceServer,
         trust_service_server::TrustServiceServer,
     },
@@ -27,6 +27,7 @@ use crate::{
 
 mod elevation;
 mod identity;
+mod owner;
 mod owner_session;
 mod project;
 mod role_token;
@@ -38,6 +39,7 @@ mod wire;
 pub fn services(parts: &Arc<Parts>, message_bytes: usize) -> Services {
     let sessions = owner_session::OwnerSessions(Arc::clone(parts));
     let elevations = elevation::Elevations(Arc::clone(parts));
+    let owners = owner::Owners(Arc::clone(parts));
     let tokens = role_token::RoleTokens(Arc::clone(parts));
     let projects = project::Projects(Arc::clone(parts));
     let identity = identity::Identity(Arc::clone(parts));
@@ -45,6 +47,7 @@ pub fn services(parts: &Arc<Parts>, message_bytes: usize) -> Services {
     Services::new()
         .with(OwnerSessionServiceServer::new(sessions).max_decoding_message_size(message_bytes))
         .with(ElevationServiceServer::new(elevations).max_decoding_message_size(message_bytes))
+        .with(OwnerServiceServer::new(owners).max_decoding_message_size(message_bytes))
         .with(RoleTokenServiceServer::new(tokens).max_decoding_message_size(message_bytes))
         .with(ProjectServiceServer::new(projects).max_decoding_message_size(message_bytes))
         .with(IdentityServiceServer::new(identity).max_decoding_message_size(message_bytes))

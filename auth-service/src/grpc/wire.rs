@@ -9,7 +9,9 @@ use crate::{
     barrier::{Granted, Outgoing, Reached},
     caller::{Principal, Proof},
     elevation::StatusOfElevation,
+    owner::Owner,
     owner_session::{SignedIn, StatusOfSession, Successors},
+    policy,
     project::Project,
     revocation::{Revocation, Subject},
     role_token::RoleToken,
@@ -132,6 +134,18 @@ pub(super) fn status(status: StatusOfSession) -> wire::OwnerSessionServiceGetSta
         display_name: who.display_name,
         role: who.role.text().to_owned(),
         expires_at: at(who.expires_at),
+    }
+}
+
+pub(super) fn owner(owner: &Owner) -> wire::Owner {
+    wire::Owner {
+        owner_id: owner.id.to_string(),
+        display_name: owner.display_name.clone(),
+        roles: owner.roles.clone(),
+        active: owner.active,
+        session_root: policy::is_session_root(&owner.roles),
+        version: owner.version,
+        changed_at: at(owner.changed_at),
     }
 }
 

@@ -56,6 +56,18 @@ impl Rows for Missing<'_> {
         self.after(Key::AnyActiveOwner)?.any_active_owner()
     }
 
+    fn owners(&self, after: Option<&OwnerId>, limit: u32) -> Found<Vec<Owner>> {
+        self.after(Key::Owners(after.cloned(), limit))?.owners(after, limit)
+    }
+
+    fn owners_stored(&self) -> Found<u64> {
+        self.after(Key::OwnersStored)?.owners_stored()
+    }
+
+    fn another_administrator(&self, but: &OwnerId) -> Found<bool> {
+        self.after(Key::Administrators)?.another_administrator(but)
+    }
+
     fn applied(&self, source: Source, owner: &OwnerId) -> Found<Option<Applied>> {
         self.after(Key::Applied(source, owner.clone()))?.applied(source, owner)
     }

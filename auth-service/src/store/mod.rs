@@ -111,6 +111,12 @@ pub trait Rows: Sealed {
     fn owner(&self, id: &OwnerId) -> Found<Option<Owner>>;
     /// Whether any account can sign in.
     fn any_active_owner(&self) -> Found<bool>;
+    /// Owners by id, but for removed ones.
+    fn owners(&self, after: Option<&OwnerId>, limit: u32) -> Found<Vec<Owner>>;
+    /// How many owners are stored, removed ones included. A bound is held against it, nothing else.
+    fn owners_stored(&self) -> Found<u64>;
+    /// Whether there is another administrator who can sign in.
+    fn another_administrator(&self, but: &OwnerId) -> Found<bool>;
     /// What a source said of an owner.
     fn applied(&self, source: Source, owner: &OwnerId) -> Found<Option<Applied>>;
     /// An owner session.
@@ -177,6 +183,12 @@ pub enum Key {
     Owner(OwnerId),
     /// [`Rows::any_active_owner`].
     AnyActiveOwner,
+    /// [`Rows::owners`].
+    Owners(Option<OwnerId>, u32),
+    /// [`Rows::owners_stored`].
+    OwnersStored,
+    /// [`Rows::another_administrator`], for whomever it is asked.
+    Administrators,
     /// [`Rows::applied`].
     Applied(Source, OwnerId),
     /// [`Rows::owner_session`].

@@ -125,6 +125,20 @@ impl Rows for Model {
         Ok(self.owners.values().any(|owner| owner.active))
     }
 
+    fn owners(&self, after: Option<&OwnerId>, limit: u32) -> Found<Vec<Owner>> {
+        let living = self.owners.values().filter(|owner| !owner.is_removed());
+        let later = living.filter(|owner| after.is_none_or(|after| owner.id > *after));
+        Ok(later.take(limit as usize).cloned().collect())
+    }
+
+    fn owners_stored(&self) -> Found<u64> {
+        Ok(self.owners.len() as u64)
+    }
+
+    fn another_administrator(&self, but: &OwnerId) -> Found<bool> {
+        Ok(self.owners.values().any(|owner| owner.id != *but && owner.is_administrator()))
+    }
+
     fn applied(&self, source: Source, owner: &OwnerId) -> Found<Option<Applied>> {
         Ok(self.applied.get(&(source, owner.clone())).cloned())
     }

@@ -56,6 +56,7 @@ enum List {
     Due(Vec<Due>),
     Number(u64),
     Sessions(Vec<OwnerSessionId>),
+    Owners(Vec<Owner>),
     Salt([u8; 16]),
 }
 
@@ -151,6 +152,20 @@ impl Rows for Working {
 
     fn any_active_owner(&self) -> Found<bool> {
         Ok(self.number(Key::AnyActiveOwner)? > 0)
+    }
+
+    fn owners(&self, after: Option<&OwnerId>, limit: u32) -> Found<Vec<Owner>> {
+        let key = Key::Owners(after.cloned(), limit);
+        self.list(key, |list| if let List::Owners(all) = list { Some(all.clone()) } else { None })
+    }
+
+    fn owners_stored(&self) -> Found<u64> {
+        self.number(Key::OwnersStored)
+    }
+
+    fn another_administrator(&self, but: &OwnerId) -> Found<bool> {
+        // All administrators are loaded and locked, and changed by the verbs of this batch like other owners.
+        self.model.another_administrator(but)
     }
 
     fn applied(&self, source: Source, owner: &OwnerId) -> Found<Option<Applied>> {

@@ -92,6 +92,7 @@ impl SqliteRows<'_> {
 
 impl Sealed for SqliteRows<'_> {}
 
+const OWNER: &str = "SELECT id, display_name, roles, active, password, version, sessions_from, changed_at, removed_at FROM owner";
 const ROLE_TOKEN: &str =
     "SELECT hash, id, role, generation, issuance, masked, created_at, valid_until FROM role_token";
 const PROJECT: &str = "SELECT id, name, created_by, request, created_at FROM project";
@@ -138,13 +139,28 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn owner(&self, id: &OwnerId) -> Found<Option<Owner>> {
-        let sql = "SELECT id, display_name, roles, active, password, version, sessions_from, changed_at
-                   FROM owner WHERE id = ?1";
-        self.one(sql, [id.as_str()], owner)
+        self.one(&format!("{OWNER} WHERE id = ?1"), [id.as_str()], owner)
     }
 
     fn any_active_owner(&self) -> Found<bool> {
         Ok(self.one("SELECT 1 FROM owner WHERE active LIMIT 1", [], |_| Ok(()))?.is_some())
+    }
+
+    fn owners(&self, after: Option<&OwnerId>, limit: u32) -> Found<Vec<Owner>> {
+        let sql = format!("{OWNER} WHERE id > ?1 AND removed_at IS NULL ORDER BY id LIMIT ?2");
+        self.all(&sql, (after.map_or("", OwnerId::as_str), limit), owner)
+    }
+
+    fn owners_stored(&self) -> Found<u64> {
+        self.number("SELECT COUNT(*) FROM owner", [])
+    }
+
+    fn another_administrator(&self, but: &OwnerId) -> Found<bool> {
+        // The words of `policy::is_session_root`; `lower` changes ASCII only, as that does.
+        let sql = "SELECT EXISTS (SELECT 1 FROM owner, json_each(owner.roles) AS role
+                   WHERE owner.active AND owner.id <> ?1
+                   AND lower(role.value) IN ('admin', 'owner', 'superuser', 'root'))";
+        Ok(self.number(sql, [but.as_str()])? > 0)
     }
 
     fn applied(&self, source: Source, owner: &OwnerId) -> Found<Option<Applied>> {

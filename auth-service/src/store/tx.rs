@@ -154,8 +154,8 @@ impl Tx<'_> {
         policy::role_tokens(&self.call.caller, act, self.now)
     }
 
-    pub(crate) fn authorize_owners(&self) -> Result<OwnerPermit, Error> {
-        policy::owners(&self.call.caller, self.now)
+    pub(crate) fn authorize_owners(&self, act: Act) -> Result<OwnerPermit, Error> {
+        policy::owners(&self.call.caller, act, self.now)
     }
 
     pub(crate) fn authorize_project(&self, act: Act, project: &ProjectId) -> Result<ProjectPermit, Error> {
@@ -221,11 +221,13 @@ impl Tx<'_> {
         self.changes.push(Planned::PutAnswer { replaces, answer });
     }
 
-    pub(crate) fn insert_owner(&mut self, _permit: &OwnerPermit, owner: Owner) {
+    pub(crate) fn insert_owner(&mut self, permit: &OwnerPermit, owner: Owner) {
+        assert!(permit.covers(&owner.id), "a permit for another owner");
         self.changes.push(Planned::InsertOwner(owner));
     }
 
-    pub(crate) fn update_owner(&mut self, _permit: &OwnerPermit, was: u64, owner: Owner) {
+    pub(crate) fn update_owner(&mut self, permit: &OwnerPermit, was: u64, owner: Owner) {
+        assert!(permit.covers(&owner.id), "a permit for another owner");
         assert!(owner.version == was + 1, "an edit is the next version");
         self.changes.push(Planned::UpdateOwner { was, owner });
     }

@@ -94,6 +94,18 @@ impl View<'_> {
         self.rows.any_active_owner()
     }
 
+    pub(crate) fn owners(&self, after: Option<&OwnerId>, limit: u32) -> Found<Vec<Owner>> {
+        self.rows.owners(after, limit)
+    }
+
+    pub(crate) fn owners_stored(&self) -> Found<u64> {
+        self.rows.owners_stored()
+    }
+
+    pub(crate) fn another_administrator(&self, but: &OwnerId) -> Found<bool> {
+        self.rows.another_administrator(but)
+    }
+
     pub(crate) fn applied(&self, source: Source, owner: &OwnerId) -> Found<Option<Applied>> {
         self.rows.applied(source, owner)
     }

@@ -12,6 +12,7 @@ pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod demo;
 pub(crate) mod job;
+pub(crate) mod owner;
 pub(crate) mod probe;
 pub(crate) mod project;
 pub(crate) mod role_token;
@@ -39,6 +40,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Use(asked) => use_project::run(asked, &common).await?,
         Command::Whoami => return whoami::run(&common).await,
         Command::Status => sign_in::status(&common).await?,
+        Command::Owner(owner) => owner::run(owner, &common).await?,
         Command::Root(root) => root::run(root, &common).await?,
         Command::Project(project) => project::run(project, &common).await?,
         Command::Agent(agent) => agent::run(agent, &common).await?,

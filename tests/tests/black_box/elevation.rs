@@ -28,7 +28,7 @@ async fn unlock(pair: &Pair, session: &OwnerSession) {
     assert_eq!(unlocked.reached.expect("told").fenced, 0, "the gateway has acknowledged it");
 }
 
-// FN-08, FN-11, FN-13, FN-15, FN-16, FN-31, DESIGN 14.1: by the RPC itself, at once, for this owner session only.
+// FN-08, FN-11, FN-13, FN-15, FN-16, FN-31, DESIGN 14.1; FN-30 for a forced close: by the RPC itself, at once, for this owner session only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unlock_opens_what_is_guarded_and_a_lock_shuts_it() {
     let pair = Pair::start_with(Setup::default().root()).await;
@@ -44,6 +44,8 @@ async fn an_unlock_opens_what_is_guarded_and_a_lock_shuts_it() {
     let theirs = hers.sessions().create("").await.expect("a session").session.session_id;
     let reaches = async |gateway: &Gateway| gateway.sessions().get(&theirs).await.is_ok();
     assert!(!reaches(&his).await);
+    let shut = his.sessions().close(&theirs, true).await.expect_err("by role alone");
+    assert_eq!(shut.reason(), Some(Reason::OwnerMismatch));
     unlock(&pair, &root).await;
     assert!(reaches(&his).await, "a session-root owner who has unlocked root, too");
     let bob = pair.login("bob").await;
@@ -53,6 +55,7 @@ async fn an_unlock_opens_what_is_guarded_and_a_lock_shuts_it() {
     let reached = pair.sdk_auth_as(&alice.access_token).lock_root().await.expect("locked").expect("was not");
     assert_eq!((reached.acknowledged, reached.fenced), (1, 0));
     assert!(!writes_built_in(&hers, "5").await, "no verifier takes it for unlocked");
+    his.sessions().close(&theirs, true).await.expect("another owner's, with root unlocked");
     pair.sdk_auth_as(&root.access_token).lock_root().await.expect("locked");
     assert!(!reaches(&his).await && writes_built_in(&his, "6").await);
 }

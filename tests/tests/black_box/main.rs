@@ -8,6 +8,7 @@
 //! - `doors`: `interlock verify` and `interlock audit endpoints`;
 //! - `hostile`: guessing;
 //! - `worker`: leases, fencing, and workers and gateways that die;
+//! - `owners`: owners added, changed, imported and removed while both run;
 //! - `operate`: drain, configuration mistakes, two programs on one store, health, probes, restarts;
 //! - `reload`: certificates and authorities replaced under running services.
 
@@ -18,6 +19,7 @@ mod doors;
 mod elevation;
 mod hostile;
 mod operate;
+mod owners;
 mod reload;
 mod sign_in;
 mod worker;

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use interlock_client::{Cookie, OwnerSession, SetAgent};
+use interlock_client::{Cookie, OwnerSession, SetAgent, SetOwner};
 use interlock_proto::{
     auth::v1 as auth,
     credential::{Credential, Kind},
@@ -24,6 +24,10 @@ const AGENT: &str = "alice-agent";
 /// With none, for workers.
 const IDLE_AGENT: &str = "alice-idle";
 const STREAM_EVENTS: &str = "/interlock.gateway.v1.SessionService/StreamEvents";
+
+/// The vector of the acceptance table.
+const IMPORTED: &str =
+    "pbkdf2_sha256$310000$AAECAwQFBgcICQoLDA0ODw==$e4rSQ5KQXKoMyeu1tFpEU3HMo6tplYmG7eJ280WPc/o=";
 
 const PROJECT: &str = "x-interlock-project";
 
@@ -54,6 +58,8 @@ struct Props {
     cookie: Cookie,
     job: String,
     stream_id: String,
+    /// To be removed.
+    owner: String,
     /// Held open: a stream that has ended cannot be renewed.
     _stream: Option<Streaming<bytes::Bytes>>,
 }
@@ -91,7 +97,7 @@ impl Stage {
     /// Makes one call of the table.
     pub(crate) async fn call(&self, cell: &Cell) -> Outcome {
         let props = self.props(cell.policy).await;
-        let message = self.message(&cell.policy.path, &props);
+        let message = self.message(&cell.policy.path, &props, cell.who);
         let metadata = self.metadata(cell, &props).await;
         let channel = if cell.service == "auth" { &self.auth } else { &self.gateway };
         wire::call(channel, &cell.policy.path, message, &metadata).await.outcome
@@ -118,7 +124,7 @@ impl Stage {
             metadata = metadata.with("x-internal-token", token);
         }
         let props = self.props(policy).await;
-        let message = self.message(&policy.path, &props);
+        let message = self.message(&policy.path, &props, Who::Owner);
         wire::call(&channel, &policy.path, message, &metadata).await.outcome
     }
 
@@ -150,7 +156,14 @@ impl Stage {
         sdk.sessions().attach(&session, AGENT, &self.project).await.expect("attached");
         let job = sdk.jobs().submit(&session, "work").await.expect("a job").job_id;
         let cookie = created.cookie.expect("the first answer has the cookie");
-        let mut props = Props { session, cookie, job, stream_id: String::new(), _stream: None };
+        let mut props =
+            Props { session, cookie, job, stream_id: String::new(), owner: String::new(), _stream: None };
+        if policy.path.ends_with("/RemoveOwner") {
+            props.owner = format!("gone{}", self.number());
+            let auth = self.pair.sdk_auth_as(&self.pair.admin());
+            let set = auth.owners().set(&props.owner, Some("longer than twelve"), SetOwner::default()).await;
+            set.expect("an owner");
+        }
         if policy.path.ends_with("/RenewStream") {
             let request =
                 gateway::StreamEventsRequest { session_id: props.session.clone(), ..Default::default() };
@@ -196,7 +209,7 @@ impl Stage {
     }
 
     /// A good request of the method: it would succeed for who may make it.
-    fn message(&self, path: &str, props: &Props) -> Vec<u8> {
+    fn message(&self, path: &str, props: &Props, who: Who) -> Vec<u8> {
         let (session_id, job_id) = (props.session.clone(), props.job.clone());
         let (project_id, request_id) = (self.project.clone(), format!("r{}", self.number()));
         let (service, method) = path.rsplit_once('/').expect("a path");
@@ -206,6 +219,33 @@ impl Stage {
                 let username = format!("w{}", 1 + self.number() % 5);
                 let password = self.pair.world.password(&username).to_owned();
                 auth::LoginRequest { username, password }.encode_to_vec()
+            }
+            ("OwnerService", "ChangePassword") => {
+                let current = match who {
+                    Who::Stranger => "bob",
+                    Who::Root => "root",
+                    _ => "alice",
+                };
+                let current_password = self.pair.world.password(current).to_owned();
+                // The same again, and no session ends: who comes next signs in as before.
+                let new_password = current_password.clone();
+                auth::ChangePasswordRequest { current_password, new_password, keep_sessions: true }
+                    .encode_to_vec()
+            }
+            ("OwnerService", "GetOwner") => {
+                auth::GetOwnerRequest { owner_id: "bob".to_owned() }.encode_to_vec()
+            }
+            ("OwnerService", "RemoveOwner") => {
+                let owner_id = props.owner.clone();
+                auth::RemoveOwnerRequest { owner_id, ..Default::default() }.encode_to_vec()
+            }
+            ("OwnerService", "SetOwner") => {
+                let (owner_id, password) = (format!("o{}", self.number()), "longer than twelve".to_owned());
+                auth::SetOwnerRequest { owner_id, password, ..Default::default() }.encode_to_vec()
+            }
+            ("OwnerService", "ImportOwner") => {
+                let (owner_id, password_hash) = (format!("o{}", self.number()), IMPORTED.to_owned());
+                auth::ImportOwnerRequest { owner_id, password_hash, ..Default::default() }.encode_to_vec()
             }
             ("ElevationService", "Unlock") => {
                 let password = self.pair.world.root_password().to_owned();
@@ -277,6 +317,7 @@ impl Stage {
             (
                 "IdentityService"
                 | "ElevationService"
+                | "OwnerService"
                 | "OwnerSessionService"
                 | "ProjectService"
                 | "RoleTokenService"

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Output, time::Duration};
 
-use interlock_client::{Auth, Reason, SetAgent};
+use interlock_client::{Auth, Reason, SetAgent, SetOwner};
 use interlock_proto::credential::{Credential, Kind};
 use interlock_tests::{eventually, service::program};
 
@@ -12,6 +12,8 @@ const AGENT: &str = "canary-agent";
 
 pub(crate) async fn pass(stage: &mut Stage) {
     sign_ins(stage).await;
+    root_unlock(stage).await;
+    owners(stage).await;
     role_tokens(stage).await;
     let job = session(stage).await;
     worker(stage, &job).await;
@@ -58,6 +60,39 @@ async fn sign_ins(stage: &mut Stage) {
 async fn refused(stage: &mut Stage, auth: &Auth, name: &str, password: &str) {
     let error = auth.login(name, password).await.expect_err("nobody's");
     stage.answers.extend(format!("{error} {error:?}").into_bytes());
+}
+
+/// FN-02, FN-07, FN-34: in memory there is a hash of it, and elsewhere nothing.
+async fn root_unlock(stage: &mut Stage) {
+    let alice = stage.alice.clone().expect("signed in");
+    let auth = stage.pair.sdk_auth_as(&alice.access_token);
+    let wrong = text();
+    stage.canaries.plant("wrong root password", &wrong);
+    let refused = auth.unlock_root(&wrong, None).await.expect_err("wrong");
+    let unlocked = auth.unlock_root(&stage.root_password.clone(), None).await.expect("right");
+    let status = auth.root_status().await.expect("public");
+    auth.lock_root().await.expect("locked");
+    stage.answers.extend(format!("{refused} {refused:?} {unlocked:?} {status:?}").into_bytes());
+}
+
+/// Owners that are added, changed and removed, and one who changes the own password.
+async fn owners(stage: &mut Stage) {
+    let owners = stage.pair.sdk_auth_as(&stage.pair.admin()).owners();
+    let (first, second, third) = (text(), text(), text());
+    for (name, secret) in [("set password", &first), ("changed password", &second), ("last password", &third)]
+    {
+        stage.canaries.plant(name, secret);
+    }
+    let set = owners.set("dora", Some(&first), SetOwner::default()).await.expect("added");
+    let session = stage.pair.sdk_auth().login("dora", &first).await.expect("signed in");
+    stage.plant_session("of one whose password changes", &session);
+    let own = stage.pair.sdk_auth_as(&session.access_token);
+    let refused = own.change_password(&third, &second, false).await.expect_err("not hers");
+    own.change_password(&first, &second, false).await.expect("changed");
+    let again = owners.set("dora", Some(&third), SetOwner::default()).await.expect("changed");
+    let listed = owners.list().await.expect("may");
+    owners.remove("dora").await.expect("removed");
+    stage.answers.extend(format!("{set:?} {refused} {refused:?} {again:?} {listed:?}").into_bytes());
 }
 
 async fn role_tokens(stage: &mut Stage) {

@@ -111,6 +111,16 @@ fn no_message_shows_what_is_marked() {
     );
     message!(auth::"RoleToken", auth::RoleToken { token: text(), ..Default::default() });
     message!(auth::"RotateResponse", auth::RotateResponse { token: text(), ..Default::default() });
+    message!(auth::"UnlockRequest", auth::UnlockRequest { password: text(), ..Default::default() });
+    message!(auth::"SetOwnerRequest", auth::SetOwnerRequest { password: text(), ..Default::default() });
+    message!(
+        auth::"ImportOwnerRequest",
+        auth::ImportOwnerRequest { password_hash: text(), ..Default::default() }
+    );
+    message!(
+        auth::"ChangePasswordRequest",
+        auth::ChangePasswordRequest { current_password: text(), new_password: text(), keep_sessions: false }
+    );
     message!(gateway::"JobProgress", gateway::JobProgress { data: SECRET.into(), ..Default::default() });
     message!(
         gateway::"Job",

@@ -35,6 +35,7 @@ pub(crate) struct Stage {
     /// Of a session of hers.
     pub(crate) cookie: String,
     pub(crate) env_password: String,
+    pub(crate) root_password: String,
 }
 
 impl Stage {
@@ -53,6 +54,9 @@ impl Stage {
         let owners = json!([{ "owner_id": IMPORTED, "password_hash": HASH, "roles": ["user"] }]);
         pair.auth.env("INTERLOCK_ACCOUNTS_JSON", &accounts.to_string());
         pair.auth.env("INTERLOCK_OWNERS_JSON", &owners.to_string());
+        let root_password = text();
+        canaries.plant("root password", &root_password);
+        pair.auth.env("INTERLOCK_ROOT_PASSWORD", &root_password);
         // A second line: it is accepted, and rolls in.
         let next = Credential::new(Kind::Internal, &random::bytes());
         let both = format!("{}\n{}\n", pair.world.internal_token(), next.expose());
@@ -72,7 +76,7 @@ impl Stage {
         canaries.plant("first user token", pair.user().expose());
         let home = Home::of(&pair);
         let (answers, printed, cookie) = (Vec::new(), Vec::new(), String::new());
-        Self { pair, home, canaries, answers, printed, alice: None, cookie, env_password }
+        Self { pair, home, canaries, answers, printed, alice: None, cookie, env_password, root_password }
     }
 
     /// Plants a credential, and gives it back.

@@ -1,4 +1,4 @@
-//! The commands of `interlock-auth auth`: they refuse what the service refuses, and they work where it works.
+//! The commands of `interlock-auth auth` and `interlock-auth owner`: they refuse what the service refuses, and they work where it works.
 
 use interlock_tests::start::{Attempt, Told};
 
@@ -112,6 +112,50 @@ const TABLE: &[Row] = &[
     ),
     ("status by a wrong file", AUTH, |a| says(a, STATUS).config("pki"), TOLD, &["pki: ", "directory"]),
     (
+        "revoke-all without --yes",
+        AUTH,
+        |a| says(a, &["auth", "revoke-all"]),
+        MET,
+        &["repeat with --yes", "Nothing was changed"],
+    ),
+    (
+        "owner passwd with nobody to ask",
+        AUTH,
+        |a| says(a, &["owner", "passwd", "alice"]),
+        MET,
+        &["--password-file FILE"],
+    ),
+    (
+        "owner import of what is no JSON",
+        AUTH,
+        |a| {
+            says(a, &["owner", "import", "spoiled.json"])
+                .write("spoiled.json", "hunter2")
+                .mode("spoiled.json", 0o600)
+        },
+        TOLD,
+        &["spoiled.json: not accounts JSON"],
+    ),
+    (
+        "owner set with a password for everyone",
+        AUTH,
+        |a| {
+            says(a, &["owner", "set", "alice", "--password-file", "open.password"])
+                .hardened()
+                .write("open.password", "hunter2hunter2")
+                .mode("open.password", 0o644)
+        },
+        TOLD,
+        &["open.password", "chmod 600"],
+    ),
+    (
+        "owner list without a store",
+        AUTH,
+        |a| says(a, &["owner", "list"]).remove("auth/auth.db"),
+        MET,
+        &["no such store"],
+    ),
+    (
         "reset by a user who may not",
         AUTH,
         |a| says(a, RESET).unprivileged().mode("auth/store.lock", 0o400).mode("auth", 0o500),
@@ -162,4 +206,66 @@ async fn the_offline_commands_work_once_it_is_mended() {
     let [admin, user] = ["admin", "user"].map(|role| site.role_token(role));
     assert!(reset.contains(&admin) && reset.contains(&user), "what is printed is what the copy has");
     assert!(run(STATUS).contains("recoverable true"));
+}
+
+// UA-36 to UA-39, FN-27: when nobody can sign in any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_are_kept_on_the_host_while_the_service_rests() {
+    let site = Site::at_rest().await;
+    let ended = |arguments: &[&str]| {
+        let mut attempt = Attempt::new(&site.path(""), "auth");
+        says(&mut attempt, arguments);
+        Told::by(attempt.command())
+    };
+    let run = |arguments: &[&str]| {
+        let told = ended(arguments);
+        assert_eq!((told.code, told.lines("interlock-auth")), (Some(0), Vec::new()), "{}", told.stderr);
+        told.stdout
+    };
+    let password = |name: &str, text: &str| {
+        std::fs::write(site.path(name), text).expect("written");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(site.path(name), mode).expect("ours");
+        site.path(name).display().to_string()
+    };
+    let file = password("new.password", "longer than twelve\n");
+    let short = password("short.password", "too short");
+    assert_eq!(
+        run(&["owner", "set", "dora", "--role", "Owner", "--password-file", &file]),
+        "dora added\nthe role `owner` makes dora session-root\n"
+    );
+    assert_eq!(
+        run(&["owner", "set", "dora", "--inactive"]),
+        "dora set\n".to_owned() + "the role `owner` makes dora session-root\n"
+    );
+    let list = run(&["owner", "list"]);
+    assert!(list.contains("dora inactive Owner session-root\n"), "{list}");
+    assert!(list.contains("alice active user\n") && !list.contains('$'), "no hash: {list}");
+    // UA-38: the last active administrator stays; dora is inactive.
+    let refused = ended(&["owner", "remove", "root"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("the last active administrator"), "{}", refused.stderr);
+    // Refused by the verb, and so in the audit.
+    let refusals: [(&[&str], &str); 4] = [
+        (&["owner", "remove", "nobody"], "no such owner"),
+        (&["owner", "set", "newcomer"], "newcomer: password is missing"),
+        (&["owner", "set", "admin", "--inactive"], "reserved"),
+        (&["owner", "set", "dora", "--password-file", &short], "at least 12 characters"),
+    ];
+    for (arguments, why) in refusals {
+        let told = ended(arguments);
+        assert_eq!(told.code, Some(1), "{arguments:?}");
+        assert!(told.stderr.contains(why) && told.stdout.is_empty(), "{}", told.stderr);
+    }
+    assert_eq!(run(&["owner", "remove", "dora"]), "dora removed\n");
+    assert_eq!(run(&["owner", "passwd", "alice", "--password-file", &file]), "alice set\n");
+    // UA-24, UA-39
+    let vector = r#"{"imported":{"roles":["user"],"password_hash":
+        "pbkdf2_sha256$310000$AAECAwQFBgcICQoLDA0ODw==$e4rSQ5KQXKoMyeu1tFpEU3HMo6tplYmG7eJ280WPc/o="}}"#;
+    let owners = password("import.json", vector);
+    assert_eq!(run(&["owner", "import", &owners]), "imported added\n");
+    let told = run(&["auth", "revoke-all", "--yes"]);
+    assert!(told.starts_with("the owner sessions of "), "{told}");
+    let list = run(&["owner", "list"]);
+    assert!(!list.contains("dora") && list.contains("imported active user\n"), "{list}");
 }

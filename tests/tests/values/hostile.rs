@@ -21,6 +21,12 @@ const UNKNOWN: u32 = 15_000;
 const DATA: &[(&str, &str)] = &[
     ("interlock.auth.v1.LoginRequest.password", "a secret is hashed as it is, and never shown"),
     ("interlock.auth.v1.UnlockRequest.password", "a secret is hashed as it is, and never shown"),
+    ("interlock.auth.v1.SetOwnerRequest.password", "a secret is hashed as it is, and never shown"),
+    (
+        "interlock.auth.v1.ChangePasswordRequest.current_password",
+        "a secret is hashed as it is, and never shown",
+    ),
+    ("interlock.auth.v1.ChangePasswordRequest.new_password", "a secret is hashed as it is, and never shown"),
     (
         "interlock.gateway.v1.WorkRequest.Finish.cause",
         "an outcome must not be lost over what a program wrote",

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use interlock_client::{OwnerSession, SetAgent};
+use interlock_client::{OwnerSession, SetAgent, SetOwner};
 use interlock_proto::{audit::v1 as audit, auth::v1 as auth, gateway::v1 as gateway};
 use interlock_tests::{
     Pair, Setup,
@@ -19,6 +19,11 @@ use crate::{
 };
 
 const STREAM_EVENTS: &str = "/interlock.gateway.v1.SessionService/StreamEvents";
+/// Who changes her password; she signs in but once.
+const CHANGES: usize = 5;
+/// The vector of the acceptance table.
+const IMPORTED: &str =
+    "pbkdf2_sha256$310000$AAECAwQFBgcICQoLDA0ODw==$e4rSQ5KQXKoMyeu1tFpEU3HMo6tplYmG7eJ280WPc/o=";
 /// Tries at one owner's password that are made at once; each has a budget.
 const TRIES: u64 = 7;
 
@@ -47,6 +52,8 @@ pub(crate) struct Props {
     /// Has ended.
     job: String,
     stream_id: String,
+    /// To be removed.
+    owner: String,
     hand: InHand,
     /// Held open: a stream that has ended cannot be renewed.
     _stream: Streaming<Bytes>,
@@ -120,8 +127,8 @@ impl Stage {
         let Some(gateway::stream_events_response::Message::Opened(opened)) = first.message else {
             panic!("a stream says first that it is open: {first:?}");
         };
-        let (stream_id, hand) = (opened.stream_id, InHand::default());
-        Props { session, cookie, agent, job, stream_id, hand, _stream: stream }
+        let (stream_id, hand, owner) = (opened.stream_id, InHand::default(), self.owner().await);
+        Props { session, cookie, agent, job, stream_id, owner, hand, _stream: stream }
     }
 
     /// Makes the call, with the good request changed.
@@ -161,6 +168,14 @@ impl Stage {
     async fn renew(&self, request: &Request, props: &mut Props) {
         match (request.method.name(), request.variant.as_str()) {
             ("CloseSession", _) => *props = self.props().await,
+            ("RemoveOwner", _) => props.owner = self.owner().await,
+            ("ChangePassword", _) => {
+                let (owner, set) =
+                    (format!("w{CHANGES}"), SetOwner { keep_sessions: true, ..SetOwner::default() });
+                let owners = self.pair.sdk_auth_as(&self.pair.admin()).owners();
+                let again = owners.set(&owner, Some(self.pair.world.password(&owner)), set).await;
+                again.expect("the password that she began with");
+            }
             ("Work", "finish") => {
                 let sdk = self.pair.sdk_gateway(&self.alice.access_token);
                 sdk.jobs().submit(&props.session, "next").await.expect("a job");
@@ -169,6 +184,15 @@ impl Stage {
             ("Work", "goodbye") => props.hand = InHand::default(),
             _ => {}
         }
+    }
+
+    /// One that nobody needs.
+    async fn owner(&self) -> String {
+        let owner = format!("gone{}", self.number());
+        let auth = self.pair.sdk_auth_as(&self.pair.admin());
+        let set = auth.owners().set(&owner, Some("longer than twelve"), SetOwner::default()).await;
+        set.expect("an owner");
+        owner
     }
 
     /// In her project.
@@ -189,6 +213,10 @@ impl Stage {
                 Metadata::bearer(&self.unlocking[turn].access_token)
             }
             (_, "Rotate" | "List" | "Tail" | "Verify") => Metadata::bearer(&self.pair.admin()),
+            (_, "ChangePassword") => Metadata::bearer(&self.unlocking[CHANGES].access_token),
+            (_, "SetOwner" | "GetOwner" | "ListOwners" | "RemoveOwner" | "ImportOwner") => {
+                Metadata::bearer(&self.pair.admin())
+            }
             (_, "GetStatus") if request.policy.path.contains("RoleToken") => {
                 Metadata::bearer(&self.pair.admin())
             }
@@ -211,6 +239,39 @@ impl Stage {
         let agent_id = props.agent.clone();
         match (request.method.name(), variant) {
             ("Login", _) => self.login().encode_to_vec(),
+            ("ChangePassword", _) => {
+                let current_password = self.pair.world.password(&format!("w{CHANGES}")).to_owned();
+                // The same again, and no session ends.
+                let new_password = current_password.clone();
+                auth::ChangePasswordRequest { current_password, new_password, keep_sessions: true }
+                    .encode_to_vec()
+            }
+            ("SetOwner", _) => {
+                let (owner_id, password) = (format!("o{}", self.number()), "longer than twelve".to_owned());
+                let roles = Some(auth::Roles { roles: vec!["user".to_owned()] });
+                let display_name = Some("An owner".to_owned());
+                let active = Some(true);
+                auth::SetOwnerRequest {
+                    owner_id,
+                    password,
+                    display_name,
+                    roles,
+                    active,
+                    ..Default::default()
+                }
+                .encode_to_vec()
+            }
+            ("ImportOwner", _) => {
+                let (owner_id, password_hash) = (format!("o{}", self.number()), IMPORTED.to_owned());
+                let roles = Some(auth::Roles { roles: vec!["user".to_owned()] });
+                auth::ImportOwnerRequest { owner_id, password_hash, roles, ..Default::default() }
+                    .encode_to_vec()
+            }
+            ("GetOwner", _) => auth::GetOwnerRequest { owner_id: "bob".to_owned() }.encode_to_vec(),
+            ("RemoveOwner", _) => {
+                let owner_id = props.owner.clone();
+                auth::RemoveOwnerRequest { owner_id, ..Default::default() }.encode_to_vec()
+            }
             ("Unlock", _) => {
                 let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
                 auth::UnlockRequest { password: self.pair.world.root_password().to_owned(), ttl }
@@ -281,9 +342,11 @@ impl Stage {
                 let head = audit::Head { writer: "w_1".to_owned(), number: 1, link: vec![1; 32].into() };
                 audit::VerifyRequest { known: vec![head] }.encode_to_vec()
             }
-            ("GetStatus" | "WhoAmI" | "Refresh" | "Logout" | "Lock" | "ListProjects" | "ListAgents", _) => {
-                Vec::new()
-            }
+            (
+                "GetStatus" | "WhoAmI" | "Refresh" | "Logout" | "Lock" | "ListOwners" | "ListProjects"
+                | "ListAgents",
+                _,
+            ) => Vec::new(),
             (other, _) => panic!("{other}: a good request of it is not known here; add one"),
         }
     }

@@ -25,7 +25,12 @@ const TYPED: &[(&str, &[&str])] = &[
     ("owner_id", &["OWNER_MISMATCH", "FORBIDDEN", "NOT_FOUND"]),
     ("username", &["INVALID_CREDENTIALS"]),
     // Each owner has a budget of tries at the root password; when all are used up, none is looked at.
-    ("password", &["INVALID_CREDENTIALS", "RATE_LIMITED"]),
+    ("password", &["INVALID_CREDENTIALS", "RATE_LIMITED", "WEAK_PASSWORD"]),
+    ("current_password", &["INVALID_CREDENTIALS", "RATE_LIMITED"]),
+    ("new_password", &["WEAK_PASSWORD", "RATE_LIMITED"]),
+    ("keep_sessions", &["RATE_LIMITED"]),
+    ("ChangePassword", &["INVALID_CREDENTIALS", "RATE_LIMITED"]),
+    ("expected_version", &["CONFLICT"]),
     ("ttl", &["RATE_LIMITED"]),
     ("seconds", &["RATE_LIMITED"]),
     ("nanos", &["RATE_LIMITED"]),

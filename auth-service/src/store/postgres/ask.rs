@@ -6,7 +6,7 @@ use interlock_kit::{
     clock::Timestamp,
     store::{
         Fault,
-        postgres::{Access, Ask, Param, Row, bind, each, pairs_of, rows_of},
+        postgres::{Access, Ask, Param, Row, bind, each, found, pairs_of, rows_of},
     },
 };
 
@@ -20,11 +20,17 @@ use super::{
 use crate::{
     ids::{OwnerId, OwnerSessionId, ProjectId},
     limits,
+    owner::Owner,
     project::Project,
     role_token::RoleToken,
     store::{Counters, Key},
 };
 
+const OWNER: &str = "SELECT id, display_name, roles, active, password, version, sessions_from, changed_at, removed_at FROM owner";
+/// Owners that `policy::is_session_root` takes for administrators; in "C" `lower` changes ASCII only, as that does.
+const ADMINISTRATORS: &str =
+    "active AND EXISTS (SELECT FROM jsonb_array_elements_text(roles::JSONB) AS role (name)
+    WHERE lower(name COLLATE \"C\") IN ('admin', 'owner', 'superuser', 'root'))";
 const ROLE_TOKEN: &str =
     "SELECT hash, id, role, generation, issuance, masked, created_at, valid_until FROM role_token";
 const OWNER_SESSION: &str = "SELECT id, owner, issuance, created_at, expires_at, ended_at, refreshes,
@@ -51,6 +57,7 @@ UNION ALL (SELECT 7, 3, hash, NULL, NULL FROM access_token WHERE expires_at <= $
 #[derive(Default)]
 struct Sorted {
     counters: bool,
+    administrators: bool,
     owners: Vec<String>,
     sessions: Vec<String>,
     sessions_of: Vec<String>,
@@ -71,7 +78,7 @@ struct Sorted {
 /// Where in the order of `Sorted::asks` the lock of a key is taken.
 pub(super) fn place(key: &Key) -> Option<u8> {
     match key {
-        Key::Owner(_) => Some(0),
+        Key::Owner(_) | Key::Administrators => Some(0),
         Key::OwnerSession(_) => Some(1),
         Key::Applied(..) => Some(2),
         Key::Access(_) => Some(3),
@@ -84,6 +91,8 @@ pub(super) fn place(key: &Key) -> Option<u8> {
         Key::LivingSessions(_)
         | Key::ProjectsMadeBy(_)
         | Key::AnyActiveOwner
+        | Key::Owners(..)
+        | Key::OwnersStored
         | Key::Projects(..)
         | Key::Revocations(..)
         | Key::RevocationsBefore(_)
@@ -114,6 +123,7 @@ impl Sorted {
             Key::RoleToken(hash) => self.role_tokens.push(hash.to_vec()),
             Key::Answer(owner, request) => pair(&mut self.answers, owner, request),
             Key::Owner(id) => self.owners.push(id.to_string()),
+            Key::Administrators => self.administrators = true,
             Key::Applied(source, owner) => pair(&mut self.applied, &source.text(), owner),
             Key::OwnerSession(id) => self.sessions.push(id.to_string()),
             Key::LivingSessions(owner) => self.sessions_of.push(owner.to_string()),
@@ -127,6 +137,8 @@ impl Sorted {
             Key::AnyActiveOwner
             | Key::ElevatedButFor(..)
             | Key::RootSalt
+            | Key::Owners(..)
+            | Key::OwnersStored
             | Key::Projects(..)
             | Key::Revocations(..)
             | Key::RevocationsBefore(_)
@@ -158,12 +170,18 @@ impl Sorted {
     }
 
     fn of_owners(&self, locked: &str, asks: &mut Vec<Ask<Working>>) {
-        let sql =
-            "SELECT id, display_name, roles, active, password, version, sessions_from, changed_at FROM owner
-                   WHERE id = ANY($1) ORDER BY id";
-        rows_of(asks, &self.owners, format!("{sql}{locked}"), owner, |working, owner| {
+        let keep = |working: &mut Working, owner: Owner| {
             working.model.owners.insert(owner.id.clone(), owner);
-        });
+        };
+        let sql = format!("{OWNER} WHERE id = ANY($1) ORDER BY id{locked}");
+        rows_of(asks, &self.owners, sql, owner, keep);
+        if self.administrators {
+            let sql = format!("{OWNER} WHERE {ADMINISTRATORS} ORDER BY id LIMIT $1{locked}");
+            let most = bind(i64::from(limits::ADMINISTRATORS_MAX));
+            asks.push(found(sql, [most], owner, |working: &mut Working, owner: Owner| {
+                working.model.owners.entry(owner.id.clone()).or_insert(owner);
+            }));
+        }
         let sql = format!("{OWNER_SESSION} WHERE id = ANY($1) ORDER BY id{locked}");
         rows_of(asks, &self.sessions, sql, owner_session, |working, session| {
             working.model.sessions.insert(session.id.clone(), session);
@@ -283,6 +301,13 @@ fn list(key: Key) -> Ask<Working> {
             let id = |row: &Row| Ok(OwnerSessionId::made(row.try_get::<_, String>(0)?));
             listed(key.clone(), sql, params, move |rows| Ok(List::Sessions(each(rows, id)?)))
         }
+        Key::Owners(after, limit) => {
+            let sql = format!("{OWNER} WHERE id > $1 AND removed_at IS NULL ORDER BY id LIMIT $2");
+            let after = after.as_ref().map(ToString::to_string).unwrap_or_default();
+            let params = [bind(after), bind(i64::from(*limit))];
+            listed(key.clone(), sql, params, |rows| Ok(List::Owners(each(rows, owner)?)))
+        }
+        Key::OwnersStored => listed(key, "SELECT COUNT(*) FROM owner", [], number),
         Key::RootSalt => listed(key, "SELECT salt FROM root_salt", [], |rows| {
             let salt = rows.first().and_then(|row| row.try_get::<_, &[u8]>(0).ok()?.try_into().ok());
             Ok(List::Salt(salt.ok_or_else(|| Fault::Broken("no salt".to_owned()))?))

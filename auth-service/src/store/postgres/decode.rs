@@ -69,6 +69,7 @@ pub(super) fn owner(row: &Row) -> Result<Owner, Fault> {
         version: unsigned(row, 5)?,
         sessions_from: unsigned(row, 6)?,
         changed_at: instant(row, 7)?,
+        removed_at: maybe_instant(row, 8)?,
     })
 }
 

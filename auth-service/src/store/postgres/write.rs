@@ -156,40 +156,30 @@ fn put_answer(flush: &mut Flush, replaces: bool, answer: &Answer) {
 }
 
 fn insert_owner(flush: &mut Flush, owner: &Owner) {
-    flush.one(
-        "owner",
-        "INSERT INTO owner (id, display_name, roles, active, password, version, sessions_from, changed_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        [
-            text(&owner.id),
-            text(&owner.display_name),
-            roles(&owner.roles),
-            bind(owner.active),
-            text(owner.password.expose()),
-            number(owner.version),
-            number(owner.sessions_from),
-            at(owner.changed_at),
-        ],
-    );
+    let sql = "INSERT INTO owner
+                   (id, display_name, roles, active, password, version, sessions_from, changed_at, removed_at)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    flush.one("owner", sql, owner_columns(owner));
 }
 
 fn update_owner(flush: &mut Flush, was: u64, owner: &Owner) {
-    flush.one(
-        "owner",
-        "UPDATE owner SET display_name = $3, roles = $4, active = $5, password = $6, version = $7,
-                sessions_from = $8, changed_at = $9 WHERE id = $1 AND version = $2",
-        [
-            text(&owner.id),
-            number(was),
-            text(&owner.display_name),
-            roles(&owner.roles),
-            bind(owner.active),
-            text(owner.password.expose()),
-            number(owner.version),
-            number(owner.sessions_from),
-            at(owner.changed_at),
-        ],
-    );
+    let sql = "UPDATE owner SET display_name = $2, roles = $3, active = $4, password = $5, version = $6,
+                   sessions_from = $7, changed_at = $8, removed_at = $9 WHERE id = $1 AND version = $10";
+    flush.one("owner", sql, owner_columns(owner).into_iter().chain([number(was)]));
+}
+
+fn owner_columns(owner: &Owner) -> [Param; 9] {
+    [
+        text(&owner.id),
+        text(&owner.display_name),
+        roles(&owner.roles),
+        bind(owner.active),
+        text(owner.password.expose()),
+        number(owner.version),
+        number(owner.sessions_from),
+        at(owner.changed_at),
+        maybe_at(owner.removed_at),
+    ]
 }
 
 fn put_applied(flush: &mut Flush, replaces: bool, applied: &Applied) {

@@ -65,6 +65,7 @@ pub(super) fn owner(row: &Row<'_>) -> rusqlite::Result<Owner> {
         version: unsigned(row, 5)?,
         sessions_from: unsigned(row, 6)?,
         changed_at: instant(row, 7)?,
+        removed_at: maybe_instant(row, 8)?,
     })
 }
 

@@ -172,31 +172,25 @@ fn put_answer(to: &To<'_>, replaces: bool, answer: &Answer) -> Result<(), Fault>
 }
 
 fn insert_owner(to: &To<'_>, owner: &Owner) -> Result<(), Fault> {
-    to.one(
-        "owner",
-        "INSERT INTO owner (id, display_name, roles, active, password, version, sessions_from, changed_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        (
-            owner.id.as_str(),
-            &owner.display_name,
-            roles(&owner.roles),
-            owner.active,
-            owner.password.expose(),
-            signed(owner.version),
-            signed(owner.sessions_from),
-            owner.changed_at.as_micros(),
-        ),
-    )
+    let sql = "INSERT INTO owner
+                   (id, display_name, roles, active, password, version, sessions_from, changed_at, removed_at)
+               VALUES (?1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    write_owner(to, sql, None, owner)
 }
 
 fn update_owner(to: &To<'_>, was: u64, owner: &Owner) -> Result<(), Fault> {
+    let sql = "UPDATE owner SET display_name = ?3, roles = ?4, active = ?5, password = ?6, version = ?7,
+                   sessions_from = ?8, changed_at = ?9, removed_at = ?10 WHERE id = ?1 AND version = ?2";
+    write_owner(to, sql, Some(signed(was)), owner)
+}
+
+fn write_owner(to: &To<'_>, sql: &str, was: Option<i64>, owner: &Owner) -> Result<(), Fault> {
     to.one(
         "owner",
-        "UPDATE owner SET display_name = ?3, roles = ?4, active = ?5, password = ?6, version = ?7,
-                sessions_from = ?8, changed_at = ?9 WHERE id = ?1 AND version = ?2",
+        sql,
         params![
             owner.id.as_str(),
-            signed(was),
+            was,
             owner.display_name,
             roles(&owner.roles),
             owner.active,
@@ -204,6 +198,7 @@ fn update_owner(to: &To<'_>, was: u64, owner: &Owner) -> Result<(), Fault> {
             signed(owner.version),
             signed(owner.sessions_from),
             owner.changed_at.as_micros(),
+            owner.removed_at.map(Timestamp::as_micros),
         ],
     )
 }

@@ -1,0 +1,2 @@
+-- When an owner was removed: only a tombstone stays, so that none of its sessions lives again whoever has the id later.
+ALTER TABLE owner ADD COLUMN removed_at BIGINT CHECK (removed_at IS NULL OR NOT active);
