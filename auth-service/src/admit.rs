@@ -15,6 +15,7 @@ use interlock_kit::{
         Store,
         audit::{Entry, Origin, Outcome},
     },
+    unscoped::Unscoped,
 };
 use interlock_proto::{
     credential::{Credential, Hash, Kind},
@@ -280,5 +281,13 @@ pub fn call_of(call: &serve::Call, caller: Caller) -> Call {
         request_id: call.request_id.clone(),
         rpc: call.policy.path.clone(),
     };
-    Call { caller, origin: Arc::new(origin), action: call.policy.audit.as_str().into() }
+    // Methods on one project say more: see `grpc/project.rs`.
+    let unscoped = Unscoped::Warn { sunset: None };
+    Call {
+        caller,
+        origin: Arc::new(origin),
+        action: call.policy.audit.as_str().into(),
+        named: None,
+        unscoped,
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use interlock_kit::{clock::Timestamp, store::audit::Origin};
+use interlock_kit::{clock::Timestamp, store::audit::Origin, unscoped::Unscoped};
 
 use crate::{
     ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId},
@@ -18,6 +18,10 @@ pub struct Call {
     pub origin: Arc<Origin>,
     /// The audit action of the method's policy, or of the offline command.
     pub action: Cow<'static, str>,
+    /// The project that it names.
+    pub named: Option<ProjectId>,
+    /// What becomes of it where it should name one and does not.
+    pub unscoped: Unscoped,
 }
 
 /// Who asks.
@@ -52,6 +56,8 @@ pub enum Proof {
         project: ProjectId,
         /// What it may be used for.
         scopes: Vec<String>,
+        /// The agents that its workers may serve; empty: all that its issuer may.
+        agents: Vec<String>,
     },
 }
 

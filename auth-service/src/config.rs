@@ -16,6 +16,7 @@ use interlock_kit::{
     hasher::{Hasher, Params},
     serve::ServerLimits,
     store::postgres::Target,
+    unscoped::Unscoped,
 };
 use zeroize::Zeroizing;
 
@@ -87,6 +88,8 @@ pub struct Config {
     pub root_ttl: Duration,
     /// What was asked for instead, where that was out of bounds.
     pub root_ttl_asked: Option<Duration>,
+    /// `unscoped`, `sunset`: what calls on a project get that name none.
+    pub unscoped: Unscoped,
     /// `store`: the URL of a database, `postgres://…`. Unset: a file in `data_dir`.
     pub store: Option<Target>,
     /// Whether the first role tokens are printed once on stdout: flag `--print-first-tokens` only.
@@ -140,8 +143,10 @@ fn read(
     let beside = file.map(|path| path.with_file_name(OWNERS_FILE_DEFAULT)).filter(|path| path.exists());
     let store = r.database("store", common.profile);
     let root_ttl = r.value("root.ttl", ROOT_TTL.default);
+    let unscoped = Unscoped::read(&mut r, common.profile);
     let config = Config {
         common,
+        unscoped,
         store,
         lease: span(&mut r, "lease", LEASE),
         owner_session_ttl: span(&mut r, "owner_session.ttl", OWNER_SESSION_TTL),
@@ -259,6 +264,7 @@ mod tests {
         assert_eq!(config.owner_session_ttl, 12 * 60 * MINUTE);
         assert_eq!(config.access_ttl, 15 * MINUTE);
         assert_eq!(config.argon2, Params::default());
+        assert_eq!(config.unscoped, Unscoped::Warn { sunset: None });
     }
 
     #[test]

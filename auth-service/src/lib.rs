@@ -3,13 +3,13 @@
 //! | file | what |
 //! |---|---|
 //! | [`barrier`] | **the revocation barrier**: leases of verifiers, acknowledgements, waits |
-//! | [`role_token`], [`owner`], [`owner_session`], [`elevation`], [`project`], [`revocation`], [`trust`], [`sweep`] | one noun a file: type, states, verbs |
+//! | [`role_token`], [`owner`], [`owner_session`], [`elevation`], [`project`], [`project_token`], [`revocation`], [`trust`], [`sweep`] | one noun a file: type, states, verbs |
 //! | [`policy`] | who may do what: pure; permits are made here only |
 //! | [`store`] | the door to the store, and its engines |
 //! | [`caller`], [`ids`], [`limits`], [`password`], [`accounts`] | what nouns are made of |
 //! | [`grpc`] | wire to verb and back |
 //! | [`admit`], [`verdicts`] | gate 1: from a credential to a caller; what is known of credentials |
-//! | [`sign_in`], [`owner_edit`], [`root`], [`rotation`], [`guesses`], [`parts`] | what stands around verbs: hashing, sealing, the copy, the barrier |
+//! | [`sign_in`], [`owner_edit`], [`root`], [`rotation`], [`token_issue`], [`guesses`], [`parts`] | what stands around verbs: hashing, sealing, the copy, the barrier |
 //! | [`token_file`], [`first_start`], [`offline`], [`offline_owner`] | role tokens, and owners, on this host |
 //! | [`accounts_apply`], [`sweeper`], [`opening`] | accounts sources; rounds; the data directory |
 //! | [`config`], [`command`], [`listeners`], `certificates`, [`serving`] | settings; the command line; sockets; TLS and its reloads; the wiring |
@@ -45,6 +45,7 @@ pub mod parts;
 pub mod password;
 pub mod policy;
 pub mod project;
+pub mod project_token;
 pub mod revocation;
 pub mod role_token;
 pub mod root;
@@ -55,6 +56,7 @@ pub mod store;
 pub mod sweep;
 pub mod sweeper;
 pub mod token_file;
+pub mod token_issue;
 pub mod trust;
 pub mod verdicts;
 

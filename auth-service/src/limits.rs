@@ -78,6 +78,14 @@ pub const ADMINISTRATORS_MAX: u32 = 1_000;
 pub const OWNER_SESSIONS_MAX: u64 = 1_000;
 /// Projects that one owner makes.
 pub const PROJECTS_MAX: u64 = 1_000;
+/// Project tokens of one issuer that are kept, those included that ended within [`ENDED_KEPT`].
+pub const PROJECT_TOKENS_MAX: u64 = 5_000;
+/// How long a project token lives, where it does not live until it is ended.
+pub const PROJECT_TOKEN_TTL: Span = span(30 * 24 * 3600, 1, 366 * 24 * 3600);
+/// Scopes of one project token.
+pub const TOKEN_SCOPES_MAX: usize = 16;
+/// Agents that one project token can be bound to.
+pub const TOKEN_AGENTS_MAX: usize = 32;
 /// Projects, or owners, in one page where the caller names no number.
 pub const PAGE_DEFAULT: u32 = 100;
 /// Projects, or owners, in one page.

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use interlock_kit::{clock::Clock, hasher::Hasher, store::audit::Origin};
+use interlock_kit::{clock::Clock, hasher::Hasher, store::audit::Origin, unscoped::Unscoped};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -43,6 +43,8 @@ pub struct Parts {
     pub access_ttl: Duration,
     /// How long an owner session lives.
     pub session_ttl: Duration,
+    /// What calls on a project get that name none.
+    pub unscoped: Unscoped,
     /// Streams end when this does.
     pub shutdown: CancellationToken,
 }
@@ -57,5 +59,6 @@ impl fmt::Debug for Parts {
 #[must_use]
 pub fn host_call(action: &'static str) -> Call {
     let origin = Origin { principal: "host".to_owned(), role: "host".to_owned(), ..Origin::default() };
-    Call { caller: Caller::Host, origin: Arc::new(origin), action: action.into() }
+    let unscoped = Unscoped::Warn { sunset: None };
+    Call { caller: Caller::Host, origin: Arc::new(origin), action: action.into(), named: None, unscoped }
 }

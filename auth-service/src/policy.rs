@@ -42,6 +42,33 @@ pub enum Act {
         /// The project exists and the caller is its member.
         member: bool,
     },
+    /// End a membership in a project.
+    RemoveMember {
+        /// The project exists and the caller is its member.
+        member: bool,
+    },
+    /// Issue a token of a project.
+    IssueToken {
+        /// The project exists and the caller is its member.
+        member: bool,
+    },
+    /// See a project's tokens.
+    ListTokens {
+        /// The project exists and the caller is its member.
+        member: bool,
+    },
+    /// Replace a token of a project.
+    RotateToken {
+        /// The project exists and the caller is its member.
+        member: bool,
+        /// The caller issued it.
+        issuer: bool,
+    },
+    /// End a token of a project.
+    RevokeToken {
+        /// The project exists and the caller is its member.
+        member: bool,
+    },
     /// List the projects that one can enter.
     ListProjects,
     /// Ask who one is.
@@ -106,13 +133,23 @@ pub fn decide(caller: &Caller, act: Act, now: Timestamp) -> Result<(), Error> {
         Act::ResetRoleTokens | Act::ApplyAccounts | Act::Sweep => rank == Rank::Host,
         // The host reads the log for its barrier; administrators have nothing to ask here.
         Act::Verify => matches!(rank, Rank::Service | Rank::Host),
-        Act::CreateProject | Act::ListProjects => is_person(rank),
-        Act::AddMember { member } => {
-            matches!(rank, Rank::AdminToken | Rank::SessionRoot { .. }) || (member && is_person(rank))
-        }
+        Act::CreateProject => is_person(rank),
+        Act::AddMember { member }
+        | Act::RemoveMember { member }
+        | Act::IssueToken { member }
+        | Act::ListTokens { member }
+        | Act::RevokeToken { member } => reaches_project(rank, member),
+        // The answer acts for the issuer: for administrators, too, somebody else.
+        Act::RotateToken { member, issuer } => issuer && reaches_project(rank, member),
+        Act::ListProjects => is_person(rank) || rank == Rank::ProjectToken,
         Act::KnowOneself => is_person(rank) || rank == Rank::ProjectToken,
     };
     if allowed { Ok(()) } else { Err(Error::new(Reason::Forbidden, "this principal may not do this")) }
+}
+
+/// Administrators reach every project, others those they are members of.
+fn reaches_project(rank: Rank, member: bool) -> bool {
+    matches!(rank, Rank::AdminToken | Rank::SessionRoot { .. }) || (member && is_person(rank))
 }
 
 fn is_person(rank: Rank) -> bool {
@@ -237,17 +274,42 @@ pub(crate) fn own_password(
     go_on(session, owner, now).map(|_| OwnerPermit { only: Some(owner.id.clone()) })
 }
 
-/// For [`Act::CreateProject`] and [`Act::AddMember`]. The built-in project has no members, for nobody.
+/// For a new project.
+pub(crate) fn new_project(
+    caller: &Caller,
+    project: &ProjectId,
+    now: Timestamp,
+) -> Result<ProjectPermit, Error> {
+    decide(caller, Act::CreateProject, now).map(|()| ProjectPermit { project: project.clone() })
+}
+
+/// For everything in one project: members and tokens. The caller's reach is decided first; then the project that the
+/// call names, if it names one, must be this one (DESIGN 10, 14.5). The built-in project has neither, for nobody.
 pub(crate) fn project(
     caller: &Caller,
     act: Act,
     project: &ProjectId,
+    named: Option<&ProjectId>,
     now: Timestamp,
 ) -> Result<ProjectPermit, Error> {
-    assert!(matches!(act, Act::CreateProject | Act::AddMember { .. }), "{act:?} writes no project");
+    assert!(
+        matches!(
+            act,
+            Act::AddMember { .. }
+                | Act::RemoveMember { .. }
+                | Act::IssueToken { .. }
+                | Act::ListTokens { .. }
+                | Act::RotateToken { .. }
+                | Act::RevokeToken { .. }
+        ),
+        "{act:?} is in no project"
+    );
     decide(caller, act, now)?;
     if project.is_system() {
-        return Err(Error::new(Reason::Forbidden, "the built-in project has no members"));
+        return Err(Error::new(Reason::Forbidden, "the built-in project has no members and no tokens"));
+    }
+    if named.is_some_and(|named| named != project) {
+        return Err(Error::new(Reason::ProjectMismatch, "the call names another project"));
     }
     Ok(ProjectPermit { project: project.clone() })
 }
@@ -336,7 +398,8 @@ mod tests {
         ];
         let session = || Proof::OwnerSession { session: OwnerSessionId::made("ows_1") };
         let token = || Proof::RoleToken { generation: 1 };
-        let project = Proof::ProjectToken { project: ProjectId::made("prj_1"), scopes: Vec::new() };
+        let project =
+            Proof::ProjectToken { project: ProjectId::made("prj_1"), scopes: Vec::new(), agents: Vec::new() };
         let callers = [
             Caller::Nobody,
             Caller::Service("spiffe://x/y".to_owned()),

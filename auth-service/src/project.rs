@@ -10,6 +10,7 @@ use interlock_kit::{
 };
 
 use crate::{
+    caller::Proof,
     ids::{OwnerId, ProjectId, ProjectName, RequestId},
     limits,
     owner::Standing,
@@ -50,7 +51,7 @@ impl Verb for CreateProject {
 
     fn run(&self, tx: &mut Tx<'_>) -> Result<Project, Stop> {
         tx.concerning(self.name.as_str());
-        let permit = tx.authorize_project(Act::CreateProject, &self.project)?;
+        let permit = tx.authorize_new_project(&self.project)?;
         let creator = tx.call().caller.principal().ok_or_else(policy::login_required)?.owner_id.clone();
         if let Some(first) = tx.project_of_request(&creator, &self.request)? {
             if first.name == self.name {
@@ -72,7 +73,7 @@ impl Verb for CreateProject {
             created_at: tx.now(),
         };
         tx.insert_project(&permit, project.clone());
-        tx.insert_member(&permit, &project.id, &creator);
+        tx.insert_member(&permit, &project.id, &creator)?;
         tx.within(project.id.as_str());
         tx.audit(Outcome::Done, "");
         Ok(project)
@@ -95,15 +96,10 @@ impl Verb for AddMember {
     fn run(&self, tx: &mut Tx<'_>) -> Result<Option<u64>, Stop> {
         tx.concerning(self.owner.as_str());
         tx.within(self.project.as_str());
-        let project = tx.project(&self.project)?;
-        let own = match tx.call().caller.principal().map(|p| p.owner_id.clone()) {
-            Some(caller) => tx.is_member(&self.project, &caller)?,
-            None => false,
-        };
-        let permit =
-            tx.authorize_project(Act::AddMember { member: own && project.is_some() }, &self.project)?;
+        let (member, exists) = tx.own_membership(&self.project)?;
+        let permit = tx.authorize_project(Act::AddMember { member }, &self.project)?;
         // Only administrators come here without a project: to them its absence is no secret.
-        if project.is_none() {
+        if !exists {
             return Err(Error::new(Reason::NotFound, "no such project").into());
         }
         if !tx.standing(&self.owner)?.active {
@@ -113,13 +109,46 @@ impl Verb for AddMember {
             return Ok(None);
         }
         let revocation = tx.revoke(Subject::Membership(self.owner.clone(), self.project.clone()))?;
-        tx.insert_member(&permit, &self.project, &self.owner);
+        tx.insert_member(&permit, &self.project, &self.owner)?;
         tx.audit(Outcome::Done, "");
         Ok(Some(revocation.sequence))
     }
 }
 
-/// Lists the projects that the caller can enter, by name.
+/// Ends a membership, and with it the project tokens that the owner issued there. Members of the project and
+/// administrators may.
+#[derive(Clone, Debug)]
+pub struct RemoveMember {
+    /// Where.
+    pub project: ProjectId,
+    /// Who.
+    pub owner: OwnerId,
+}
+
+impl Verb for RemoveMember {
+    /// Its row in the revocation log: the barrier to wait for; `None`: was no member.
+    type Out = Option<u64>;
+    const REVOKES: bool = true;
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Option<u64>, Stop> {
+        tx.concerning(self.owner.as_str());
+        tx.within(self.project.as_str());
+        let (member, exists) = tx.own_membership(&self.project)?;
+        let permit = tx.authorize_project(Act::RemoveMember { member }, &self.project)?;
+        if !exists {
+            return Err(Error::new(Reason::NotFound, "no such project").into());
+        }
+        if !tx.is_member(&self.project, &self.owner)? {
+            return Ok(None);
+        }
+        let revocation = tx.revoke(Subject::Membership(self.owner.clone(), self.project.clone()))?;
+        tx.remove_member(&permit, &self.project, &self.owner);
+        tx.audit(Outcome::Done, "");
+        Ok(Some(revocation.sequence))
+    }
+}
+
+/// Lists the projects that the caller can enter, by name; for a project token its own.
 #[derive(Clone, Debug)]
 pub struct ListProjects {
     /// Those whose name is larger.
@@ -143,6 +172,11 @@ impl Query for ListProjects {
     fn run(&self, view: &mut View<'_>) -> Result<ProjectPage, Stop> {
         view.authorize(Act::ListProjects)?;
         let principal = view.call().caller.principal().ok_or_else(policy::login_required)?;
+        if let Proof::ProjectToken { project, .. } = &principal.proof {
+            let project = view.project(project)?;
+            let left = project.filter(|p| self.after.as_deref().is_none_or(|after| p.name.as_str() > after));
+            return Ok(ProjectPage { projects: left.into_iter().collect(), next: None });
+        }
         let whose = (!principal.is_administrator()).then(|| principal.owner_id.clone());
         let limit = if self.limit == 0 { limits::PAGE_DEFAULT } else { self.limit.min(limits::PAGE_MAX) };
         let mut projects = view.projects(whose.as_ref(), self.after.as_deref(), limit + 1)?;

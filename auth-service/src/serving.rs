@@ -255,6 +255,7 @@ async fn with_store(
         epoch: random::id("epo"),
         access_ttl: config.access_ttl,
         session_ttl: config.owner_session_ttl,
+        unscoped: config.unscoped,
         shutdown: shutdown.clone(),
     });
     let reloads = tls.reloads(Reloads::new());

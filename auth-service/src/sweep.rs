@@ -29,6 +29,10 @@ pub enum Due {
     Successor(Hash),
     /// The sealed answer to a rotation that is no longer given.
     Answer(OwnerId, RequestId),
+    /// The sealed answer to a request that made a project token, no longer given.
+    TokenAnswer(OwnerId, RequestId),
+    /// A project token that has ended, by itself or otherwise.
+    ProjectToken(Hash),
     /// Rows of the revocation log up to and with this one.
     Revocations(u64),
 }
@@ -44,6 +48,8 @@ impl Due {
             | Self::Access(_)
             | Self::Successor(_)
             | Self::Answer(..)
+            | Self::TokenAnswer(..)
+            | Self::ProjectToken(_)
             | Self::Revocations(_) => "sweep.clear",
         }
     }
@@ -107,6 +113,10 @@ impl Verb for Clear {
                 |t| matches!(t.state, RefreshState::Used(answer) if answer.ends_at().is_over(now)),
             ),
             Due::Answer(owner, request) => tx.answer(owner, request)?.is_some_and(|a| a.ends_at.is_over(now)),
+            Due::TokenAnswer(owner, request) => {
+                tx.token_answer(owner, request)?.is_some_and(|a| a.ends_at.is_over(now))
+            }
+            Due::ProjectToken(hash) => tx.project_token(hash)?.is_some_and(|token| token.is_clearable(now)),
             Due::Revocations(through) => {
                 let may = prunable(tx)?;
                 *through > may.pruned && *through <= may.through

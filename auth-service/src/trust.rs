@@ -15,7 +15,7 @@ use crate::{
     owner::Owner,
     owner_session::{Access, OwnerSession},
     policy::{self, Act},
-    project,
+    project, project_token,
     role_token::RoleToken,
     store::{Query, Stop, View},
 };
@@ -151,7 +151,7 @@ pub(crate) fn admit_again(view: &View<'_>) -> Result<(), Stop> {
             }
             found.is_some()
         }
-        // What asks here makes or shows role tokens, which no project token may.
+        // What asks here makes or shows tokens, which no project token may.
         Proof::ProjectToken { .. } => false,
     };
     if stands { Ok(()) } else { Err(policy::login_required().into()) }
@@ -163,8 +163,12 @@ pub(crate) fn verdict(view: &View<'_>, hash: &Hash) -> Result<Validation, Stop> 
     if let Some(access) = view.access(hash)? {
         return Ok(of_access(view, &access)?.map_or(Validation::Refused, |p| timed(p, sequence, view.now())));
     }
-    let token = view.role_token(hash)?;
-    Ok(token.map_or(Validation::Refused, |t| timed(of_role_token(&t), sequence, view.now())))
+    if let Some(token) = view.role_token(hash)? {
+        return Ok(timed(of_role_token(&token), sequence, view.now()));
+    }
+    let Some(token) = view.project_token(hash)? else { return Ok(Validation::Refused) };
+    let proven = project_token::principal(view, &token)?;
+    Ok(proven.map_or(Validation::Refused, |p| timed(p, sequence, view.now())))
 }
 
 fn timed(principal: Principal, sequence: u64, now: Timestamp) -> Validation {

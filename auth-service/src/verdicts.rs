@@ -202,7 +202,7 @@ mod tests {
     fn a_row_about_it_ends_it_and_one_about_others_does_not() {
         let alice = || OwnerId::made("alice");
         let project = || ProjectId::made("prj_1");
-        let token = || of(Proof::ProjectToken { project: project(), scopes: Vec::new() });
+        let token = || of(Proof::ProjectToken { project: project(), scopes: Vec::new(), agents: Vec::new() });
         let role = || of(Proof::RoleToken { generation: 2 });
         for (principal, subject, ends) in [
             (session(), Subject::Credential(CredentialId::made("crd_1")), true),

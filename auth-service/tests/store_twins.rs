@@ -3,7 +3,7 @@
 //! checked:
 //!
 //! - I9: one refresh token has at most one successor; a replay after the successor was used ends the family;
-//! - what was refused or has expired once never validates again;
+//! - what was refused or has expired once never validates again: also a project token whose issuer comes back;
 //! - I11: each denial of a known principal and each change of state has exactly one audit row;
 //! - I12: a refused call changes nothing.
 //!
@@ -22,11 +22,12 @@ use std::{
 use interlock_auth::{
     caller::{Call, Caller},
     elevation::{EndElevation, Lock, OnAnotherSecret, Unlock, Why},
-    ids::{OwnerId, ProjectId, ProjectName, RequestId},
+    ids::{CredentialId, OwnerId, ProjectId, ProjectName, RequestId},
     owner::{ChangePassword, Edit, ListOwners, ReadForLogin, RemoveOwner, SetOwner},
     owner_session::{Logout, Refreshed, SignedIn},
     password::PasswordHash,
-    project::{AddMember, CreateProject, ListProjects},
+    project::{AddMember, CreateProject, ListProjects, RemoveMember},
+    project_token::{Grant, IssueToken, Issued, ListTokens, RevokeToken, RotateToken},
     revocation::RevocationsAfter,
     role_token::{Reveal, Role, Status},
     store::{Query, Verb},
@@ -86,6 +87,31 @@ enum Op {
         project: usize,
         owner: usize,
     },
+    Remove {
+        caller: usize,
+        project: usize,
+        owner: usize,
+    },
+    Issue {
+        caller: usize,
+        project: usize,
+        ttl: Option<u64>,
+        request: u8,
+    },
+    RotateToken {
+        caller: usize,
+        token: usize,
+        grace: u64,
+        request: u8,
+    },
+    RevokeToken {
+        caller: usize,
+        token: usize,
+    },
+    ListTokens {
+        caller: usize,
+        project: usize,
+    },
     Pass {
         seconds: u64,
     },
@@ -138,6 +164,14 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             .prop_map(|(caller, name, request)| Op::Create { caller, name, request }),
         2 => (place.clone(), place.clone(), 0..OWNERS.len() + 2)
             .prop_map(|(caller, project, owner)| Op::Add { caller, project, owner }),
+        1 => (place.clone(), place.clone(), 0..OWNERS.len() + 2)
+            .prop_map(|(caller, project, owner)| Op::Remove { caller, project, owner }),
+        4 => (place.clone(), place.clone(), prop_oneof![Just(None), Just(Some(30_u64))], 0_u8..20)
+            .prop_map(|(caller, project, ttl, request)| Op::Issue { caller, project, ttl, request }),
+        2 => (place.clone(), place.clone(), prop_oneof![Just(0_u64), Just(15)], 0_u8..20)
+            .prop_map(|(caller, token, grace, request)| Op::RotateToken { caller, token, grace, request }),
+        1 => (place.clone(), place.clone()).prop_map(|(caller, token)| Op::RevokeToken { caller, token }),
+        1 => (place.clone(), place.clone()).prop_map(|(caller, project)| Op::ListTokens { caller, project }),
         4 => prop_oneof![Just(1_u64), Just(15), Just(30), Just(901), Just(100_000)]
             .prop_map(|seconds| Op::Pass { seconds }),
         3 => (place.clone(), prop::bool::weighted(0.8), prop_oneof![Just(60_u64), Just(3600)], any::<bool>())
@@ -198,6 +232,8 @@ struct World {
     bearers: Vec<Credential>,
     refresh: Vec<Credential>,
     projects: Vec<ProjectId>,
+    /// Project tokens, and of which project.
+    tokens: Vec<(ProjectId, CredentialId)>,
     /// What has been refused or has expired once.
     dead: BTreeSet<[u8; 32]>,
     /// Refresh token to its one successor.
@@ -227,6 +263,7 @@ impl World {
             bearers,
             refresh: Vec::new(),
             projects: vec![ProjectId::system()],
+            tokens: Vec::new(),
             dead: BTreeSet::new(),
             successor: BTreeMap::new(),
             presented: BTreeSet::new(),
@@ -335,6 +372,35 @@ impl World {
                 let owner = OwnerId::made(*OWNERS.get(*owner).unwrap_or(&"user"));
                 drop(self.all(&call, AddMember { project, owner }).await);
             }
+            Op::Remove { caller, project, owner } => {
+                let call = self.call(*caller, "project.remove_member").await;
+                let project = self.projects[project % self.projects.len()].clone();
+                let owner = OwnerId::made(*OWNERS.get(*owner).unwrap_or(&"user"));
+                drop(self.all(&call, RemoveMember { project, owner }).await);
+            }
+            Op::Issue { caller, project, ttl, request } => {
+                self.issue(*caller, *project, ttl.map(Duration::from_secs), *request).await;
+            }
+            Op::RotateToken { caller, token, grace, request } => {
+                let Some((project, token)) = pick(&self.tokens, *token) else { return };
+                let call = self.call(*caller, "project.rotate_token").await;
+                let (secret, new) = self.twins[0].credential(Kind::Project);
+                let (grace, request) = (Duration::from_secs(*grace), RequestId::made(format!("t{request}")));
+                let sealed = secret.expose().as_bytes().to_vec();
+                let verb = RotateToken { project, token, grace, ttl: None, new, request, sealed };
+                let made = self.all(&call, verb).await;
+                self.keep(secret, made);
+            }
+            Op::RevokeToken { caller, token } => {
+                let Some((project, token)) = pick(&self.tokens, *token) else { return };
+                let call = self.call(*caller, "project.revoke_token").await;
+                drop(self.all(&call, RevokeToken { project, token }).await);
+            }
+            Op::ListTokens { caller, project } => {
+                let call = self.call(*caller, "project.list_tokens").await;
+                let project = self.projects[project % self.projects.len()].clone();
+                drop(self.ask(&call, ListTokens { project, after: 0, limit: 0 }).await);
+            }
             Op::Pass { seconds } => {
                 for twin in &self.twins {
                     twin.clock.advance(Duration::from_secs(*seconds));
@@ -384,6 +450,28 @@ impl World {
                 }
             }
             Op::Sweep => self.sweep().await,
+        }
+    }
+
+    async fn issue(&mut self, caller: usize, project: usize, ttl: Option<Duration>, request: u8) {
+        let call = self.call(caller, "project.issue_token").await;
+        let (secret, new) = self.twins[0].credential(Kind::Project);
+        let verb = IssueToken {
+            project: self.projects[project % self.projects.len()].clone(),
+            grant: Grant::new("", vec!["jobs:read".to_owned()], Vec::new(), ttl).expect("good"),
+            new,
+            request: RequestId::made(format!("t{request}")),
+            sealed: secret.expose().as_bytes().to_vec(),
+        };
+        let made = self.all(&call, verb).await;
+        self.keep(secret, made);
+    }
+
+    fn keep(&mut self, secret: Credential, made: Result<Issued, Error>) {
+        let Ok(made) = made else { return };
+        if !made.repeated {
+            self.bearers.push(secret);
+            self.tokens.push((made.token.project, made.token.id));
         }
     }
 
@@ -514,7 +602,7 @@ impl World {
     }
 }
 
-fn pick(from: &[Credential], at: usize) -> Option<Credential> {
+fn pick<T: Clone>(from: &[T], at: usize) -> Option<T> {
     (!from.is_empty()).then(|| from[at % from.len()].clone())
 }
 

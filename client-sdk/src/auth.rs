@@ -348,6 +348,21 @@ impl Auth {
         Identity { project: Scope::Named(project_id.into()), ..self.identity.clone() }
     }
 
+    pub(crate) async fn unary_within<Q, A>(
+        &self,
+        project_id: &str,
+        path: &'static str,
+        message: Q,
+        at_most: Duration,
+    ) -> Result<A, Error>
+    where
+        Q: prost::Message + Clone + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let who = self.within(project_id);
+        self.connection.unary(path, &who, message, at_most).await.map(|answer| answer.message)
+    }
+
     /// Adds an owner to a project. Repeating it is no error.
     ///
     /// # Errors
@@ -361,7 +376,7 @@ impl Auth {
     }
 }
 
-fn token(text: &str) -> Result<Credential, Error> {
+pub(crate) fn token(text: &str) -> Result<Credential, Error> {
     Credential::parse(text).map_err(|_| Error::protocol("the server issued a malformed credential"))
 }
 

@@ -28,6 +28,11 @@ paths! {
     CREATE_PROJECT = "/interlock.auth.v1.ProjectService/CreateProject";
     LIST_PROJECTS = "/interlock.auth.v1.ProjectService/ListProjects";
     ADD_MEMBER = "/interlock.auth.v1.ProjectService/AddMember";
+    REMOVE_MEMBER = "/interlock.auth.v1.ProjectService/RemoveMember";
+    ISSUE_TOKEN = "/interlock.auth.v1.ProjectService/IssueToken";
+    LIST_TOKENS = "/interlock.auth.v1.ProjectService/ListTokens";
+    ROTATE_TOKEN = "/interlock.auth.v1.ProjectService/RotateToken";
+    REVOKE_TOKEN = "/interlock.auth.v1.ProjectService/RevokeToken";
     HOLD_LEASE = "/interlock.auth.v1.TrustService/HoldLease";
     VALIDATE = "/interlock.auth.v1.TrustService/Validate";
     CHECK_MEMBERSHIP = "/interlock.auth.v1.TrustService/CheckMembership";

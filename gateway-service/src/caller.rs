@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use interlock_kit::{clock::Timestamp, store::audit::Origin};
 
-use crate::ids::{OwnerId, ProjectId, SessionId};
+pub use interlock_kit::unscoped::Unscoped;
+
+use crate::ids::{AgentId, OwnerId, ProjectId, SessionId};
 
 /// The SHA-256 of a cookie's credential text.
 pub type CookieHash = [u8; 32];
@@ -64,6 +66,16 @@ pub struct ProjectToken {
     pub project: ProjectId,
     /// What it is good for: `sessions:read`, …
     pub scopes: Vec<String>,
+    /// The agents that its workers may serve; empty: all that its issuer may.
+    pub agents: Vec<AgentId>,
+}
+
+impl ProjectToken {
+    /// Whether its workers may serve this agent, as far as the token says.
+    #[must_use]
+    pub fn serves(&self, agent: &AgentId) -> bool {
+        self.agents.is_empty() || self.agents.contains(agent)
+    }
 }
 
 /// A client credential as it was presented.
@@ -73,18 +85,6 @@ pub struct Cookie {
     pub session: SessionId,
     /// Of its value.
     pub hash: CookieHash,
-}
-
-/// What becomes of calls on a project's resource that name no project.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unscoped {
-    /// Served and marked, until the sunset if there is one.
-    Warn {
-        /// From then on they are refused.
-        sunset: Option<Timestamp>,
-    },
-    /// Refused.
-    Deny,
 }
 
 /// Answers to "may this owner enter this project", as far as they were asked. Few: one or two a call, and

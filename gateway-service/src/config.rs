@@ -34,7 +34,6 @@ use std::{
 };
 
 use interlock_kit::{
-    clock::Timestamp,
     config::{ByteSize, Common, Defaults, Layers, Mistake, Profile, Reader},
     serve::ServerLimits,
     store::postgres::{Sharing, Target},
@@ -108,7 +107,7 @@ fn read(
         chain_key_file: r.path("chain_key_file").unwrap_or_else(|| common.data_dir.join("gateway.chain-key")),
         auth: read_auth(&mut r, &common),
         limits: read_limits(&mut r),
-        unscoped: read_unscoped(&mut r, common.profile),
+        unscoped: Unscoped::read(&mut r, common.profile),
         parked_per_owner: r.bounded("parked_per_owner", 256, 1..=16_384),
         common,
     };
@@ -161,17 +160,6 @@ fn read_limits(r: &mut Reader) -> Limits {
         r.mistake("lease_ttl and the other bounds", rule);
     }
     limits
-}
-
-fn read_unscoped(r: &mut Reader, profile: Profile) -> Unscoped {
-    let warns = r.choice("unscoped", profile == Profile::Local, &[("warn", true), ("deny", false)]);
-    let sunset: Option<String> = r.optional("sunset");
-    let parsed = sunset.as_deref().map(str::parse::<jiff::Timestamp>);
-    if matches!(parsed, Some(Err(_))) {
-        r.mistake("sunset", "an instant of RFC 3339, like 2027-01-01T00:00:00Z");
-    }
-    let sunset = parsed.and_then(Result::ok).map(|at| Timestamp::from_micros(at.as_microsecond()));
-    if warns { Unscoped::Warn { sunset } } else { Unscoped::Deny }
 }
 
 #[cfg(test)]

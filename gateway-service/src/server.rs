@@ -15,7 +15,7 @@ use interlock_client::{
 use interlock_kit::{
     audit_log::AuditLog,
     authn::InternalTrust,
-    clock::{Clock, Timestamp},
+    clock::Clock,
     config::Common,
     health::Health as HealthService,
     health_state::Health,
@@ -39,11 +39,9 @@ use interlock_kit::{
 };
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::metadata::MetadataValue;
 
 use crate::{
     admit::Gate,
-    caller::Unscoped,
     config::{AuthLink, Config},
     grpc::{self, Front},
     hub::Hub,
@@ -241,7 +239,7 @@ fn front(
         gate: Arc::new(gate),
         streams: Streams::new(config.parked_per_owner),
         clock,
-        sunset: sunset(config.unscoped),
+        unscoped: config.unscoped,
         draining: shutdown.clone(),
         ending: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -379,17 +377,6 @@ fn reload_tls(reloads: Reloads, name: &'static str, tls: &Arc<Tls>) -> Reloads {
     reloads.on(tls.files(), name, move || Ok(reloaded.reload()?))
 }
 
-/// The date of RFC 8594, as HTTP writes it (RFC 9110 section 5.6.7).
-fn sunset(unscoped: Unscoped) -> Option<MetadataValue<tonic::metadata::Ascii>> {
-    let Unscoped::Warn { sunset: Some(at) } = unscoped else { return None };
-    MetadataValue::try_from(http_date(at)?).ok()
-}
-
-fn http_date(at: Timestamp) -> Option<String> {
-    let at = jiff::Timestamp::from_microsecond(at.as_micros()).ok()?;
-    jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&at).ok()
-}
-
 /// Ends the streams that have not ended by themselves after a part of the drain.
 async fn end_streams(front: Arc<Front>, after: Duration) {
     front.draining.cancelled().await;
@@ -421,17 +408,4 @@ async fn announce(
     let _file = written?;
     shutdown.cancelled().await;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sunset_is_an_http_date() {
-        let at = Timestamp::from_micros(1_798_761_600_000_000);
-        let value = sunset(Unscoped::Warn { sunset: Some(at) }).expect("a date");
-        assert_eq!(value.to_str().expect("ascii"), "Fri, 01 Jan 2027 00:00:00 GMT");
-        assert!(sunset(Unscoped::Deny).is_none());
-    }
 }

@@ -15,6 +15,7 @@
 //! | [`tls`], [`own_certificate`], [`serve`] | listeners: TLS that reloads, the accept loop, bounds of connections and calls |
 //! | [`authn`], [`denials`] | gate 1: who may call a method at all; refusals counted |
 //! | [`audit_log`] | `AuditService`, the one that all our servers serve alike |
+//! | [`unscoped`] | what calls get that name no project |
 //! | [`health`], [`reflection`] | the two services that are not ours |
 //! | [`store`] | queue, writer, batches, engines, audit chain: generic over a service's [`store::Domain`] |
 
@@ -45,3 +46,4 @@ pub mod spiffe;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod unscoped;

@@ -13,6 +13,7 @@ use crate::{
     owner_session::{SignedIn, StatusOfSession, Successors},
     policy,
     project::Project,
+    project_token::ProjectToken,
     revocation::{Revocation, Subject},
     role_token::RoleToken,
     trust::Verdict,
@@ -63,9 +64,10 @@ pub(super) fn principal(p: &Principal) -> wire::Principal {
     match &p.proof {
         Proof::RoleToken { generation } => message.generation = *generation,
         Proof::OwnerSession { session } => message.owner_session_id = session.to_string(),
-        Proof::ProjectToken { project, scopes } => {
+        Proof::ProjectToken { project, scopes, agents } => {
             message.project_id = project.to_string();
             message.scopes.clone_from(scopes);
+            message.agent_ids.clone_from(agents);
         }
     }
     message
@@ -82,6 +84,23 @@ pub(super) fn project(project: &Project) -> wire::Project {
         name: project.name.to_string(),
         created_by: project.created_by.to_string(),
         created_at: at(project.created_at),
+    }
+}
+
+/// A project token, without its secret.
+pub(super) fn project_token(token: &ProjectToken) -> wire::ProjectToken {
+    wire::ProjectToken {
+        token_id: token.id.to_string(),
+        project_id: token.project.to_string(),
+        issuer_id: token.issuer.to_string(),
+        label: token.label.clone(),
+        scopes: token.scopes.clone(),
+        agent_ids: token.agents.clone(),
+        masked: token.masked.clone(),
+        created_at: at(token.created_at),
+        expires_at: token.expires_at.and_then(at),
+        replaced: token.replaced,
+        revoked_at: token.ended.and_then(|ended| at(ended.at)),
     }
 }
 

@@ -238,7 +238,7 @@ pub(super) fn store(
     keep_sessions: bool,
 ) -> Result<OwnerStored, Stop> {
     let Some(before) = before else {
-        tx.insert_owner(permit, after.clone());
+        tx.insert_owner(permit, after.clone())?;
         tx.audit(Outcome::Done, r#"{"owner":"created"}"#);
         return Ok(OwnerStored { owner: after, created: true, revocation: None });
     };

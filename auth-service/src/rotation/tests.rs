@@ -66,6 +66,7 @@ async fn parts(folder: &std::path::Path) -> Arc<Parts> {
         epoch: "epo_test".to_owned(),
         access_ttl: limits::ACCESS_TTL.default,
         session_ttl: limits::OWNER_SESSION_TTL.default,
+        unscoped: interlock_kit::unscoped::Unscoped::Deny,
         shutdown: CancellationToken::new(),
     })
 }

@@ -7,10 +7,11 @@ use interlock_proto::credential::Hash;
 use super::{Counters, Found, Key, Loaded, Rows, Sealed, Stop};
 use crate::{
     accounts::Source,
-    ids::{OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshToken},
     project::Project,
+    project_token::{ProjectToken, TokenAnswer},
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -112,8 +113,28 @@ impl Rows for Missing<'_> {
         self.after(Key::ProjectsMadeBy(owner.clone()))?.projects_made_by(owner)
     }
 
-    fn is_member(&self, project: &ProjectId, owner: &OwnerId) -> Found<bool> {
-        self.after(Key::Member(project.clone(), owner.clone()))?.is_member(project, owner)
+    fn member_since(&self, project: &ProjectId, owner: &OwnerId) -> Found<Option<u64>> {
+        self.after(Key::Member(project.clone(), owner.clone()))?.member_since(project, owner)
+    }
+
+    fn project_token(&self, hash: &Hash) -> Found<Option<ProjectToken>> {
+        self.after(Key::ProjectToken(*hash))?.project_token(hash)
+    }
+
+    fn project_token_named(&self, id: &CredentialId) -> Found<Option<ProjectToken>> {
+        self.after(Key::ProjectTokenNamed(id.clone()))?.project_token_named(id)
+    }
+
+    fn tokens_issued_by(&self, issuer: &OwnerId) -> Found<u64> {
+        self.after(Key::TokensIssuedBy(issuer.clone()))?.tokens_issued_by(issuer)
+    }
+
+    fn project_tokens(&self, project: &ProjectId, after: u64, limit: u32) -> Found<Vec<ProjectToken>> {
+        self.after(Key::ProjectTokens(project.clone(), after, limit))?.project_tokens(project, after, limit)
+    }
+
+    fn token_answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<TokenAnswer>> {
+        self.after(Key::TokenAnswer(owner.clone(), request.clone()))?.token_answer(owner, request)
     }
 
     fn projects(&self, member: Option<&OwnerId>, after: Option<&str>, limit: u32) -> Found<Vec<Project>> {

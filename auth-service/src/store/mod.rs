@@ -20,11 +20,12 @@ pub use self::{shell::Shell, tx::Tx, view::View};
 use crate::{
     accounts::Source,
     elevation::Elevation,
-    ids::{OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshToken, Successor},
     password::PasswordHash,
     project::Project,
+    project_token::{Ended, ProjectToken, TokenAnswer},
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -139,8 +140,18 @@ pub trait Rows: Sealed {
     fn project_of_request(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Project>>;
     /// How many projects an owner has made.
     fn projects_made_by(&self, owner: &OwnerId) -> Found<u64>;
-    /// Whether an owner is a member.
-    fn is_member(&self, project: &ProjectId, owner: &OwnerId) -> Found<bool>;
+    /// The last issuance number when an owner became a member; `None`: is none.
+    fn member_since(&self, project: &ProjectId, owner: &OwnerId) -> Found<Option<u64>>;
+    /// A project token.
+    fn project_token(&self, hash: &Hash) -> Found<Option<ProjectToken>>;
+    /// A project token by its public handle.
+    fn project_token_named(&self, id: &CredentialId) -> Found<Option<ProjectToken>>;
+    /// How many tokens of an issuer are kept.
+    fn tokens_issued_by(&self, issuer: &OwnerId) -> Found<u64>;
+    /// A project's tokens with a larger issuance number, oldest first.
+    fn project_tokens(&self, project: &ProjectId, after: u64, limit: u32) -> Found<Vec<ProjectToken>>;
+    /// The stored answer to a request that made a token.
+    fn token_answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<TokenAnswer>>;
     /// Projects by name, all or those with this member.
     fn projects(&self, member: Option<&OwnerId>, after: Option<&str>, limit: u32) -> Found<Vec<Project>>;
     /// A part of the revocation log.
@@ -211,8 +222,18 @@ pub enum Key {
     ProjectOfRequest(OwnerId, RequestId),
     /// [`Rows::projects_made_by`].
     ProjectsMadeBy(OwnerId),
-    /// [`Rows::is_member`].
+    /// [`Rows::member_since`].
     Member(ProjectId, OwnerId),
+    /// [`Rows::project_token`].
+    ProjectToken(Hash),
+    /// [`Rows::project_token_named`].
+    ProjectTokenNamed(CredentialId),
+    /// [`Rows::tokens_issued_by`].
+    TokensIssuedBy(OwnerId),
+    /// [`Rows::project_tokens`].
+    ProjectTokens(ProjectId, u64, u32),
+    /// [`Rows::token_answer`].
+    TokenAnswer(OwnerId, RequestId),
     /// [`Rows::projects`].
     Projects(Option<OwnerId>, Option<String>, u32),
     /// [`Rows::revocations`].
@@ -257,7 +278,12 @@ pub(crate) enum Planned {
     UseRefresh { hash: Hash, answer: Successor },
     SpendRefresh(Hash),
     InsertProject(Project),
-    InsertMember { project: ProjectId, owner: OwnerId, at: Timestamp },
+    InsertMember { project: ProjectId, owner: OwnerId, at: Timestamp, since: u64 },
+    RemoveMember { project: ProjectId, owner: OwnerId },
+    InsertProjectToken(ProjectToken),
+    ReplaceProjectToken { hash: Hash, expires_at: Timestamp },
+    EndProjectToken { hash: Hash, ended: Ended },
+    PutTokenAnswer { replaces: bool, answer: TokenAnswer },
     Revoke(Revocation),
     Clear(Due),
 }

@@ -1,6 +1,6 @@
 //! Plain maps: the twin that the SQL is compared with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use interlock_kit::{
     clock::Timestamp,
@@ -11,10 +11,11 @@ use interlock_proto::credential::Hash;
 use super::{Auth, Change, Counters, Found, Planned, Rows, Sealed, Signal};
 use crate::{
     accounts::Source,
-    ids::{OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken},
     project::Project,
+    project_token::{ProjectToken, TokenAnswer},
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -42,8 +43,12 @@ pub struct Model {
     pub refresh: BTreeMap<Hash, RefreshToken>,
     /// By id.
     pub projects: BTreeMap<ProjectId, Project>,
-    /// Who is a member of what.
-    pub members: BTreeSet<(ProjectId, OwnerId)>,
+    /// Who is a member of what, and since which issuance number.
+    pub members: BTreeMap<(ProjectId, OwnerId), u64>,
+    /// By hash.
+    pub project_tokens: BTreeMap<Hash, ProjectToken>,
+    /// By owner and request.
+    pub token_answers: BTreeMap<(OwnerId, RequestId), TokenAnswer>,
     /// By sequence.
     pub revocations: BTreeMap<u64, Revocation>,
 }
@@ -67,7 +72,9 @@ impl Default for Model {
             access: BTreeMap::new(),
             refresh: BTreeMap::new(),
             projects: BTreeMap::from([(system.id.clone(), system)]),
-            members: BTreeSet::new(),
+            members: BTreeMap::new(),
+            project_tokens: BTreeMap::new(),
+            token_answers: BTreeMap::new(),
             revocations: BTreeMap::new(),
         }
     }
@@ -188,13 +195,38 @@ impl Rows for Model {
         Ok(self.projects.values().filter(|project| project.created_by == *owner).count() as u64)
     }
 
-    fn is_member(&self, project: &ProjectId, owner: &OwnerId) -> Found<bool> {
-        Ok(self.members.contains(&(project.clone(), owner.clone())))
+    fn member_since(&self, project: &ProjectId, owner: &OwnerId) -> Found<Option<u64>> {
+        Ok(self.members.get(&(project.clone(), owner.clone())).copied())
+    }
+
+    fn project_token(&self, hash: &Hash) -> Found<Option<ProjectToken>> {
+        Ok(self.project_tokens.get(hash).cloned())
+    }
+
+    fn project_token_named(&self, id: &CredentialId) -> Found<Option<ProjectToken>> {
+        Ok(self.project_tokens.values().find(|token| token.id == *id).cloned())
+    }
+
+    fn tokens_issued_by(&self, issuer: &OwnerId) -> Found<u64> {
+        Ok(self.project_tokens.values().filter(|token| token.issuer == *issuer).count() as u64)
+    }
+
+    fn project_tokens(&self, project: &ProjectId, after: u64, limit: u32) -> Found<Vec<ProjectToken>> {
+        let of = |token: &&ProjectToken| token.project == *project && token.issuance > after;
+        let mut found: Vec<_> = self.project_tokens.values().filter(of).cloned().collect();
+        found.sort_by_key(|token| token.issuance);
+        found.truncate(limit as usize);
+        Ok(found)
+    }
+
+    fn token_answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<TokenAnswer>> {
+        Ok(self.token_answers.get(&(owner.clone(), request.clone())).cloned())
     }
 
     fn projects(&self, member: Option<&OwnerId>, after: Option<&str>, limit: u32) -> Found<Vec<Project>> {
-        let entered =
-            |p: &&Project| member.is_none_or(|owner| self.members.contains(&(p.id.clone(), owner.clone())));
+        let entered = |p: &&Project| {
+            member.is_none_or(|owner| self.members.contains_key(&(p.id.clone(), owner.clone())))
+        };
         let mut found: Vec<_> = self
             .projects
             .values()
@@ -228,12 +260,18 @@ impl Rows for Model {
         let successors = self.refresh.values().filter(is_over).map(|t| Due::Successor(t.hash));
         let answers = self.answers.values().filter(|a| a.ends_at.is_over(now));
         let answers = answers.map(|a| Due::Answer(a.owner.clone(), a.request.clone()));
+        let made = self.token_answers.values().filter(|a| a.ends_at.is_over(now));
+        let made = made.map(|a| Due::TokenAnswer(a.owner.clone(), a.request.clone()));
+        let of_projects = self.project_tokens.values().filter(|token| token.is_clearable(now));
+        let of_projects = of_projects.map(|token| Due::ProjectToken(token.hash));
         Ok(successors
             .chain(answers)
             .chain(elevations)
+            .chain(made)
             .chain(tokens)
             .chain(sessions)
             .chain(access)
+            .chain(of_projects)
             .take(limit as usize)
             .collect())
     }
@@ -312,9 +350,16 @@ impl Model {
                 only(!self.projects.values().any(|p| p.name == project.name), "name of project")?;
                 put(&mut self.projects, project.id.clone(), project, false, "project")?;
             }
-            Planned::InsertMember { project, owner, .. } => {
-                only(self.members.insert((project, owner)), "member")?;
+            Planned::InsertMember { project, owner, since, .. } => {
+                put(&mut self.members, (project, owner), since, false, "member")?;
             }
+            Planned::RemoveMember { project, owner } => {
+                only(self.members.remove(&(project, owner)).is_some(), "member")?;
+            }
+            Planned::InsertProjectToken(_)
+            | Planned::ReplaceProjectToken { .. }
+            | Planned::EndProjectToken { .. }
+            | Planned::PutTokenAnswer { .. } => self.apply_to_token(change)?,
             Planned::Revoke(row) => put(&mut self.revocations, row.sequence, row, false, "revocation")?,
             Planned::Clear(due) => self.clear(due)?,
             Planned::InsertOwnerSession(_)
@@ -327,6 +372,30 @@ impl Model {
             | Planned::SpendRefresh(_) => self.apply_to_session(change)?,
         }
         Ok(())
+    }
+
+    fn apply_to_token(&mut self, change: Planned) -> Result<(), Fault> {
+        match change {
+            Planned::InsertProjectToken(token) => {
+                only(!self.project_tokens.values().any(|other| other.id == token.id), "id of project token")?;
+                put(&mut self.project_tokens, token.hash, token, false, "project token")
+            }
+            Planned::ReplaceProjectToken { hash, expires_at } => {
+                let token = one(&mut self.project_tokens, &hash, "project token")?;
+                only(!token.replaced && token.ended.is_none(), "living project token")?;
+                (token.replaced, token.expires_at) = (true, Some(expires_at));
+                Ok(())
+            }
+            Planned::EndProjectToken { hash, ended } => {
+                let token = one(&mut self.project_tokens, &hash, "project token")?;
+                only(token.ended.replace(ended).is_none(), "end of project token")
+            }
+            Planned::PutTokenAnswer { replaces, answer } => {
+                let key = (answer.owner.clone(), answer.request.clone());
+                put(&mut self.token_answers, key, answer, replaces, "token answer")
+            }
+            other => Err(Fault::Broken(format!("no write to a project token: {other:?}"))),
+        }
     }
 
     fn apply_to_session(&mut self, change: Planned) -> Result<(), Fault> {
@@ -389,6 +458,10 @@ impl Model {
             Due::Access(hash) => only(self.access.remove(&hash).is_some(), "access token"),
             Due::Successor(hash) => self.spend(&hash),
             Due::Answer(owner, request) => only(self.answers.remove(&(owner, request)).is_some(), "answer"),
+            Due::TokenAnswer(owner, request) => {
+                only(self.token_answers.remove(&(owner, request)).is_some(), "token answer")
+            }
+            Due::ProjectToken(hash) => only(self.project_tokens.remove(&hash).is_some(), "project token"),
             Due::Revocations(through) => {
                 self.revocations.retain(|sequence, _| *sequence > through);
                 Ok(())

@@ -16,10 +16,11 @@ use self::decode::signed;
 use super::{Auth, Change, Counters, Found, Key, Model, Planned, Rows, Sealed, Stop, missing::Missing};
 use crate::{
     accounts::Source,
-    ids::{OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, Owner},
     owner_session::{Access as AccessToken, OwnerSession, RefreshToken},
     project::Project,
+    project_token::{ProjectToken, TokenAnswer},
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -43,6 +44,8 @@ pub struct Working {
     stored: Counters,
     /// How many projects there are of these owners.
     made_by: BTreeMap<OwnerId, u64>,
+    /// How many project tokens there are of these issuers.
+    issued_by: BTreeMap<OwnerId, u64>,
     /// Answers to what is asked of many rows. Only queries ask, and their batches change nothing; for what a
     /// sweep may cut from the log an older answer is the safe one.
     lists: BTreeMap<Key, List>,
@@ -52,6 +55,7 @@ pub struct Working {
 #[derive(Clone, Debug)]
 enum List {
     Projects(Vec<Project>),
+    Tokens(Vec<ProjectToken>),
     Revocations(Vec<Revocation>),
     Due(Vec<Due>),
     Number(u64),
@@ -64,7 +68,8 @@ impl Default for Working {
     fn default() -> Self {
         // The project that every plain store begins with is a row like others here.
         let model = Model { projects: BTreeMap::new(), ..Model::default() };
-        Self { model, stored: Counters::default(), made_by: BTreeMap::new(), lists: BTreeMap::new() }
+        let (made_by, issued_by) = (BTreeMap::new(), BTreeMap::new());
+        Self { model, stored: Counters::default(), made_by, issued_by, lists: BTreeMap::new() }
     }
 }
 
@@ -96,6 +101,9 @@ impl PostgresDomain for Auth {
     ) -> Result<(), Unmet<Self>> {
         if let Planned::InsertProject(project) = &change.0 {
             *working.made_by.entry(project.created_by.clone()).or_default() += 1;
+        }
+        if let Planned::InsertProjectToken(token) = &change.0 {
+            *working.issued_by.entry(token.issuer.clone()).or_default() += 1;
         }
         write::plan(&change.0, out.flush)?;
         Ok(Self::model_apply(&mut working.model, change, now, out.signals)?)
@@ -213,8 +221,29 @@ impl Rows for Working {
         Ok(self.made_by.get(owner).copied().unwrap_or(0))
     }
 
-    fn is_member(&self, project: &ProjectId, owner: &OwnerId) -> Found<bool> {
-        self.model.is_member(project, owner)
+    fn member_since(&self, project: &ProjectId, owner: &OwnerId) -> Found<Option<u64>> {
+        self.model.member_since(project, owner)
+    }
+
+    fn project_token(&self, hash: &Hash) -> Found<Option<ProjectToken>> {
+        self.model.project_token(hash)
+    }
+
+    fn project_token_named(&self, id: &CredentialId) -> Found<Option<ProjectToken>> {
+        self.model.project_token_named(id)
+    }
+
+    fn tokens_issued_by(&self, issuer: &OwnerId) -> Found<u64> {
+        Ok(self.issued_by.get(issuer).copied().unwrap_or(0))
+    }
+
+    fn project_tokens(&self, project: &ProjectId, after: u64, limit: u32) -> Found<Vec<ProjectToken>> {
+        let key = Key::ProjectTokens(project.clone(), after, limit);
+        self.list(key, |list| if let List::Tokens(all) = list { Some(all.clone()) } else { None })
+    }
+
+    fn token_answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<TokenAnswer>> {
+        self.model.token_answer(owner, request)
     }
 
     fn projects(&self, member: Option<&OwnerId>, after: Option<&str>, limit: u32) -> Found<Vec<Project>> {

@@ -10,17 +10,18 @@ use interlock_proto::credential::Hash;
 use rusqlite::{Connection, OptionalExtension as _, Params, Row};
 
 use self::decode::{
-    access, answer, applied, due, owner, owner_session, project, refresh_token, revocation, role_token,
-    signed, unsigned,
+    access, answer, applied, due, owner, owner_session, project, project_token, refresh_token, revocation,
+    role_token, signed, token_answer, unsigned,
 };
 use super::{Auth, Change, Counters, Found, Key, Rows, Sealed, Signal, missing::Missing};
 use crate::{
     accounts::Source,
-    ids::{OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     limits,
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshToken},
     project::Project,
+    project_token::{ProjectToken, TokenAnswer},
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -96,6 +97,9 @@ const OWNER: &str = "SELECT id, display_name, roles, active, password, version, 
 const ROLE_TOKEN: &str =
     "SELECT hash, id, role, generation, issuance, masked, created_at, valid_until FROM role_token";
 const PROJECT: &str = "SELECT id, name, created_by, request, created_at FROM project";
+const PROJECT_TOKEN: &str =
+    "SELECT hash, id, project, issuer, label, scopes, agents, issuance, masked, created_at,
+    expires_at, replaced, ended_at, revocation, by_role FROM project_token";
 /// The same rules as `is_clearable` of each noun; the verb asks those again. Sealed secrets come first, so that
 /// nothing keeps them longer. Each part has its index: a sweep looks at what has ended, not at what lives.
 /// That an inactive owner's sessions have all ended is in `sessions_from`.
@@ -103,12 +107,15 @@ const DUE: &str = "
           SELECT 4, hash, '' FROM refresh_token WHERE state = 'used' AND used_at <= ?3
 UNION ALL SELECT 5, owner, request FROM rotation_answer WHERE ends_at <= ?1
 UNION ALL SELECT 6, id, '' FROM owner_session WHERE elevated_until <= ?1
+UNION ALL SELECT 8, owner, request FROM token_answer WHERE ends_at <= ?1
 UNION ALL SELECT 1, hash, '' FROM role_token WHERE valid_until <= ?2
 UNION ALL SELECT 2, id, '' FROM owner_session WHERE ended_at IS NOT NULL
 UNION ALL SELECT 2, id, '' FROM owner_session WHERE ended_at IS NULL AND expires_at <= ?2
 UNION ALL SELECT 2, s.id, '' FROM owner o CROSS JOIN owner_session s ON s.owner = o.id AND s.issuance < o.sessions_from
                   WHERE s.ended_at IS NULL AND s.expires_at > ?2
 UNION ALL SELECT 3, hash, '' FROM access_token WHERE expires_at <= ?2
+UNION ALL SELECT 7, hash, '' FROM project_token WHERE ended_at <= ?2
+UNION ALL SELECT 7, hash, '' FROM project_token WHERE expires_at <= ?2 AND (ended_at IS NULL OR ended_at > ?2)
 LIMIT ?4";
 
 impl Rows for SqliteRows<'_> {
@@ -224,9 +231,32 @@ impl Rows for SqliteRows<'_> {
         self.number("SELECT COUNT(*) FROM project WHERE created_by = ?1", [owner.as_str()])
     }
 
-    fn is_member(&self, project: &ProjectId, owner: &OwnerId) -> Found<bool> {
-        let sql = "SELECT 1 FROM member WHERE owner = ?1 AND project = ?2";
-        Ok(self.one(sql, [owner.as_str(), project.as_str()], |_| Ok(()))?.is_some())
+    fn member_since(&self, project: &ProjectId, owner: &OwnerId) -> Found<Option<u64>> {
+        let sql = "SELECT since FROM member WHERE owner = ?1 AND project = ?2";
+        self.one(sql, [owner.as_str(), project.as_str()], |row| unsigned(row, 0))
+    }
+
+    fn project_token(&self, hash: &Hash) -> Found<Option<ProjectToken>> {
+        self.one(&format!("{PROJECT_TOKEN} WHERE hash = ?1"), [hash], project_token)
+    }
+
+    fn project_token_named(&self, id: &CredentialId) -> Found<Option<ProjectToken>> {
+        self.one(&format!("{PROJECT_TOKEN} WHERE id = ?1"), [id.as_str()], project_token)
+    }
+
+    fn tokens_issued_by(&self, issuer: &OwnerId) -> Found<u64> {
+        self.number("SELECT COUNT(*) FROM project_token WHERE issuer = ?1", [issuer.as_str()])
+    }
+
+    fn project_tokens(&self, project: &ProjectId, after: u64, limit: u32) -> Found<Vec<ProjectToken>> {
+        let sql = format!("{PROJECT_TOKEN} WHERE project = ?1 AND issuance > ?2 ORDER BY issuance LIMIT ?3");
+        self.all(&sql, (project.as_str(), signed(after), limit), project_token)
+    }
+
+    fn token_answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<TokenAnswer>> {
+        let sql = "SELECT owner, request, credential, asked, sealed, token, revocation, ends_at
+                   FROM token_answer WHERE owner = ?1 AND request = ?2";
+        self.one(sql, [owner.as_str(), request.as_str()], token_answer)
     }
 
     fn projects(&self, member: Option<&OwnerId>, after: Option<&str>, limit: u32) -> Found<Vec<Project>> {
@@ -284,7 +314,9 @@ mod tests {
         embedded::migrations::runner().run(&mut connection).expect("migrates");
         for sql in [DUE, &format!("{PROJECT} WHERE created_by = ?1 AND request = ?2")] {
             for step in plan(&connection, sql) {
-                for table in ["refresh_token", "owner_session", "access_token", "s", "project"] {
+                for table in
+                    ["refresh_token", "owner_session", "access_token", "s", "project", "project_token"]
+                {
                     let walks =
                         step == format!("SCAN {table}") || step.starts_with(&format!("SCAN {table} "));
                     assert!(!walks, "{step}: {sql}");

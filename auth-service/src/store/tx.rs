@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use interlock_kit::{
     clock::Timestamp,
-    error::Error,
+    error::{Error, Reason},
     store::{
         Ran,
         audit::{Entry, Outcome},
@@ -21,6 +21,7 @@ use crate::{
     password::PasswordHash,
     policy::{self, Act, OwnerPermit, OwnerSessionPermit, ProjectPermit, RoleTokenPermit, SweepPermit},
     project::Project,
+    project_token::{Ended, ProjectToken, TokenAnswer},
     revocation::{Revocation, Subject},
     role_token::{Answer, RoleToken},
     root::RootFingerprint,
@@ -82,7 +83,8 @@ pub(super) fn run<V: Verb>(
             Ran { result: Ok(out), changes, audit: recorded.into_iter().collect() }
         }
         Err(stop) => {
-            let audit = refused(&stop, entry).into_iter().collect();
+            let detail = locks(call, Some(&stop), &entry.scope);
+            let audit = refused(&stop, Entry { detail, ..entry }).into_iter().collect();
             Ran { result: Err(stop), changes: Vec::new(), audit }
         }
     }
@@ -99,12 +101,26 @@ pub(super) fn ask<Q: Query>(
     let mut view = View::new(rows, call, now, root);
     let result = query.run(&mut view);
     let entry = Entry::new(Arc::clone(&call.origin), call.action.clone(), Outcome::Done);
+    let mut entry = entry.on(std::mem::take(&mut view.subject)).within(std::mem::take(&mut view.scope));
+    entry.detail = locks(call, result.as_ref().err(), &entry.scope);
     let audit = result.as_ref().err().and_then(|stop| refused(stop, entry)).into_iter().collect();
     Ran { result, changes: Vec::new(), audit }
 }
 
 fn is_sweep(changes: &[Planned]) -> bool {
     changes.iter().all(|change| matches!(change, Planned::Clear(_)))
+}
+
+/// What each lock held, for the audit row of a `PROJECT_MISMATCH`.
+fn locks(call: &Call, stop: Option<&Stop>, project: &str) -> String {
+    match stop {
+        Some(Stop::Refused(error)) if error.reason() == Reason::ProjectMismatch => {
+            let named = call.named.as_ref().map(ProjectId::as_str);
+            serde_json::json!({ "lock": "named", "token": null, "named": named, "resource": project })
+                .to_string()
+        }
+        _ => String::new(),
+    }
 }
 
 /// The audit row of a refusal. Refusals of nobody are counted elsewhere: a flood must not fill the log.
@@ -158,8 +174,8 @@ impl Tx<'_> {
         policy::owners(&self.call.caller, act, self.now)
     }
 
-    pub(crate) fn authorize_project(&self, act: Act, project: &ProjectId) -> Result<ProjectPermit, Error> {
-        policy::project(&self.call.caller, act, project, self.now)
+    pub(crate) fn authorize_new_project(&self, project: &ProjectId) -> Result<ProjectPermit, Error> {
+        policy::new_project(&self.call.caller, project, self.now)
     }
 
     pub(crate) fn authorize_sweep(&self) -> Result<SweepPermit, Error> {
@@ -221,9 +237,12 @@ impl Tx<'_> {
         self.changes.push(Planned::PutAnswer { replaces, answer });
     }
 
-    pub(crate) fn insert_owner(&mut self, permit: &OwnerPermit, owner: Owner) {
+    /// Whatever an earlier owner of this name was given has ended: it has a smaller number.
+    pub(crate) fn insert_owner(&mut self, permit: &OwnerPermit, owner: Owner) -> Found<()> {
         assert!(permit.covers(&owner.id), "a permit for another owner");
-        self.changes.push(Planned::InsertOwner(owner));
+        let sessions_from = self.numbers()?.issuance + 1;
+        self.changes.push(Planned::InsertOwner(Owner { sessions_from, ..owner }));
+        Ok(())
     }
 
     pub(crate) fn update_owner(&mut self, permit: &OwnerPermit, was: u64, owner: Owner) {
@@ -312,13 +331,55 @@ impl Tx<'_> {
         self.changes.push(Planned::InsertProject(project));
     }
 
-    pub(crate) fn insert_member(&mut self, permit: &ProjectPermit, project: &ProjectId, owner: &OwnerId) {
+    /// A new member's number is that of the last credential issued before: what it issues has a larger one, and what
+    /// it issued in an earlier membership has not.
+    pub(crate) fn insert_member(
+        &mut self,
+        permit: &ProjectPermit,
+        project: &ProjectId,
+        owner: &OwnerId,
+    ) -> Found<()> {
         assert!(permit.covers(project), "a permit for another project");
-        self.changes.push(Planned::InsertMember {
-            project: project.clone(),
-            owner: owner.clone(),
-            at: self.now,
-        });
+        let since = self.numbers()?.issuance;
+        let (project, owner, at) = (project.clone(), owner.clone(), self.now);
+        self.changes.push(Planned::InsertMember { project, owner, at, since });
+        Ok(())
+    }
+
+    pub(crate) fn remove_member(&mut self, permit: &ProjectPermit, project: &ProjectId, owner: &OwnerId) {
+        assert!(permit.covers(project), "a permit for another project");
+        self.changes.push(Planned::RemoveMember { project: project.clone(), owner: owner.clone() });
+    }
+
+    pub(crate) fn insert_project_token(&mut self, permit: &ProjectPermit, token: ProjectToken) {
+        assert!(permit.covers(&token.project), "a permit for another project");
+        self.changes.push(Planned::InsertProjectToken(token));
+    }
+
+    /// It goes on until then, beside its successor.
+    pub(crate) fn replace_project_token(
+        &mut self,
+        permit: &ProjectPermit,
+        token: &ProjectToken,
+        expires_at: Timestamp,
+    ) {
+        assert!(permit.covers(&token.project), "a permit for another project");
+        self.changes.push(Planned::ReplaceProjectToken { hash: token.hash, expires_at });
+    }
+
+    pub(crate) fn end_project_token(
+        &mut self,
+        permit: &ProjectPermit,
+        token: &ProjectToken,
+        revocation: u64,
+    ) {
+        assert!(permit.covers(&token.project), "a permit for another project");
+        let ended = Ended { at: self.now, revocation };
+        self.changes.push(Planned::EndProjectToken { hash: token.hash, ended });
+    }
+
+    pub(crate) fn put_token_answer(&mut self, _permit: &ProjectPermit, replaces: bool, answer: TokenAnswer) {
+        self.changes.push(Planned::PutTokenAnswer { replaces, answer });
     }
 
     pub(crate) fn clear(&mut self, _permit: &SweepPermit, due: Due) -> Found<()> {

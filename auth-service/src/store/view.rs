@@ -7,11 +7,12 @@ use super::{Counters, Found, Rows};
 use crate::{
     accounts::Source,
     caller::Call,
-    ids::{OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, Owner, Standing},
     owner_session::{Access, OwnerSession, RefreshToken},
-    policy::{self, Act},
+    policy::{self, Act, ProjectPermit},
     project::Project,
+    project_token::{ProjectToken, TokenAnswer},
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -24,6 +25,9 @@ pub struct View<'t> {
     pub(super) call: &'t Call,
     pub(super) now: Timestamp,
     pub(super) root: Option<RootFingerprint>,
+    /// What a query is about, for the audit row of its refusal.
+    pub(super) subject: String,
+    pub(super) scope: String,
 }
 
 impl std::fmt::Debug for View<'_> {
@@ -39,7 +43,7 @@ impl<'t> View<'t> {
         now: Timestamp,
         root: Option<RootFingerprint>,
     ) -> Self {
-        Self { rows, call, now, root }
+        Self { rows, call, now, root, subject: String::new(), scope: String::new() }
     }
 }
 
@@ -68,6 +72,32 @@ impl View<'_> {
     /// The refusal of [`policy::decide`].
     pub fn authorize(&self, act: Act) -> Result<(), Error> {
         policy::decide(&self.call.caller, act, self.now)
+    }
+
+    /// What a query is about, for the audit row of its refusal.
+    pub(crate) fn about(&mut self, subject: &str, project: &ProjectId) {
+        subject.clone_into(&mut self.subject);
+        project.as_str().clone_into(&mut self.scope);
+    }
+
+    /// Whether the caller is a member of a project, and whether there is one.
+    pub(crate) fn own_membership(&self, project: &ProjectId) -> Found<(bool, bool)> {
+        let exists = self.rows.project(project)?.is_some();
+        let member = match self.call.caller.principal() {
+            Some(caller) => exists && self.is_member(project, &caller.owner_id)?,
+            None => false,
+        };
+        Ok((member, exists))
+    }
+
+    /// The permit for an act in one project: the caller reaches it, and the call names it, or may go without.
+    pub(crate) fn authorize_project(&self, act: Act, project: &ProjectId) -> Result<ProjectPermit, Error> {
+        let named = self.call.named.as_ref();
+        let permit = policy::project(&self.call.caller, act, project, named, self.now)?;
+        if named.is_none() {
+            self.call.unscoped.judge(self.now)?;
+        }
+        Ok(permit)
     }
 
     pub(crate) fn counters(&self) -> Found<Counters> {
@@ -170,7 +200,38 @@ impl View<'_> {
     }
 
     pub(crate) fn is_member(&self, project: &ProjectId, owner: &OwnerId) -> Found<bool> {
-        self.rows.is_member(project, owner)
+        Ok(self.rows.member_since(project, owner)?.is_some())
+    }
+
+    pub(crate) fn member_since(&self, project: &ProjectId, owner: &OwnerId) -> Found<Option<u64>> {
+        self.rows.member_since(project, owner)
+    }
+
+    pub(crate) fn project_token(&self, hash: &Hash) -> Found<Option<ProjectToken>> {
+        self.rows.project_token(hash)
+    }
+
+    pub(crate) fn project_token_named(&self, id: &CredentialId) -> Found<Option<ProjectToken>> {
+        self.rows.project_token_named(id)
+    }
+
+    pub(crate) fn tokens_issued_by(&self, issuer: &OwnerId) -> Found<u64> {
+        self.rows.tokens_issued_by(issuer)
+    }
+
+    pub(crate) fn project_tokens(
+        &self,
+        permit: &ProjectPermit,
+        project: &ProjectId,
+        after: u64,
+        limit: u32,
+    ) -> Found<Vec<ProjectToken>> {
+        assert!(permit.covers(project), "a permit for another project");
+        self.rows.project_tokens(project, after, limit)
+    }
+
+    pub(crate) fn token_answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<TokenAnswer>> {
+        self.rows.token_answer(owner, request)
     }
 
     pub(crate) fn projects(

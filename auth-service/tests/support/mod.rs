@@ -419,7 +419,8 @@ fn call(caller: Caller, principal: &str, role: &str, credential: &str, action: &
         credential_id: credential.to_owned(),
         ..Origin::default()
     };
-    Call { caller, origin: Arc::new(origin), action: Cow::Borrowed(action) }
+    let unscoped = interlock_kit::unscoped::Unscoped::Warn { sunset: None };
+    Call { caller, origin: Arc::new(origin), action: Cow::Borrowed(action), named: None, unscoped }
 }
 
 pub fn host(action: &'static str) -> Call {

@@ -15,6 +15,7 @@ pub(crate) mod job;
 pub(crate) mod owner;
 pub(crate) mod probe;
 pub(crate) mod project;
+pub(crate) mod project_token;
 pub(crate) mod role_token;
 pub(crate) mod root;
 pub(crate) mod serve;

@@ -1,11 +1,11 @@
-//! `project create|list|member`.
+//! `project create|list|member|remove-member|token`.
 
 use interlock_client::Project as Found;
 use serde_json::{Value, json};
 
 use crate::{
     args::Common,
-    command::signed_in,
+    command::{project_token, signed_in},
     failure::Failure,
     output::{instant, table},
     project_name,
@@ -28,6 +28,16 @@ pub(crate) enum Project {
         /// The owner's id.
         owner: String,
     },
+    /// End a membership, and the tokens that the owner issued in the project.
+    RemoveMember {
+        /// The project, by name or id.
+        project: String,
+        /// The owner's id.
+        owner: String,
+    },
+    /// Tokens of this folder's project.
+    #[command(subcommand)]
+    Token(project_token::Token),
 }
 
 /// Does it.
@@ -35,7 +45,8 @@ pub(crate) enum Project {
 /// # Errors
 /// What auth-service refuses.
 pub(crate) async fn run(project: Project, common: &Common) -> Result<(), Failure> {
-    let auth = signed_in(common)?.auth();
+    let caller = signed_in(common)?;
+    let auth = caller.auth();
     match project {
         Project::Create { name } => {
             let made = auth.create_project(&name).await?;
@@ -53,6 +64,14 @@ pub(crate) async fn run(project: Project, common: &Common) -> Result<(), Failure
             let json = json!({ "project_id": id, "owner_id": owner });
             common.output.print(&format!("{owner} can enter {project}"), &json)?;
         }
+        Project::RemoveMember { project, owner } => {
+            let id = project_name::resolve(&auth, &project).await?;
+            let was = auth.remove_member(&id, &owner).await?.is_some();
+            let text = if was { "is no longer" } else { "was no" };
+            let json = json!({ "project_id": id, "owner_id": owner, "was_member": was });
+            common.output.print(&format!("{owner} {text} member of {project}"), &json)?;
+        }
+        Project::Token(token) => project_token::run(token, &caller, common).await?,
     }
     Ok(())
 }

@@ -43,6 +43,8 @@ pub struct Verdict {
     pub project_id: Option<String>,
     /// The scopes of a project token.
     pub scopes: Vec<String>,
+    /// The agents that a project token's workers may serve; empty: all that its issuer may.
+    pub agent_ids: Vec<String>,
     /// Later credentials have larger numbers.
     pub issuance: u64,
     /// The generation of a role token.
@@ -157,6 +159,7 @@ impl Verdict {
             owner_session_id: filled(p.owner_session_id),
             project_id: filled(p.project_id),
             scopes: p.scopes,
+            agent_ids: p.agent_ids,
             issuance: p.issuance,
             generation: p.generation,
             expires_at,

@@ -14,7 +14,7 @@ use interlock_proto::credential::Kind;
 
 use crate::{
     caller::{Cookie, OwnerSession, Principal, ProjectToken},
-    ids::{OwnerId, ProjectId, SessionId},
+    ids::{AgentId, OwnerId, ProjectId, SessionId},
 };
 
 /// Cookies of well-formed client credentials; any other is nobody's.
@@ -45,9 +45,16 @@ pub(super) fn principal(verdict: &Verdict, certificate: Option<[u8; 32]>) -> Res
                 issuer: owner()?,
                 project: ProjectId::parse(project).map_err(|_| login_required())?,
                 scopes: verdict.scopes.clone(),
+                // One of another shape is none of ours; to leave it out might leave none, which is all.
+                agents: agents(&verdict.agent_ids)?,
             })
         }
     })
+}
+
+fn agents(ids: &[String]) -> Result<Vec<AgentId>, Error> {
+    let parsed = ids.iter().map(|id| AgentId::parse(id.clone()).map_err(|_| login_required()));
+    parsed.collect()
 }
 
 fn timestamp(at: SystemTime) -> Timestamp {

@@ -17,22 +17,16 @@ use interlock_kit::{
     error::{Error, Reason},
     serve::Services,
 };
-use interlock_proto::{
-    gateway::v1::{
-        agent_service_server::AgentServiceServer, job_service_server::JobServiceServer,
-        session_service_server::SessionServiceServer, worker_service_server::WorkerServiceServer,
-    },
-    metadata,
+use interlock_proto::gateway::v1::{
+    agent_service_server::AgentServiceServer, job_service_server::JobServiceServer,
+    session_service_server::SessionServiceServer, worker_service_server::WorkerServiceServer,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{
-    Request, Response, Status,
-    metadata::{Ascii, MetadataValue},
-};
+use tonic::{Request, Response, Status};
 
 use crate::{
     admit::{Admitted, Gate, auth_unavailable},
-    caller::{Caller, Cookie, Principal},
+    caller::{Caller, Cookie, Principal, Unscoped},
     event::{End, LastEvents},
     hub::Hub,
     ids::{OwnerId, ProjectId, SessionId},
@@ -55,8 +49,8 @@ pub(crate) struct Front {
     pub(crate) gate: Arc<Gate>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) clock: Clock,
-    /// What answers to calls without a project say: from when on they are refused.
-    pub(crate) sunset: Option<MetadataValue<Ascii>>,
+    /// What answers to calls without a project say.
+    pub(crate) unscoped: Unscoped,
     /// Cancelled when the gateway begins to shut down.
     pub(crate) draining: CancellationToken,
     /// Cancelled when streams have had their time to end by themselves.
@@ -150,11 +144,7 @@ impl Front {
 
     /// Says that calls without a project end, and when. RFC 9745, RFC 8594.
     pub(crate) fn deprecate<T>(&self, response: &mut Response<T>) {
-        let metadata = response.metadata_mut();
-        metadata.insert(metadata::DEPRECATION, MetadataValue::from_static("true"));
-        if let Some(sunset) = &self.sunset {
-            metadata.insert(metadata::SUNSET, sunset.clone());
-        }
+        self.unscoped.mark(response.metadata_mut());
     }
 
     /// Who comes with a cookie alone has proved nothing yet: one that was never good costs its source before it

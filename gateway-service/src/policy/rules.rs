@@ -3,7 +3,7 @@
 
 use interlock_kit::{clock::Timestamp, error::Reason};
 
-use super::{Act, Ask, Permit, Refusal, Subject};
+use super::{Act, Ask, Permit, ProjectReach, ProjectScope, Refusal, Subject};
 use crate::{
     agent::Agent,
     caller::{Caller, Principal},
@@ -217,6 +217,9 @@ fn decide_serve(
     let acting = caller.owner().ok_or(FOREIGN_AGENT)?;
     if let Principal::Project(token) = &caller.principal {
         need_scope(&token.scopes, "jobs:work")?;
+        if !token.serves(id) {
+            return Err(FOREIGN_AGENT);
+        }
     }
     let Some(agent) = agent else {
         return Err(if caller.reaches_all(now) { UNKNOWN } else { FOREIGN_AGENT });
@@ -236,7 +239,9 @@ fn decide_lease(caller: &Caller, id: &JobId, job: Option<&Job>, fencing: u64) ->
     let acting = caller.owner().ok_or(LOST)?;
     if let Principal::Project(token) = &caller.principal {
         need_scope(&token.scopes, "jobs:work")?;
-        if token.project != job.binding.project {
+        let reach = ProjectReach::Token(token.project.clone());
+        let agreed = ProjectScope::agree(&reach, caller.named.as_ref(), &job.binding.project);
+        if agreed.is_err() || !token.serves(&job.binding.agent) {
             return Err(LOST);
         }
     }

@@ -4,17 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use interlock_gateway::{
     binding::Attach,
-    caller::{Caller, Unscoped},
+    caller::{Caller, Principal, Unscoped},
     ids::ClientId,
-    job::{Cancel, GetJob},
+    job::{Cancel, GetJob, Outcome},
     policy::{Lock, ProjectReach, ProjectScope},
     session::{CreateSession, GetSession},
+    worker::Serve,
 };
 use interlock_kit::error::Reason;
 
 use crate::{
     on_every_engine,
-    world::{CallerExt as _, World, agent, attach, hash, owner, project, request, session_id, token},
+    world::{CallerExt as _, World, agent, attach, finish, hash, owner, project, request, session_id, token},
 };
 
 on_every_engine!(
@@ -22,6 +23,7 @@ on_every_engine!(
     a_token_never_carries_a_session_out,
     calls_that_name_no_project,
     a_repeated_creation_passes_the_locks,
+    a_worker_gets_jobs_of_its_project_and_its_agents,
 );
 
 // SQ-18, SQ-19, SQ-20, SQ-22, I13
@@ -116,6 +118,38 @@ async fn a_repeated_creation_passes_the_locks(world: World) {
     for caller in [ann.clone(), ann.naming("p"), token("ann", "p")] {
         assert_eq!(world.ok(&caller, create(100)).await.seen.session.id, session);
     }
+}
+
+// SQ-02, SQ-05, DESIGN 8, 14.17
+async fn a_worker_gets_jobs_of_its_project_and_its_agents(world: World) {
+    let ann = owner("ann");
+    world.agent(&ann, "a", false).await;
+    world.agent(&ann, "b", false).await;
+    let session = world.session(&ann).await;
+    world.attach(&ann, &session, ("a", "p")).await;
+    world.submit(&ann, &session).await;
+    let bound_to = |agents: &[&str], project: &str| {
+        let mut caller = token("ann", project);
+        if let Principal::Project(token) = &mut caller.principal {
+            token.agents = agents.iter().map(|id| agent(id)).collect();
+        }
+        caller
+    };
+    let serve = |id: &str| Serve { agents: vec![agent(id)] };
+    // Another project's token is let in, and gets nothing; so is an owner who names another project.
+    for caller in [token("ann", "q"), ann.clone().naming("q")] {
+        assert!(world.claim(&caller, "a").await.is_none());
+    }
+    world.denied_read(&token("ann", "p").naming("q"), serve("a"), Reason::ProjectMismatch).await;
+    // Bound to another agent.
+    world.denied_read(&bound_to(&["b"], "p"), serve("a"), Reason::Forbidden).await;
+    world.ask(&bound_to(&["b"], "p"), serve("b")).await.unwrap();
+    let held = world.claim(&bound_to(&["a"], "p"), "a").await.unwrap().held;
+    // The lease is no other token's.
+    for caller in [token("ann", "q"), bound_to(&["b"], "p"), token("ann", "p").naming("q")] {
+        world.refused(&caller, finish(&held, Outcome::Succeeded), Reason::LeaseLost).await;
+    }
+    world.ok(&bound_to(&["a"], "p"), finish(&held, Outcome::Succeeded)).await;
 }
 
 #[test]

@@ -466,6 +466,7 @@ pub(crate) fn root(name: &str, elevated: bool) -> Caller {
 pub(crate) fn token(issuer: &str, project_name: &str) -> Caller {
     let scopes = ["sessions:read", "sessions:write", "jobs:read", "jobs:submit", "jobs:work"];
     let token = ProjectToken {
+        agents: Vec::new(),
         issuer: OwnerId::parse(issuer).unwrap(),
         project: project(project_name),
         scopes: scopes.map(str::to_owned).to_vec(),

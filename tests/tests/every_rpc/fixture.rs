@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use interlock_client::{Cookie, OwnerSession, SetAgent, SetOwner};
+use interlock_client::{Cookie, OwnerSession, SetAgent, SetOwner, TokenGrant};
 use interlock_proto::{
     auth::v1 as auth,
     credential::{Credential, Kind},
@@ -60,6 +60,8 @@ struct Props {
     stream_id: String,
     /// To be removed.
     owner: String,
+    /// A token of alice's in the project, where the method is about one.
+    token_id: String,
     /// Held open: a stream that has ended cannot be renewed.
     _stream: Option<Streaming<bytes::Bytes>>,
 }
@@ -157,12 +159,25 @@ impl Stage {
         let job = sdk.jobs().submit(&session, "work").await.expect("a job").job_id;
         let cookie = created.cookie.expect("the first answer has the cookie");
         let mut props =
-            Props { session, cookie, job, stream_id: String::new(), owner: String::new(), _stream: None };
+            Props {
+                session,
+                cookie,
+                job,
+                stream_id: String::new(),
+                owner: String::new(),
+                token_id: String::new(),
+                _stream: None,
+            };
         if policy.path.ends_with("/RemoveOwner") {
             props.owner = format!("gone{}", self.number());
             let auth = self.pair.sdk_auth_as(&self.pair.admin());
             let set = auth.owners().set(&props.owner, Some("longer than twelve"), SetOwner::default()).await;
             set.expect("an owner");
+        }
+        if ["/RotateToken", "/RevokeToken"].iter().any(|method| policy.path.ends_with(method)) {
+            let alice = self.pair.sdk_auth_as(&self.alice.access_token);
+            let grant = TokenGrant { scopes: vec!["jobs:read".to_owned()], ..TokenGrant::default() };
+            props.token_id = alice.issue_token(&self.project, grant).await.expect("a token").token.token_id;
         }
         if policy.path.ends_with("/RenewStream") {
             let request =
@@ -253,6 +268,25 @@ impl Stage {
             }
             ("ProjectService", "AddMember") => {
                 auth::AddMemberRequest { project_id, owner_id: "w5".to_owned() }.encode_to_vec()
+            }
+            ("ProjectService", "RemoveMember") => {
+                auth::RemoveMemberRequest { project_id, owner_id: "w5".to_owned() }.encode_to_vec()
+            }
+            ("ProjectService", "IssueToken") => {
+                let scopes = vec!["jobs:read".to_owned()];
+                auth::IssueTokenRequest { project_id, scopes, request_id, ..Default::default() }
+                    .encode_to_vec()
+            }
+            ("ProjectService", "ListTokens") => {
+                auth::ListTokensRequest { project_id, ..Default::default() }.encode_to_vec()
+            }
+            ("ProjectService", "RotateToken") => {
+                let token_id = props.token_id.clone();
+                auth::RotateTokenRequest { project_id, token_id, request_id, ..Default::default() }
+                    .encode_to_vec()
+            }
+            ("ProjectService", "RevokeToken") => {
+                auth::RevokeTokenRequest { project_id, token_id: props.token_id.clone() }.encode_to_vec()
             }
             ("ProjectService", "CreateProject") => {
                 auth::CreateProjectRequest { name: format!("p{}", self.number()), request_id }.encode_to_vec()

@@ -198,3 +198,81 @@ fn a_call_for_no_project_is_warned_of_in_one_line_that_can_be_silenced() {
         assert!(scoped.status.success() && said(&scoped).is_empty(), "{line}: {}", said(&scoped));
     }
 }
+
+// SQ-24, SQ-26, SQ-33; DESIGN 8: a worker with a token of its project, bound to an agent.
+#[test]
+fn a_project_token_works_in_its_project_and_whoami_says_where() {
+    let up = Up::start(&[]);
+    sign_in(&up);
+    project(&up, "blue");
+    told(&at(&up, "demo", "interlock use demo"));
+    told(&at(&up, "blue", "interlock use blue"));
+    let issue = "interlock -o json project token issue ci --scope jobs:work --scope jobs:read --agent builder --ttl 1h";
+    let issued = json(&at(&up, "demo", &format!("{issue} --to \"$HOME/ci.token\"")));
+    assert!(issued["token"].is_null(), "{issued}");
+    let secret = fs::read_to_string(up.home().join("ci.token")).expect("the token");
+    assert!(secret.starts_with("ilk_prj_"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &fs::metadata(up.home().join("ci.token")).expect("there").permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    let id = issued["token_id"].as_str().expect("an id").to_owned();
+    let printed = told(&at(&up, "demo", "interlock project token issue --scope jobs:read"));
+    assert_eq!(printed.matches("ilk_prj_").count(), 1, "printed once");
+
+    let ci = "interlock --token-file \"$HOME/ci.token\"";
+    let who = json(&at(&up, "demo", &format!("{ci} -o json whoami")));
+    assert_eq!((&who["owner_id"], &who["kind"]), (&"dev".into(), &"project token".into()));
+    assert_eq!((&who["project_name"], &who["mismatch"]), (&"demo".into(), &false.into()));
+    assert_eq!(who["scopes"], serde_json::json!(["jobs:read", "jobs:work"]));
+    assert!(who["expires_at"].is_string() && !who.to_string().contains("ilk_prj"), "{who}");
+    let listed = json(&at(&up, "demo", &format!("{ci} -o json use --list")));
+    assert_eq!(listed.as_array().expect("a list").len(), 1, "its own project only");
+    let astray = at(&up, "blue", &format!("{ci} whoami"));
+    assert_eq!(code(&astray), 1);
+    assert!(said(&astray).contains("calls will 403"), "{}", said(&astray));
+    assert_eq!(code(&at(&up, "green", &format!("{ci} use blue"))), 1, "not accessible");
+    assert!(!file(&up, "green").exists());
+
+    told(&at(&up, "demo", "interlock session create one --agent builder"));
+    let mut worker = up
+        .command(&[
+            "--token-file",
+            "../ci.token",
+            "--project",
+            "demo",
+            "worker",
+            "run",
+            "--agent",
+            "builder",
+            "--",
+            "cat",
+        ])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("a worker");
+    let done = json(&at(&up, "demo", "interlock -o json job submit one 'the payload' --wait"));
+    worker.kill().expect("it runs");
+    worker.wait().expect("a child");
+    assert_eq!((&done["state"], &done["result"]), (&"succeeded".into(), &"the payload".into()));
+    let submit = at(
+        &up,
+        "demo",
+        &format!("{ci} -o json job submit {} x", done["session_id"].as_str().expect("an id")),
+    );
+    assert_eq!((code(&submit), reason(&submit).as_str()), (5, "SCOPE_REQUIRED"));
+
+    let rotated = json(&at(
+        &up,
+        "demo",
+        &format!("interlock -o json project token rotate {id} --to \"$HOME/next.token\""),
+    ));
+    assert_eq!(reason(&at(&up, "demo", &format!("{ci} -o json whoami"))), "PROVIDER_AUTH_FAILED");
+    told(&at(&up, "demo", "interlock --token-file \"$HOME/next.token\" whoami"));
+    let next = rotated["token_id"].as_str().expect("an id");
+    told(&at(&up, "demo", &format!("interlock project token revoke {next}")));
+    assert_eq!(code(&at(&up, "demo", "interlock --token-file \"$HOME/next.token\" whoami")), 4);
+    let states = json(&at(&up, "demo", "interlock -o json project token list"));
+    let states: Vec<_> = states.as_array().expect("a list").iter().map(|t| t["state"].clone()).collect();
+    assert_eq!(states, ["revoked", "valid", "revoked"]);
+}

@@ -6,11 +6,12 @@ use crate::{Fault, holds, sees, tree::Tree};
 
 const PAGE: &str = "docs/configuration.md";
 /// Where keys are read.
-const READERS: [&str; 4] = [
+const READERS: [&str; 5] = [
     "service-kit/src/config/common.rs",
     "service-kit/src/config/limits.rs",
     "auth-service/src/config.rs",
     "gateway-service/src/config.rs",
+    "service-kit/src/unscoped.rs",
 ];
 /// What begins the reading of a key: methods of the kit's `Reader`, and functions over them.
 const READS: [&str; 11] = [
@@ -71,6 +72,7 @@ fn documented_sees_a_key_too_few_and_one_too_many() {
         (READERS[1], "bounded(r, \"limits.x\", &mut l.x)"),
         (READERS[2], "span(&mut r, \"lease\", LEASE)"),
         (READERS[3], ""),
+        (READERS[4], ""),
         (PAGE, "| key | default |\n| `told`, `lease` | 1 | `not.here` |\n| `limits.y` | 2 |"),
     ]);
     let planted = ["nothing of limits.x", "nothing of untold.too", "limits.y is read nowhere"];

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use interlock_client::{OwnerSession, SetAgent, SetOwner};
+use interlock_client::{OwnerSession, SetAgent, SetOwner, TokenGrant};
 use interlock_proto::{audit::v1 as audit, auth::v1 as auth, gateway::v1 as gateway};
 use interlock_tests::{
     Pair, Setup,
@@ -51,6 +51,8 @@ pub(crate) struct Props {
     agent: String,
     /// Has ended.
     job: String,
+    /// A project token's id.
+    token: String,
     stream_id: String,
     /// To be removed.
     owner: String,
@@ -127,8 +129,16 @@ impl Stage {
         let Some(gateway::stream_events_response::Message::Opened(opened)) = first.message else {
             panic!("a stream says first that it is open: {first:?}");
         };
-        let (stream_id, hand, owner) = (opened.stream_id, InHand::default(), self.owner().await);
-        Props { session, cookie, agent, job, stream_id, owner, hand, _stream: stream }
+        let (stream_id, hand) = (opened.stream_id, InHand::default());
+        let (token, owner) = (self.token().await, self.owner().await);
+        Props { session, cookie, agent, job, token, stream_id, owner, hand, _stream: stream }
+    }
+
+    /// A project token of hers; its id.
+    async fn token(&self) -> String {
+        let auth = self.pair.sdk_auth_as(&self.alice.access_token);
+        let grant = TokenGrant { scopes: vec!["jobs:read".to_owned()], ..TokenGrant::default() };
+        auth.issue_token(&self.project, grant).await.expect("a member may").token.token_id
     }
 
     /// Makes the call, with the good request changed.
@@ -176,6 +186,7 @@ impl Stage {
                 let again = owners.set(&owner, Some(self.pair.world.password(&owner)), set).await;
                 again.expect("the password that she began with");
             }
+            ("RotateToken" | "RevokeToken", _) => props.token = self.token().await,
             ("Work", "finish") => {
                 let sdk = self.pair.sdk_gateway(&self.alice.access_token);
                 sdk.jobs().submit(&props.session, "next").await.expect("a job");
@@ -279,6 +290,25 @@ impl Stage {
             }
             ("AddMember", _) => {
                 auth::AddMemberRequest { project_id, owner_id: "w5".to_owned() }.encode_to_vec()
+            }
+            ("RemoveMember", _) => {
+                auth::RemoveMemberRequest { project_id, owner_id: "w5".to_owned() }.encode_to_vec()
+            }
+            ("IssueToken", _) => {
+                let (label, scopes) = ("values".to_owned(), vec!["jobs:work".to_owned()]);
+                let (agent_ids, ttl) =
+                    (vec![agent_id], Some(prost_types::Duration { seconds: 600, nanos: 0 }));
+                auth::IssueTokenRequest { project_id, label, scopes, agent_ids, ttl, request_id }
+                    .encode_to_vec()
+            }
+            ("ListTokens", _) => auth::ListTokensRequest { project_id, ..Default::default() }.encode_to_vec(),
+            ("RotateToken", _) => {
+                let token_id = props.token.clone();
+                auth::RotateTokenRequest { project_id, token_id, request_id, ..Default::default() }
+                    .encode_to_vec()
+            }
+            ("RevokeToken", _) => {
+                auth::RevokeTokenRequest { project_id, token_id: props.token.clone() }.encode_to_vec()
             }
             ("CreateProject", _) => {
                 auth::CreateProjectRequest { name: format!("p{}", self.number()), request_id }.encode_to_vec()

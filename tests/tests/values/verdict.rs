@@ -23,6 +23,9 @@ const TYPED: &[(&str, &[&str])] = &[
     ("agent_ids", &["FORBIDDEN", "ROOT_REQUIRED", "NOT_FOUND"]),
     ("project_id", &["PROJECT_MISMATCH", "FORBIDDEN", "ROOT_REQUIRED"]),
     ("owner_id", &["OWNER_MISMATCH", "FORBIDDEN", "NOT_FOUND"]),
+    ("token_id", &["NOT_FOUND", "FORBIDDEN"]),
+    // It was another request's before.
+    ("request_id", &["REQUEST_ID_REUSED"]),
     ("username", &["INVALID_CREDENTIALS"]),
     // Each owner has a budget of tries at the root password; when all are used up, none is looked at.
     ("password", &["INVALID_CREDENTIALS", "RATE_LIMITED", "WEAK_PASSWORD"]),

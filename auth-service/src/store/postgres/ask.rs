@@ -13,8 +13,8 @@ use interlock_kit::{
 use super::{
     List, Working,
     decode::{
-        access, answer, applied, due, owner, owner_session, project, refresh_token, revocation, role_token,
-        signed, unsigned,
+        access, answer, applied, due, owner, owner_session, project, project_token, refresh_token,
+        revocation, role_token, signed, token_answer, unsigned,
     },
 };
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     limits,
     owner::Owner,
     project::Project,
+    project_token::ProjectToken,
     role_token::RoleToken,
     store::{Counters, Key},
 };
@@ -36,6 +37,9 @@ const ROLE_TOKEN: &str =
 const OWNER_SESSION: &str = "SELECT id, owner, issuance, created_at, expires_at, ended_at, refreshes,
             elevated_until, elevated_by, elevated_for FROM owner_session";
 const PROJECT: &str = "SELECT id, name, created_by, request, created_at FROM project";
+const PROJECT_TOKEN: &str =
+    "SELECT hash, id, project, issuer, label, scopes, agents, issuance, masked, created_at,
+    expires_at, replaced, ended_at, revocation, by_role FROM project_token";
 /// The same rules as `is_clearable` of each noun; the verb asks those again. Sealed secrets come first, so that
 /// nothing keeps them longer. Each part has its index and its own bound: a sweep looks at what has ended, not at
 /// what lives. That an inactive owner's sessions have all ended is in `sessions_from`.
@@ -44,6 +48,7 @@ const DUE: &str = "SELECT kind, hash, a, b FROM (
      WHERE state = 'used' AND used_at <= $3 LIMIT $4)
 UNION ALL (SELECT 2, 5, NULL, owner, request FROM rotation_answer WHERE ends_at <= $1 LIMIT $4)
 UNION ALL (SELECT 3, 6, NULL, id, NULL FROM owner_session WHERE elevated_until <= $1 LIMIT $4)
+UNION ALL (SELECT 2, 8, NULL, owner, request FROM token_answer WHERE ends_at <= $1 LIMIT $4)
 UNION ALL (SELECT 3, 1, hash, NULL, NULL FROM role_token WHERE valid_until <= $2 LIMIT $4)
 UNION ALL (SELECT 4, 2, NULL, id, NULL FROM owner_session WHERE ended_at IS NOT NULL LIMIT $4)
 UNION ALL (SELECT 5, 2, NULL, id, NULL FROM owner_session WHERE ended_at IS NULL AND expires_at <= $2 LIMIT $4)
@@ -51,6 +56,9 @@ UNION ALL (SELECT 6, 2, NULL, s.id, NULL FROM owner o
            JOIN owner_session s ON s.owner = o.id AND s.issuance < o.sessions_from
            WHERE s.ended_at IS NULL AND s.expires_at > $2 LIMIT $4)
 UNION ALL (SELECT 7, 3, hash, NULL, NULL FROM access_token WHERE expires_at <= $2 LIMIT $4)
+UNION ALL (SELECT 8, 7, hash, NULL, NULL FROM project_token WHERE ended_at <= $2 LIMIT $4)
+UNION ALL (SELECT 9, 7, hash, NULL, NULL FROM project_token
+           WHERE expires_at <= $2 AND (ended_at IS NULL OR ended_at > $2) LIMIT $4)
 ) AS due ORDER BY place LIMIT $4";
 
 /// The keys of one flight, kind by kind.
@@ -72,6 +80,10 @@ struct Sorted {
     requests: [Vec<String>; 2],
     makers: Vec<String>,
     members: [Vec<String>; 2],
+    tokens: Vec<Vec<u8>>,
+    token_ids: Vec<String>,
+    issuers: Vec<String>,
+    token_answers: [Vec<String>; 2],
     lists: Vec<Key>,
 }
 
@@ -87,9 +99,13 @@ pub(super) fn place(key: &Key) -> Option<u8> {
         Key::Answer(..) => Some(6),
         Key::Project(_) | Key::ProjectNamed(_) | Key::ProjectOfRequest(..) => Some(7),
         Key::Member(..) => Some(8),
-        Key::Counters => Some(9),
+        Key::ProjectToken(_) | Key::ProjectTokenNamed(_) => Some(9),
+        Key::TokenAnswer(..) => Some(10),
+        Key::Counters => Some(11),
         Key::LivingSessions(_)
         | Key::ProjectsMadeBy(_)
+        | Key::TokensIssuedBy(_)
+        | Key::ProjectTokens(..)
         | Key::AnyActiveOwner
         | Key::Owners(..)
         | Key::OwnersStored
@@ -134,11 +150,16 @@ impl Sorted {
             Key::ProjectOfRequest(owner, request) => pair(&mut self.requests, owner, request),
             Key::ProjectsMadeBy(owner) => self.makers.push(owner.to_string()),
             Key::Member(project, owner) => pair(&mut self.members, project, owner),
+            Key::ProjectToken(hash) => self.tokens.push(hash.to_vec()),
+            Key::ProjectTokenNamed(id) => self.token_ids.push(id.to_string()),
+            Key::TokensIssuedBy(issuer) => self.issuers.push(issuer.to_string()),
+            Key::TokenAnswer(owner, request) => pair(&mut self.token_answers, owner, request),
             Key::AnyActiveOwner
             | Key::ElevatedButFor(..)
             | Key::RootSalt
             | Key::Owners(..)
             | Key::OwnersStored
+            | Key::ProjectTokens(..)
             | Key::Projects(..)
             | Key::Revocations(..)
             | Key::RevocationsBefore(_)
@@ -151,6 +172,7 @@ impl Sorted {
         self.of_owners(locked, &mut asks);
         self.of_role_tokens(locked, &mut asks);
         self.of_projects(locked, &mut asks);
+        self.of_project_tokens(locked, &mut asks);
         // Last of all: every verb that gives out a number waits for this row.
         if self.counters {
             let sql = format!("SELECT issuance, revocation, pruned FROM counter{locked}");
@@ -249,15 +271,37 @@ impl Sorted {
             working.made_by.insert(owner, made);
         });
         let sql = format!(
-            "SELECT project, owner FROM member
+            "SELECT project, owner, since FROM member
              WHERE (project, owner) IN (SELECT * FROM unnest($1::TEXT[], $2::TEXT[])) ORDER BY owner, project{locked}"
         );
         let member = |row: &Row| {
             let project = ProjectId::made(row.try_get::<_, String>(0)?);
-            Ok((project, OwnerId::made(row.try_get::<_, String>(1)?)))
+            Ok(((project, OwnerId::made(row.try_get::<_, String>(1)?)), unsigned(row, 2)?))
         };
-        pairs_of(asks, &self.members, sql, member, |working, member| {
-            working.model.members.insert(member);
+        pairs_of(asks, &self.members, sql, member, |working, (member, since)| {
+            working.model.members.insert(member, since);
+        });
+    }
+
+    fn of_project_tokens(&self, locked: &str, asks: &mut Vec<Ask<Working>>) {
+        let keep = |working: &mut Working, token: ProjectToken| {
+            working.model.project_tokens.insert(token.hash, token);
+        };
+        let sql = format!("{PROJECT_TOKEN} WHERE hash = ANY($1) ORDER BY hash{locked}");
+        rows_of(asks, &self.tokens, sql, project_token, keep);
+        let sql = format!("{PROJECT_TOKEN} WHERE id = ANY($1) ORDER BY hash{locked}");
+        rows_of(asks, &self.token_ids, sql, project_token, keep);
+        let sql = "SELECT issuer, COUNT(*) FROM project_token WHERE issuer = ANY($1) GROUP BY issuer";
+        let count = |row: &Row| Ok((OwnerId::made(row.try_get::<_, String>(0)?), unsigned(row, 1)?));
+        rows_of(asks, &self.issuers, sql.to_owned(), count, |working, (issuer, issued)| {
+            working.issued_by.insert(issuer, issued);
+        });
+        let sql = format!(
+            "SELECT owner, request, credential, asked, sealed, token, revocation, ends_at FROM token_answer
+             WHERE (owner, request) IN (SELECT * FROM unnest($1::TEXT[], $2::TEXT[])) ORDER BY owner, request{locked}"
+        );
+        pairs_of(asks, &self.token_answers, sql, token_answer, |working, answer| {
+            working.model.token_answers.insert((answer.owner.clone(), answer.request.clone()), answer);
         });
     }
 }
@@ -275,6 +319,12 @@ fn list(key: Key) -> Ask<Working> {
             let sql = format!("{PROJECT} WHERE name > $1 {of} ORDER BY name LIMIT $2");
             let params = [bind(after), bind(i64::from(*limit))].into_iter().chain(member);
             listed(key.clone(), sql, params, |rows| Ok(List::Projects(each(rows, project)?)))
+        }
+        Key::ProjectTokens(project, after, limit) => {
+            let sql =
+                format!("{PROJECT_TOKEN} WHERE project = $1 AND issuance > $2 ORDER BY issuance LIMIT $3");
+            let params = [bind(project.to_string()), bind(signed(*after)), bind(i64::from(*limit))];
+            listed(key.clone(), sql, params, |rows| Ok(List::Tokens(each(rows, project_token)?)))
         }
         Key::Revocations(after, limit) => {
             let sql = "SELECT sequence, issued_before, kind, subject, project, at FROM revocation

@@ -14,6 +14,7 @@ use crate::{
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken, Successor},
     password::PasswordHash,
     project::Project,
+    project_token::{Ended, ProjectToken, TokenAnswer},
     revocation::{Revocation, Subject},
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -28,6 +29,8 @@ pub(super) fn due(row: &Row) -> Result<Due, Fault> {
         3 => Due::Access(hash(row, 1)?),
         4 => Due::Successor(hash(row, 1)?),
         6 => Due::Elevation(OwnerSessionId::made(text(2)?)),
+        8 => Due::TokenAnswer(OwnerId::made(text(2)?), RequestId::made(text(3)?)),
+        7 => Due::ProjectToken(hash(row, 1)?),
         _ => Due::Answer(OwnerId::made(text(2)?), RequestId::made(text(3)?)),
     })
 }
@@ -63,7 +66,7 @@ pub(super) fn owner(row: &Row) -> Result<Owner, Fault> {
     Ok(Owner {
         id: OwnerId::made(row.try_get::<_, String>(0)?),
         display_name: row.try_get(1)?,
-        roles: roles(row, 2)?,
+        roles: texts(row, 2)?,
         active: row.try_get(3)?,
         password: PasswordHash::stored(row.try_get(4)?),
         version: unsigned(row, 5)?,
@@ -81,7 +84,7 @@ pub(super) fn applied(row: &Row) -> Result<Applied, Fault> {
             _ => return Err(unknown(0)),
         },
         owner: OwnerId::made(row.try_get::<_, String>(1)?),
-        facts: Facts { display_name: row.try_get(2)?, roles: roles(row, 3)?, active: row.try_get(4)? },
+        facts: Facts { display_name: row.try_get(2)?, roles: texts(row, 3)?, active: row.try_get(4)? },
         password: PasswordHash::stored(row.try_get(5)?),
     })
 }
@@ -146,6 +149,45 @@ pub(super) fn project(row: &Row) -> Result<Project, Fault> {
     })
 }
 
+pub(super) fn project_token(row: &Row) -> Result<ProjectToken, Fault> {
+    let ended = match maybe_instant(row, 12)? {
+        Some(at) => Some(Ended { at, revocation: unsigned(row, 13)? }),
+        None => None,
+    };
+    Ok(ProjectToken {
+        hash: hash(row, 0)?,
+        id: CredentialId::made(row.try_get::<_, String>(1)?),
+        project: ProjectId::made(row.try_get::<_, String>(2)?),
+        issuer: OwnerId::made(row.try_get::<_, String>(3)?),
+        label: row.try_get(4)?,
+        scopes: texts(row, 5)?,
+        agents: texts(row, 6)?,
+        issuance: unsigned(row, 7)?,
+        masked: row.try_get(8)?,
+        created_at: instant(row, 9)?,
+        expires_at: maybe_instant(row, 10)?,
+        replaced: row.try_get(11)?,
+        by_role: row
+            .try_get::<_, Option<i64>>(14)?
+            .map(|version| u64::try_from(version).map_err(|_| unknown(14)))
+            .transpose()?,
+        ended,
+    })
+}
+
+pub(super) fn token_answer(row: &Row) -> Result<TokenAnswer, Fault> {
+    Ok(TokenAnswer {
+        owner: OwnerId::made(row.try_get::<_, String>(0)?),
+        request: RequestId::made(row.try_get::<_, String>(1)?),
+        credential: CredentialId::made(row.try_get::<_, String>(2)?),
+        asked: row.try_get(3)?,
+        sealed: row.try_get(4)?,
+        token: CredentialId::made(row.try_get::<_, String>(5)?),
+        revocation: unsigned(row, 6)?,
+        ends_at: instant(row, 7)?,
+    })
+}
+
 pub(super) fn revocation(row: &Row) -> Result<Revocation, Fault> {
     let named: String = row.try_get(3)?;
     let subject = match row.try_get::<_, &str>(2)? {
@@ -195,7 +237,8 @@ fn role(row: &Row, at: usize) -> Result<Role, Fault> {
     Role::parse("role", row.try_get(at)?).map_err(|_| unknown(at))
 }
 
-fn roles(row: &Row, at: usize) -> Result<Vec<String>, Fault> {
+/// A JSON list of texts.
+fn texts(row: &Row, at: usize) -> Result<Vec<String>, Fault> {
     serde_json::from_str(row.try_get(at)?).map_err(|_| unknown(at))
 }
 

@@ -14,6 +14,7 @@ use crate::{
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken},
     project::Project,
+    project_token::{ProjectToken, TokenAnswer},
     revocation::{Revocation, Subject},
     role_token::{Answer, RoleToken},
     store::Planned,
@@ -80,11 +81,29 @@ pub(super) fn plan(change: &Planned, flush: &mut Flush) -> Result<(), Fault> {
         ),
         Planned::SpendRefresh(hash) => spend(flush, hash),
         Planned::InsertProject(project) => insert_project(flush, project),
-        Planned::InsertMember { project, owner, at: entered } => flush.one(
+        Planned::InsertMember { project, owner, at: entered, since } => flush.one(
             "member",
-            "INSERT INTO member (owner, project, at) VALUES ($1, $2, $3)",
-            [text(owner), text(project), at(*entered)],
+            "INSERT INTO member (owner, project, at, since) VALUES ($1, $2, $3, $4)",
+            [text(owner), text(project), at(*entered), number(*since)],
         ),
+        Planned::RemoveMember { project, owner } => flush.one(
+            "member",
+            "DELETE FROM member WHERE owner = $1 AND project = $2",
+            [text(owner), text(project)],
+        ),
+        Planned::InsertProjectToken(token) => insert_project_token(flush, token)?,
+        Planned::ReplaceProjectToken { hash, expires_at } => flush.one(
+            "project token",
+            "UPDATE project_token SET expires_at = $2, replaced = TRUE
+             WHERE hash = $1 AND NOT replaced AND ended_at IS NULL",
+            [bytes(hash), at(*expires_at)],
+        ),
+        Planned::EndProjectToken { hash, ended } => flush.one(
+            "project token",
+            "UPDATE project_token SET ended_at = $2, revocation = $3 WHERE hash = $1 AND ended_at IS NULL",
+            [bytes(hash), at(ended.at), number(ended.revocation)],
+        ),
+        Planned::PutTokenAnswer { replaces, answer } => put_token_answer(flush, *replaces, answer),
         Planned::Revoke(row) => insert_revocation(flush, row),
         Planned::Clear(due) => clear(flush, due)?,
     }
@@ -155,6 +174,57 @@ fn put_answer(flush: &mut Flush, replaces: bool, answer: &Answer) {
     );
 }
 
+fn insert_project_token(flush: &mut Flush, token: &ProjectToken) -> Result<(), Fault> {
+    if token.replaced || token.ended.is_some() {
+        return Err(Fault::Broken("a project token begins alive".to_owned()));
+    }
+    flush.one(
+        "project token",
+        "INSERT INTO project_token (hash, id, project, issuer, label, scopes, agents, issuance, masked, created_at,
+                                    expires_at, replaced, by_role)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, FALSE, $12)",
+        [
+            bytes(&token.hash),
+            text(&token.id),
+            text(&token.project),
+            text(&token.issuer),
+            text(&token.label),
+            texts(&token.scopes),
+            texts(&token.agents),
+            number(token.issuance),
+            text(&token.masked),
+            at(token.created_at),
+            maybe_at(token.expires_at),
+            bind(token.by_role.map(signed)),
+        ],
+    );
+    Ok(())
+}
+
+fn put_token_answer(flush: &mut Flush, replaces: bool, answer: &TokenAnswer) {
+    let sql = if replaces {
+        "UPDATE token_answer SET credential = $3, asked = $4, sealed = $5, token = $6, revocation = $7, ends_at = $8
+         WHERE owner = $1 AND request = $2"
+    } else {
+        "INSERT INTO token_answer (owner, request, credential, asked, sealed, token, revocation, ends_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+    };
+    flush.one(
+        "token answer",
+        sql,
+        [
+            text(&answer.owner),
+            text(&answer.request),
+            text(&answer.credential),
+            text(&answer.asked),
+            bind(answer.sealed.clone()),
+            text(&answer.token),
+            number(answer.revocation),
+            at(answer.ends_at),
+        ],
+    );
+}
+
 fn insert_owner(flush: &mut Flush, owner: &Owner) {
     let sql = "INSERT INTO owner
                    (id, display_name, roles, active, password, version, sessions_from, changed_at, removed_at)
@@ -172,7 +242,7 @@ fn owner_columns(owner: &Owner) -> [Param; 9] {
     [
         text(&owner.id),
         text(&owner.display_name),
-        roles(&owner.roles),
+        texts(&owner.roles),
         bind(owner.active),
         text(owner.password.expose()),
         number(owner.version),
@@ -196,7 +266,7 @@ fn put_applied(flush: &mut Flush, replaces: bool, applied: &Applied) {
             text(applied.source.text()),
             text(&applied.owner),
             text(&facts.display_name),
-            roles(&facts.roles),
+            texts(&facts.roles),
             bind(facts.active),
             text(applied.password.expose()),
         ],
@@ -317,6 +387,14 @@ fn clear(flush: &mut Flush, due: &Due) -> Result<(), Fault> {
             "DELETE FROM rotation_answer WHERE owner = $1 AND request = $2",
             [text(owner), text(request)],
         ),
+        Due::TokenAnswer(owner, request) => flush.one(
+            "token answer",
+            "DELETE FROM token_answer WHERE owner = $1 AND request = $2",
+            [text(owner), text(request)],
+        ),
+        Due::ProjectToken(hash) => {
+            flush.one("project token", "DELETE FROM project_token WHERE hash = $1", [bytes(hash)]);
+        }
         Due::Revocations(through) => {
             flush.any("revocations", "DELETE FROM revocation WHERE sequence <= $1", [number(*through)]);
         }
@@ -324,6 +402,6 @@ fn clear(flush: &mut Flush, due: &Due) -> Result<(), Fault> {
     Ok(())
 }
 
-fn roles(roles: &[String]) -> Param {
-    bind(serde_json::to_string(roles).expect("texts are JSON"))
+fn texts(texts: &[String]) -> Param {
+    bind(serde_json::to_string(texts).expect("texts are JSON"))
 }

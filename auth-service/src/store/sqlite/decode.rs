@@ -11,6 +11,7 @@ use crate::{
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken, Successor},
     password::PasswordHash,
     project::Project,
+    project_token::{Ended, ProjectToken, TokenAnswer},
     revocation::{Revocation, Subject},
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -24,6 +25,11 @@ pub(super) fn due(row: &Row<'_>) -> rusqlite::Result<Due> {
         3 => Due::Access(row.get(1)?),
         4 => Due::Successor(row.get(1)?),
         6 => Due::Elevation(OwnerSessionId::made(row.get::<_, String>(1)?)),
+        8 => Due::TokenAnswer(
+            OwnerId::made(row.get::<_, String>(1)?),
+            RequestId::made(row.get::<_, String>(2)?),
+        ),
+        7 => Due::ProjectToken(row.get(1)?),
         _ => Due::Answer(OwnerId::made(row.get::<_, String>(1)?), RequestId::made(row.get::<_, String>(2)?)),
     })
 }
@@ -59,7 +65,7 @@ pub(super) fn owner(row: &Row<'_>) -> rusqlite::Result<Owner> {
     Ok(Owner {
         id: OwnerId::made(row.get::<_, String>(0)?),
         display_name: row.get(1)?,
-        roles: roles(row, 2)?,
+        roles: texts(row, 2)?,
         active: row.get(3)?,
         password: PasswordHash::stored(row.get(4)?),
         version: unsigned(row, 5)?,
@@ -77,7 +83,7 @@ pub(super) fn applied(row: &Row<'_>) -> rusqlite::Result<Applied> {
             _ => return Err(unknown(0)),
         },
         owner: OwnerId::made(row.get::<_, String>(1)?),
-        facts: Facts { display_name: row.get(2)?, roles: roles(row, 3)?, active: row.get(4)? },
+        facts: Facts { display_name: row.get(2)?, roles: texts(row, 3)?, active: row.get(4)? },
         password: PasswordHash::stored(row.get(5)?),
     })
 }
@@ -142,6 +148,45 @@ pub(super) fn project(row: &Row<'_>) -> rusqlite::Result<Project> {
     })
 }
 
+pub(super) fn project_token(row: &Row<'_>) -> rusqlite::Result<ProjectToken> {
+    let ended = match maybe_instant(row, 12)? {
+        Some(at) => Some(Ended { at, revocation: unsigned(row, 13)? }),
+        None => None,
+    };
+    Ok(ProjectToken {
+        hash: row.get(0)?,
+        id: CredentialId::made(row.get::<_, String>(1)?),
+        project: ProjectId::made(row.get::<_, String>(2)?),
+        issuer: OwnerId::made(row.get::<_, String>(3)?),
+        label: row.get(4)?,
+        scopes: texts(row, 5)?,
+        agents: texts(row, 6)?,
+        issuance: unsigned(row, 7)?,
+        masked: row.get(8)?,
+        created_at: instant(row, 9)?,
+        expires_at: maybe_instant(row, 10)?,
+        replaced: row.get(11)?,
+        by_role: row
+            .get::<_, Option<i64>>(14)?
+            .map(|version| u64::try_from(version).map_err(|_| unknown(14)))
+            .transpose()?,
+        ended,
+    })
+}
+
+pub(super) fn token_answer(row: &Row<'_>) -> rusqlite::Result<TokenAnswer> {
+    Ok(TokenAnswer {
+        owner: OwnerId::made(row.get::<_, String>(0)?),
+        request: RequestId::made(row.get::<_, String>(1)?),
+        credential: CredentialId::made(row.get::<_, String>(2)?),
+        asked: row.get(3)?,
+        sealed: row.get(4)?,
+        token: CredentialId::made(row.get::<_, String>(5)?),
+        revocation: unsigned(row, 6)?,
+        ends_at: instant(row, 7)?,
+    })
+}
+
 pub(super) fn revocation(row: &Row<'_>) -> rusqlite::Result<Revocation> {
     let named: String = row.get(3)?;
     let subject = match row.get_ref(2)?.as_str()? {
@@ -181,7 +226,8 @@ fn role(row: &Row<'_>, at: usize) -> rusqlite::Result<Role> {
     Role::parse("role", row.get_ref(at)?.as_str()?).map_err(|_| unknown(at))
 }
 
-fn roles(row: &Row<'_>, at: usize) -> rusqlite::Result<Vec<String>> {
+/// A JSON list of texts.
+fn texts(row: &Row<'_>, at: usize) -> rusqlite::Result<Vec<String>> {
     serde_json::from_str(row.get_ref(at)?.as_str()?).map_err(|_| unknown(at))
 }
 

@@ -9,6 +9,7 @@ use crate::{
     ids::RequestId,
     owner::{Applied, Owner},
     owner_session::{OwnerSession, RefreshState, RefreshToken},
+    project_token::{ProjectToken, TokenAnswer},
     revocation::{Revocation, Subject},
     role_token::{Answer, RoleToken},
     store::{Planned, Signal},
@@ -104,11 +105,28 @@ pub(super) fn apply(
                 project.created_at.as_micros(),
             ),
         ),
-        Planned::InsertMember { project, owner, at } => to.one(
+        Planned::InsertMember { project, owner, at, since } => to.one(
             "member",
-            "INSERT INTO member (owner, project, at) VALUES (?1, ?2, ?3)",
-            (owner.as_str(), project.as_str(), at.as_micros()),
+            "INSERT INTO member (owner, project, at, since) VALUES (?1, ?2, ?3, ?4)",
+            (owner.as_str(), project.as_str(), at.as_micros(), signed(since)),
         ),
+        Planned::RemoveMember { project, owner } => to.one(
+            "member",
+            "DELETE FROM member WHERE owner = ?1 AND project = ?2",
+            (owner.as_str(), project.as_str()),
+        ),
+        Planned::InsertProjectToken(token) => insert_project_token(&to, &token),
+        Planned::ReplaceProjectToken { hash, expires_at } => to.one(
+            "project token",
+            "UPDATE project_token SET expires_at = ?2, replaced = 1 WHERE hash = ?1 AND NOT replaced AND ended_at IS NULL",
+            (hash, expires_at.as_micros()),
+        ),
+        Planned::EndProjectToken { hash, ended } => to.one(
+            "project token",
+            "UPDATE project_token SET ended_at = ?2, revocation = ?3 WHERE hash = ?1 AND ended_at IS NULL",
+            (hash, ended.at.as_micros(), signed(ended.revocation)),
+        ),
+        Planned::PutTokenAnswer { replaces, answer } => put_token_answer(&to, replaces, &answer),
         Planned::Revoke(row) => {
             insert_revocation(&to, &row)?;
             signals.push(Signal::Revoked(row));
@@ -171,6 +189,56 @@ fn put_answer(to: &To<'_>, replaces: bool, answer: &Answer) -> Result<(), Fault>
     )
 }
 
+fn insert_project_token(to: &To<'_>, token: &ProjectToken) -> Result<(), Fault> {
+    if token.replaced || token.ended.is_some() {
+        return Err(Fault::Broken("a project token begins alive".to_owned()));
+    }
+    to.one(
+        "project token",
+        "INSERT INTO project_token (hash, id, project, issuer, label, scopes, agents, issuance, masked, created_at,
+                                    expires_at, replaced, by_role)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, ?12)",
+        params![
+            token.hash,
+            token.id.as_str(),
+            token.project.as_str(),
+            token.issuer.as_str(),
+            token.label,
+            texts(&token.scopes),
+            texts(&token.agents),
+            signed(token.issuance),
+            token.masked,
+            token.created_at.as_micros(),
+            token.expires_at.map(Timestamp::as_micros),
+            token.by_role.map(signed),
+        ],
+    )
+}
+
+fn put_token_answer(to: &To<'_>, replaces: bool, answer: &TokenAnswer) -> Result<(), Fault> {
+    let sql = if replaces {
+        "UPDATE token_answer SET credential = ?3, asked = ?4, sealed = ?5, token = ?6, revocation = ?7, ends_at = ?8
+         WHERE owner = ?1 AND request = ?2"
+    } else {
+        "INSERT INTO token_answer (owner, request, credential, asked, sealed, token, revocation, ends_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
+    };
+    to.one(
+        "token answer",
+        sql,
+        params![
+            answer.owner.as_str(),
+            answer.request.as_str(),
+            answer.credential.as_str(),
+            answer.asked,
+            answer.sealed,
+            answer.token.as_str(),
+            signed(answer.revocation),
+            answer.ends_at.as_micros(),
+        ],
+    )
+}
+
 fn insert_owner(to: &To<'_>, owner: &Owner) -> Result<(), Fault> {
     let sql = "INSERT INTO owner
                    (id, display_name, roles, active, password, version, sessions_from, changed_at, removed_at)
@@ -192,7 +260,7 @@ fn write_owner(to: &To<'_>, sql: &str, was: Option<i64>, owner: &Owner) -> Resul
             owner.id.as_str(),
             was,
             owner.display_name,
-            roles(&owner.roles),
+            texts(&owner.roles),
             owner.active,
             owner.password.expose(),
             signed(owner.version),
@@ -217,7 +285,7 @@ fn put_applied(to: &To<'_>, replaces: bool, applied: &Applied) -> Result<(), Fau
             applied.source.text(),
             applied.owner.as_str(),
             &facts.display_name,
-            roles(&facts.roles),
+            texts(&facts.roles),
             facts.active,
             applied.password.expose(),
         ),
@@ -299,6 +367,14 @@ fn clear(to: &To<'_>, due: Due) -> Result<(), Fault> {
             "DELETE FROM rotation_answer WHERE owner = ?1 AND request = ?2",
             [owner.as_str(), request.as_str()],
         ),
+        Due::TokenAnswer(owner, request) => to.one(
+            "token answer",
+            "DELETE FROM token_answer WHERE owner = ?1 AND request = ?2",
+            [owner.as_str(), request.as_str()],
+        ),
+        Due::ProjectToken(hash) => {
+            to.one("project token", "DELETE FROM project_token WHERE hash = ?1", [hash])
+        }
         Due::Revocations(through) => {
             to.0.prepare_cached("DELETE FROM revocation WHERE sequence <= ?1")?.execute([signed(through)])?;
             Ok(())
@@ -306,6 +382,6 @@ fn clear(to: &To<'_>, due: Due) -> Result<(), Fault> {
     }
 }
 
-fn roles(roles: &[String]) -> String {
-    serde_json::to_string(roles).expect("texts are JSON")
+fn texts(texts: &[String]) -> String {
+    serde_json::to_string(texts).expect("texts are JSON")
 }

@@ -9,7 +9,7 @@ use interlock_kit::{
 
 use super::{Found, View};
 use crate::{
-    caller::{Principal, Unscoped},
+    caller::Principal,
     client::Client,
     ids::{OwnerId, ProjectId},
     policy::{Ask, Lock, Permit, ProjectReach, ProjectScope, Refusal, decide},
@@ -136,19 +136,9 @@ impl View<'_> {
         if self.caller.named.is_some() {
             return Ok(());
         }
-        match self.caller.unscoped {
-            Unscoped::Deny => {
-                Err(Error::new(Reason::ProjectRequired, "the call must name its project: `interlock use`")
-                    .into())
-            }
-            Unscoped::Warn { sunset } if sunset.is_some_and(|sunset| sunset.is_over(self.now)) => {
-                Err(Error::new(Reason::UnscopedSunset, "calls that name no project have ended").into())
-            }
-            Unscoped::Warn { .. } => {
-                self.unscoped = true;
-                Ok(())
-            }
-        }
+        self.caller.unscoped.judge(self.now)?;
+        self.unscoped = true;
+        Ok(())
     }
 
     /// Whether this caller's worker may run what was submitted in a project: of a project token, that project alone;
