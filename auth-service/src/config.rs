@@ -12,8 +12,7 @@ use std::{
 };
 
 use interlock_kit::{
-    config::{Common, Defaults, Layers, Mistake, Reader},
-    hasher::{Hasher, Params},
+    config::{Common, Defaults, Hashing, Layers, Mistake, Reader},
     serve::ServerLimits,
     store::postgres::Target,
     unscoped::Unscoped,
@@ -64,12 +63,8 @@ pub struct Config {
     pub owner_session_ttl: Duration,
     /// `owner_session.access_ttl`: how long an access token lives. 1 min to 1 h, 15 min by default.
     pub access_ttl: Duration,
-    /// `argon2.m_kib`, `argon2.t`, `argon2.p`.
-    pub argon2: Params,
-    /// `hasher.threads`: 1 to 16, 2 by default.
-    pub hasher_threads: usize,
-    /// `hasher.queue`: 4 to 1024 sign-ins that wait, 32 by default.
-    pub hasher_queue: usize,
+    /// Of owners' passwords. 2 threads by default.
+    pub hashing: Hashing,
     /// `owners_file` or `INTERLOCK_OWNERS_FILE`; `owners.json` beside the configuration file otherwise, if it
     /// is there.
     pub owners_file: Option<PathBuf>,
@@ -151,9 +146,7 @@ fn read(
         lease: span(&mut r, "lease", LEASE),
         owner_session_ttl: span(&mut r, "owner_session.ttl", OWNER_SESSION_TTL),
         access_ttl: span(&mut r, "owner_session.access_ttl", ACCESS_TTL),
-        argon2: read_argon2(&mut r),
-        hasher_threads: r.bounded("hasher.threads", 2, 1..=16),
-        hasher_queue: r.bounded("hasher.queue", Hasher::QUEUE_DEFAULT, 4..=1_024),
+        hashing: Hashing::read(&mut r, 2),
         owners_file: r.path("owners_file").or(beside),
         accounts_json_file: r.path("accounts_json_file"),
         root_password: variables.root_password,
@@ -177,16 +170,6 @@ fn read(
 
 fn span(r: &mut Reader, key: &str, span: Span) -> Duration {
     r.bounded(key, span.default, span.min..=span.max)
-}
-
-fn read_argon2(r: &mut Reader) -> Params {
-    let m_kib = r.bounded("argon2.m_kib", 19_456, 8..=Params::M_KIB_MAX);
-    let t = r.bounded("argon2.t", 2, 1..=Params::T_MAX);
-    let p = r.bounded("argon2.p", 1, 1..=Params::P_MAX);
-    Params::new(m_kib, t, p).unwrap_or_else(|_| {
-        r.mistake("argon2.m_kib", "at least 8 for each lane of argon2.p");
-        Params::default()
-    })
 }
 
 /// The variables that do not begin with our prefix.
@@ -263,7 +246,7 @@ mod tests {
         assert_eq!(config.lease, 3 * SECOND);
         assert_eq!(config.owner_session_ttl, 12 * 60 * MINUTE);
         assert_eq!(config.access_ttl, 15 * MINUTE);
-        assert_eq!(config.argon2, Params::default());
+        assert_eq!(config.hashing.params, interlock_kit::hasher::Params::default());
         assert_eq!(config.unscoped, Unscoped::Warn { sunset: None });
     }
 

@@ -218,7 +218,7 @@ async fn with_store(
     let note = opening::unknown_leases(&common.data_dir, config.lease)?;
     let barrier = barrier_of(&shell, config.lease, &note, tokens.fresh).await?;
     opened.announcer.tell(barrier.clone(), health.clone());
-    let hasher = Hasher::start(config.argon2, config.hasher_threads, config.hasher_queue)?;
+    let hasher = Hasher::start(config.hashing.params, config.hashing.threads, config.hashing.queue)?;
     accounts_apply::apply(&shell, &hasher, &accounts).await?;
     drop(accounts);
     if let Some(asked) = config.root_ttl_asked {

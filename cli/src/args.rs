@@ -26,7 +26,7 @@ pub(crate) struct Args {
 /// Flags of every command.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct Common {
-    /// `text` for people, `json` for programs: one document, or one line for each event.
+    /// `text` for people, `json` (or `jsonl`) for programs: one document, or one line for each event.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
     /// The context file; `interlock up` writes the default one.

@@ -9,7 +9,9 @@ use std::{
 };
 
 use etcetera::BaseStrategy as _;
-use interlock_client::{Auth, Connection, Credential, Credentials, FoundProject, Gateway, ProjectFile, Tls};
+use interlock_client::{
+    Auth, Connection, Cookie, Credential, Credentials, FoundProject, Gateway, ProjectFile, Tls,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -185,6 +187,30 @@ impl Caller {
     /// Where its project file is broken.
     pub(crate) fn bound(&self) -> Result<Option<FoundProject>, Failure> {
         Ok(ProjectFile::discover(&self.folder)?)
+    }
+
+    /// Whether there is a credential to call on.
+    ///
+    /// # Errors
+    /// Where what is kept cannot be read.
+    pub(crate) fn is_signed_in(&self, common: &Common) -> Result<bool, Failure> {
+        let kept = || Ok::<_, Failure>(self.sign_in.token()?.is_some() || self.sign_in.session()?.is_some());
+        Ok(common.token_file.is_some() || kept()?)
+    }
+
+    /// Calls to gateway-service of nobody.
+    pub(crate) fn nobody(&self) -> Gateway {
+        Gateway::new(self.gateway.clone(), Credentials::none())
+    }
+
+    /// Calls to gateway-service of a session's client, and of nobody else. A project of the flag is named by its id then:
+    /// who is not signed in cannot look up a name.
+    pub(crate) fn client(&self, cookie: Cookie) -> Gateway {
+        let client = self.nobody().with_cookie(cookie);
+        match self.project.as_deref().filter(|project| project_name::is_id(project)) {
+            Some(project) => client.with_project(project),
+            None => client.in_folder(&self.folder),
+        }
     }
 
     /// Calls to gateway-service for the project of the flag or the environment, else of the folder.

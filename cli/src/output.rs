@@ -15,7 +15,44 @@ pub(crate) enum Format {
     /// For people.
     Text,
     /// For programs.
+    #[value(alias = "jsonl")]
     Json,
+}
+
+/// The part of a line that stands out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark<'t> {
+    /// In which colour, where standard output is a terminal.
+    pub(crate) colour: Colour,
+    /// What.
+    pub(crate) text: &'t str,
+}
+
+/// Colours of terminals: ECMA-48 section 8.3.117.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Colour {
+    /// The terminal's own.
+    Plain,
+    /// It went well.
+    Green,
+    /// It did not.
+    Red,
+    /// It may not.
+    Yellow,
+    /// Someone did something.
+    Cyan,
+}
+
+impl Colour {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Green => ";32",
+            Self::Red => ";31",
+            Self::Yellow => ";33",
+            Self::Cyan => ";36",
+        }
+    }
 }
 
 impl Format {
@@ -24,19 +61,26 @@ impl Format {
     /// # Errors
     /// What standard output says, but for a closed pipe, which ends the output quietly.
     pub(crate) fn print(self, text: &str, json: &Value) -> io::Result<()> {
-        self.print_marked("", ("", text), json)
+        self.print_marked("", Mark { colour: Colour::Plain, text: "" }, text, json)
     }
 
-    /// The same, with the first part of the text in bold where standard output is a terminal.
+    /// The same, with a mark before the text that is bold, and of its colour, where standard output is a terminal.
     ///
     /// # Errors
     /// As [`Self::print`].
-    pub(crate) fn print_marked(self, before: &str, text: (&str, &str), json: &Value) -> io::Result<()> {
-        let (marked, rest) = (escaped(text.0), escaped_lines(text.1.trim_end()));
+    pub(crate) fn print_marked(
+        self,
+        before: &str,
+        mark: Mark<'_>,
+        text: &str,
+        json: &Value,
+    ) -> io::Result<()> {
+        let (marked, rest) = (escaped(mark.text), escaped_lines(text.trim_end()));
+        let colour = mark.colour.code();
         let line = match self {
             Self::Text if marked.is_empty() => rest.into_owned(),
             // For pipes and files the styling is taken off again by what writes it.
-            Self::Text => format!("{}\u{1b}[1m{marked}\u{1b}[0m{rest}", escaped(before)),
+            Self::Text => format!("{}\u{1b}[1{colour}m{marked}\u{1b}[0m{rest}", escaped(before)),
             Self::Json => plain_json(json),
         };
         let mut out = anstream::stdout().lock();

@@ -4,12 +4,17 @@ use interlock_client::{Auth, Project};
 
 use crate::failure::Failure;
 
+/// Whether a text is a project's id, and no name.
+pub(crate) fn is_id(text: &str) -> bool {
+    text.starts_with("prj_") || text == "system"
+}
+
 /// The id of the project that `name` is the name or the id of.
 ///
 /// # Errors
 /// Where the caller can enter no such project.
 pub(crate) async fn resolve(auth: &Auth, name: &str) -> Result<String, Failure> {
-    if name.starts_with("prj_") || name == "system" {
+    if is_id(name) {
         return Ok(name.to_owned());
     }
     let projects = auth.list_projects().await?;

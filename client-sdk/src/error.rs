@@ -76,6 +76,8 @@ pub struct Busy {
     pub running: u32,
     /// The jobs that the caller may see.
     pub jobs: Vec<BusyJob>,
+    /// How many attaches wait in line for the agent.
+    pub waiting: u32,
 }
 
 /// Which rule of the attach guard refused.
@@ -307,6 +309,7 @@ fn busy_detail(status: &Status) -> Option<Busy> {
         queued: busy.queued,
         running: busy.running,
         jobs: jobs.collect(),
+        waiting: busy.waiting,
     })
 }
 

@@ -109,7 +109,45 @@ pub enum EventKind {
         /// Why, where it failed or was cancelled.
         cause: String,
     },
+    /// A client joined.
+    ClientJoined {
+        /// The client.
+        client_id: String,
+    },
+    /// A client is no longer of the session.
+    ClientLeft {
+        /// The client.
+        client_id: String,
+        /// Why.
+        cause: LeaveCause,
+    },
+    /// The password that clients join with was set.
+    PasswordSet,
+    /// Someone said something.
+    Message {
+        /// The client that did; empty where the session's owner did without one.
+        from_client_id: String,
+        /// The only client it is for; empty where it is for more.
+        to_client_id: String,
+        /// Whether it is for all but the sender.
+        to_others: bool,
+        /// As it was sent.
+        data: Bytes,
+    },
     /// Something that this version does not know.
+    Unknown,
+}
+
+/// Why a client is no longer of its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaveCause {
+    /// It quit.
+    Quit,
+    /// It was taken out.
+    Evicted,
+    /// It was not seen for too long.
+    Idle,
+    /// A cause that this version does not know.
     Unknown,
 }
 
@@ -169,6 +207,12 @@ impl fmt::Debug for EventKind {
             }
             Self::JobCancelRequested { job_id } => write!(f, "JobCancelRequested({job_id})"),
             Self::JobEnded { job_id, state, cause } => write!(f, "JobEnded({job_id}, {state}, {cause:?})"),
+            Self::ClientJoined { client_id } => write!(f, "ClientJoined({client_id})"),
+            Self::ClientLeft { client_id, cause } => write!(f, "ClientLeft({client_id}, {cause:?})"),
+            Self::PasswordSet => f.write_str("PasswordSet"),
+            Self::Message { from_client_id, data, .. } => {
+                write!(f, "Message({from_client_id}, {} bytes)", data.len())
+            }
             Self::Unknown => f.write_str("Unknown"),
         }
     }
@@ -231,6 +275,23 @@ impl From<WireKind> for EventKind {
                 let state = k.state().into();
                 Self::JobEnded { job_id: k.job_id, state, cause: k.cause }
             }
+            WireKind::ClientJoined(k) => Self::ClientJoined { client_id: k.client_id },
+            WireKind::ClientLeft(k) => {
+                let cause = match k.cause() {
+                    wire::LeaveCause::Quit => LeaveCause::Quit,
+                    wire::LeaveCause::Evicted => LeaveCause::Evicted,
+                    wire::LeaveCause::Idle => LeaveCause::Idle,
+                    wire::LeaveCause::Unspecified => LeaveCause::Unknown,
+                };
+                Self::ClientLeft { client_id: k.client_id, cause }
+            }
+            WireKind::PasswordSet(_) => Self::PasswordSet,
+            WireKind::MessagePosted(k) => Self::Message {
+                from_client_id: k.from_client_id,
+                to_client_id: k.to_client_id,
+                to_others: k.to_others,
+                data: k.data,
+            },
         }
     }
 }

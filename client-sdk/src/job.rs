@@ -166,6 +166,18 @@ impl Jobs {
     }
 }
 
+impl Jobs {
+    /// Fails a job in flight, whatever its worker says. For administrators with the root condition.
+    ///
+    /// # Errors
+    /// `FORBIDDEN`, `ROOT_REQUIRED`; `JOB_TERMINAL` where it has ended otherwise.
+    pub async fn force_fail(&self, job_id: &str, cause: &str) -> Result<Job, Error> {
+        let request = wire::ForceFailJobRequest { job_id: job_id.to_owned(), cause: cause.to_owned() };
+        let answer: wire::ForceFailJobResponse = self.0.call(path::FORCE_FAIL_JOB, request).await?;
+        Ok(present(answer.job, "job")?.into())
+    }
+}
+
 impl From<wire::Job> for Job {
     fn from(j: wire::Job) -> Self {
         let state = j.state().into();

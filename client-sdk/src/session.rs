@@ -1,18 +1,22 @@
 //! Sessions: what an agent session is bound to, and its log.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use interlock_proto::{gateway::v1 as wire, metadata as key};
+use tokio::time::Instant;
 
 use crate::{
     clock::from_wire,
     cookie::Cookie,
-    error::Error,
+    error::{Error, Reason},
     event::Binding,
     events::{EventStream, StreamFrom},
     gateway::{Gateway, PAGE, PAGES_MAX, present},
     path, random,
 };
+
+/// The longest that the server parks one attach.
+const ATTACH_PARK_MAX: Duration = Duration::from_secs(600);
 
 /// A session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +88,10 @@ impl Sessions {
         Self(gateway)
     }
 
+    pub(crate) fn gateway(&self) -> &Gateway {
+        &self.0
+    }
+
     /// Makes a session with its first client, the host. `name` may be empty.
     ///
     /// # Errors
@@ -133,7 +141,8 @@ impl Sessions {
         Ok(sessions)
     }
 
-    /// Binds a session to an agent and a project. The same again changes nothing.
+    /// Binds a session to an agent and a project. The same again changes nothing. A move to another project evicts the
+    /// clients that have joined.
     ///
     /// # Errors
     /// `SESSION_BUSY` ([`Error::busy`] says why), `SESSION_CLOSING`, `FORBIDDEN`, `PROJECT_MISMATCH`.
@@ -149,9 +158,48 @@ impl Sessions {
             project_id: project_id.to_owned(),
             on_busy: wire::OnBusy::Reject.into(),
             wait: None,
+            keep_clients: false,
         };
         let answer: wire::AttachSessionResponse = self.0.call(path::ATTACH_SESSION, request).await?;
         Ok(Attached { session: present(answer.session, "session")?.into(), changed: answer.changed })
+    }
+
+    /// The same, and waits in line until it is free, at most so long (in parts of ten minutes). With `cancel` the
+    /// caller's own jobs that keep it busy are cancelled first. Meanwhile the owner's submits to both agents are
+    /// refused with `ATTACH_PENDING`.
+    ///
+    /// # Errors
+    /// As [`Sessions::attach`]; `SESSION_BUSY` when the time is up.
+    pub async fn attach_when_free(
+        &self,
+        session_id: &str,
+        agent_id: &str,
+        project_id: &str,
+        at_most: Duration,
+        cancel: bool,
+    ) -> Result<Attached, Error> {
+        let until = Instant::now() + at_most;
+        loop {
+            let wait = until.saturating_duration_since(Instant::now()).min(ATTACH_PARK_MAX);
+            let on_busy = if cancel { wire::OnBusy::Cancel } else { wire::OnBusy::Wait };
+            let request = wire::AttachSessionRequest {
+                session_id: session_id.to_owned(),
+                agent_id: agent_id.to_owned(),
+                project_id: project_id.to_owned(),
+                on_busy: on_busy.into(),
+                wait: Some(wait.try_into().map_err(|_| Error::invalid("wait", "0 to 600 s"))?),
+                keep_clients: false,
+            };
+            let answer = self.0.call_parking(path::ATTACH_SESSION, request, wait).await;
+            let answer: wire::AttachSessionResponse = match answer {
+                Err(error) if error.reason() == Some(Reason::SessionBusy) && Instant::now() < until => {
+                    continue;
+                }
+                answer => answer?,
+            };
+            let session = present(answer.session, "session")?.into();
+            return Ok(Attached { session, changed: answer.changed });
+        }
     }
 
     /// Ends a session. With `force` also while it has jobs in flight: queued ones are cancelled,

@@ -10,12 +10,13 @@ use interlock_kit::error::{Error, Reason};
 
 use crate::{
     caller::Principal,
+    client::{ClientRole, LeaveCause, leave},
     event::EventKind,
     ids::{AgentId, JobId, ProjectId, SessionId},
-    job::{Job, Phase},
+    job::{Job, Phase, cancelled},
     policy::Act,
     session::{Session, SessionSeen},
-    store::{Found, Load, Question, Stop, Tx, Verb},
+    store::{Entrance, Found, Load, Question, Stop, Tx, Verb},
 };
 
 /// What a session is bound to.
@@ -38,6 +39,8 @@ pub struct Attach {
     pub agent: AgentId,
     /// The project to bind to.
     pub project: ProjectId,
+    /// A move to another project leaves those who have joined where they are.
+    pub keep_clients: bool,
 }
 
 /// The session as it is bound now.
@@ -62,6 +65,8 @@ pub struct Busy {
     pub running: u32,
     /// Those that this caller may see, oldest first, at most 32.
     pub jobs: Vec<BusyJob>,
+    /// How many attaches wait in line for the agent, of all owners.
+    pub waiting: u32,
 }
 
 /// Which rule of the guard refused.
@@ -92,34 +97,93 @@ impl Verb for Attach {
     const ACTION: &'static str = "session.attach";
 
     fn run(&self, tx: &mut Tx<'_>) -> Result<Attached, Stop> {
+        let (found, entrance) = self.enter(tx)?;
+        if self.is_present(&found.session) {
+            return Ok(Attached { seen: tx.seen(found.session, 0)?, changed: false });
+        }
+        match self.hindrance(tx, &found)? {
+            Some((agent, kind)) => Err(busy_agent(tx, &found, &agent, kind)?),
+            None => self.bind(tx, &found, &entrance),
+        }
+    }
+}
+
+impl Attach {
+    /// The session and the way to where it shall be bound: all that is decided before anything tells of jobs.
+    pub(crate) fn enter(&self, tx: &mut Tx<'_>) -> Result<(Found, Entrance), Stop> {
         let found = tx.session(Act::Attach, &self.session)?;
         let entrance = tx.entrance(&found, &self.agent, &self.project)?;
         found.session.must_be_open()?;
-        if let Some(present) = &found.session.binding {
-            if present.agent == self.agent && present.project == self.project {
-                return Ok(Attached { seen: tx.seen(found.session, 0)?, changed: false });
-            }
-            refuse_while_busy(tx, &found, &present.agent)?;
+        Ok((found, entrance))
+    }
+
+    /// Whether the session is bound there by now.
+    pub(crate) fn is_present(&self, session: &Session) -> bool {
+        let binding = session.binding.as_ref();
+        binding.is_some_and(|present| present.agent == self.agent && present.project == self.project)
+    }
+
+    /// Which agent is busy, and by which rule. Rule 2: a session leaves its present agent only while nothing of that
+    /// agent is in flight. Rule 3: an agent works in one project at a time.
+    pub(crate) fn hindrance(
+        &self,
+        tx: &mut Tx<'_>,
+        found: &Found,
+    ) -> Result<Option<(AgentId, BusyKind)>, Stop> {
+        if let Some(present) = &found.session.binding
+            && tx.busy_in(&present.agent)?.is_some()
+        {
+            return Ok(Some((present.agent.clone(), BusyKind::Rebind)));
         }
-        refuse_other_project(tx, &found, &self.agent, &self.project)?;
-        let session = tx.rebind(&found.permit, &entrance, &found.session)?;
+        let elsewhere = tx.busy_in(&self.agent)?.is_some_and(|project| project != self.project);
+        Ok(elsewhere.then(|| (self.agent.clone(), BusyKind::Project)))
+    }
+
+    /// Binds the session, where nothing hinders it.
+    pub(crate) fn bind(&self, tx: &mut Tx<'_>, found: &Found, entrance: &Entrance) -> Result<Attached, Stop> {
+        let session = tx.rebind(&found.permit, entrance, &found.session)?;
         let binding = session.binding.clone().expect("it was just bound");
-        let detail = serde_json::json!({ "agent": self.agent.as_str(), "epoch": binding.epoch }).to_string();
+        let evicted = self.evict_joined(tx, found)?;
+        let detail =
+            serde_json::json!({ "agent": self.agent.as_str(), "epoch": binding.epoch, "evicted": evicted });
         tx.append(&found.permit, &session, EventKind::Attached { binding });
-        tx.done(self.session.as_str(), Some(&self.project), &detail);
-        Ok(Attached { seen: tx.seen(session, 1)?, changed: true })
+        tx.done(self.session.as_str(), Some(&self.project), &detail.to_string());
+        Ok(Attached { seen: tx.seen(session, evicted + 1)?, changed: true })
+    }
+
+    /// Who has joined was let into the project before, and goes with it. Before the session moves: so their leaving
+    /// is told there.
+    fn evict_joined(&self, tx: &mut Tx<'_>, found: &Found) -> Result<u64, Stop> {
+        let moves = found.session.binding.as_ref().is_some_and(|present| present.project != self.project);
+        let mut evicted = 0;
+        if moves && !self.keep_clients {
+            for client in tx.clients(found)?.iter().filter(|client| client.role < ClientRole::Host) {
+                leave(tx, &found.permit, &found.session, client, LeaveCause::Evicted);
+                evicted += 1;
+            }
+        }
+        Ok(evicted)
     }
 }
 
-/// Rule 2 of the guard: a session leaves its present agent only while nothing of that agent is in flight.
-fn refuse_while_busy(tx: &mut Tx<'_>, found: &Found, agent: &AgentId) -> Result<(), Stop> {
-    match tx.busy_in(agent)? {
-        Some(_) => Err(busy_agent(tx, found, agent, BusyKind::Rebind)?),
-        None => Ok(()),
+/// Cancels the caller's own jobs that keep an agent busy, and asks for those that run: as many as it may see and
+/// cancel, in one part.
+pub(crate) fn cancel_own(tx: &mut Tx<'_>, found: &Found, agent: &AgentId) -> Result<(), Stop> {
+    let jobs = tx.own_jobs(found, agent)?;
+    if let Some(question) = jobs.iter().find_map(|(job, _)| unasked(tx, found, job)) {
+        return Err(Stop::Unresolved(question));
     }
+    for (job, permit) in jobs {
+        let asked = matches!(job.phase, Phase::Running(_)) && job.cancel_requested_at.is_some();
+        if !asked && may_see(tx, found, &job) {
+            cancelled(tx, &permit, &job, "cancelled for an attach");
+            tx.done(job.id.as_str(), Some(&job.binding.project), "for an attach");
+        }
+    }
+    Ok(())
 }
 
-/// Rule 3, and that of submits: an agent works in one project at a time.
+/// The rule of submits: an agent works in one project at a time.
 pub(crate) fn refuse_other_project(
     tx: &mut Tx<'_>,
     found: &Found,
@@ -140,7 +204,12 @@ fn busy_agent(tx: &mut Tx<'_>, found: &Found, agent: &AgentId, kind: BusyKind) -
     }
     let visible = jobs.iter().filter(|(job, _)| may_see(tx, found, job));
     let jobs = visible.map(|(job, position)| busy_job(tx, job, *position)).collect();
-    Ok(refusal(tx, Busy { kind, agent: agent.clone(), queued: load.queued, running: load.running, jobs }))
+    let now = tx.now();
+    let line = tx.line(found, agent)?;
+    let waiting = line.iter().filter(|waiter| waiter.agent == *agent && waiter.is_waiting(now)).count();
+    let Load { queued, running } = load;
+    let busy = Busy { kind, agent: agent.clone(), queued, running, jobs, waiting: count(waiting) };
+    Ok(refusal(tx, busy))
 }
 
 /// `SESSION_BUSY` of a session that has jobs of its own in flight.
@@ -158,7 +227,8 @@ pub(crate) fn busy_session(tx: &mut Tx<'_>, session: &Session, jobs: &[Job]) -> 
         named.push(busy_job(tx, job, position));
     }
     let Load { queued, running } = load;
-    refusal(tx, Busy { kind: BusyKind::Rebind, agent: binding.agent.clone(), queued, running, jobs: named })
+    let (kind, agent) = (BusyKind::Rebind, binding.agent.clone());
+    refusal(tx, Busy { kind, agent, queued, running, jobs: named, waiting: 0 })
 }
 
 /// Whether this caller may enter the project of a job of its own, where that is not known yet. A client's

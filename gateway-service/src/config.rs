@@ -23,6 +23,11 @@
 //! | `retention.events` | 10000 | events kept of a session |
 //! | `retention.size` | `16MiB` | ... and how large they are together |
 //! | `retention.age` | `7d` | ... and for how long; ended jobs likewise |
+//! | `clients_per_session` | 100 | clients of one session at once |
+//! | `join_tries` | 5 | tries at passwords of sessions that one source has at once; one more comes back each second |
+//! | `client_idle` | `720h` | a client that is not seen for so long is no longer of its session |
+//! | `argon2.m_kib`, `argon2.t`, `argon2.p` | 19456, 2, 1 | cost of hashing a session's password |
+//! | `hasher.threads`, `hasher.queue` | 1, 32 | threads that hash passwords, and calls that wait for them |
 //! | `parked_per_owner` | 256 | waits and streams of one owner at once |
 //!
 //! The only file that reads the environment.
@@ -34,7 +39,7 @@ use std::{
 };
 
 use interlock_kit::{
-    config::{ByteSize, Common, Defaults, Layers, Mistake, Profile, Reader},
+    config::{ByteSize, Common, Defaults, Hashing, Layers, Mistake, Profile, Reader},
     serve::ServerLimits,
     store::postgres::{Sharing, Target},
 };
@@ -65,6 +70,10 @@ pub struct Config {
     pub limits: Limits,
     /// Calls that name no project.
     pub unscoped: Unscoped,
+    /// Of the passwords of sessions.
+    pub hashing: Hashing,
+    /// Tries at passwords of sessions that one source has at once.
+    pub join_tries: u32,
     /// Waits and streams of one owner at once.
     pub parked_per_owner: usize,
 }
@@ -108,6 +117,8 @@ fn read(
         auth: read_auth(&mut r, &common),
         limits: read_limits(&mut r),
         unscoped: Unscoped::read(&mut r, common.profile),
+        hashing: Hashing::read(&mut r, 1),
+        join_tries: r.bounded("join_tries", 5, 1..=100_000),
         parked_per_owner: r.bounded("parked_per_owner", 256, 1..=16_384),
         common,
     };
@@ -150,6 +161,8 @@ fn read_limits(r: &mut Reader) -> Limits {
         jobs_in_flight_max: r.bounded("jobs_in_flight_per_owner", d.jobs_in_flight_max, 1..=1_000_000),
         sessions_max: r.bounded("sessions_per_owner", d.sessions_max, 1..=1_000_000),
         agents_max: r.bounded("agents_per_owner", d.agents_max, 1..=100_000),
+        clients_max: r.bounded("clients_per_session", d.clients_max, 1..=1_000),
+        client_idle_max: r.bounded("client_idle", d.client_idle_max, SECOND * 60..=HOUR * 87_600),
         log_events_max: r.bounded("retention.events", d.log_events_max, 256..=10_000_000),
         log_bytes_max: r.bounded("retention.size", ByteSize(d.log_bytes_max), SIZE_MIN..=SIZE_MAX).0,
         log_age_max,

@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     binding::Binding,
-    client::Client,
+    client::{Client, LeaveCause},
     data::Data,
     ids::{ClientId, JobId, ProjectId, SessionId, WorkerName},
     job::Outcome,
+    message::Address,
     policy::Act,
     store::{Found, Query, Stop, View, broken},
 };
@@ -96,6 +97,51 @@ pub enum EventKind {
         /// Why it failed or was cancelled.
         cause: String,
     },
+    /// A client joined.
+    ClientJoined {
+        /// Which.
+        client: ClientId,
+    },
+    /// A client is no longer of the session.
+    ClientLeft {
+        /// Which.
+        client: ClientId,
+        /// Why.
+        cause: LeaveCause,
+    },
+    /// The password that clients join with was set.
+    PasswordSet,
+    /// Someone said something.
+    Message {
+        /// The client that did; none: the owner, without one.
+        from: Option<ClientId>,
+        /// Whom it is for.
+        to: Address,
+        /// As it was sent. Stored beside the other facts, as bytes.
+        #[serde(skip)]
+        data: Data,
+    },
+}
+
+impl EventKind {
+    /// What others wrote, in bytes: stored beside the facts.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        match self {
+            Self::JobProgress { data, .. } | Self::Message { data, .. } => data,
+            Self::Created { .. }
+            | Self::Attached { .. }
+            | Self::Closing
+            | Self::JobQueued { .. }
+            | Self::JobStarted { .. }
+            | Self::JobReleased { .. }
+            | Self::JobCancelRequested { .. }
+            | Self::JobEnded { .. }
+            | Self::ClientJoined { .. }
+            | Self::ClientLeft { .. }
+            | Self::PasswordSet => &[],
+        }
+    }
 }
 
 /// Why an attempt ended without an outcome.
@@ -149,6 +195,8 @@ pub struct Part {
     pub last: u64,
     /// The project that the session is bound to, which the reader may enter.
     pub project: Option<ProjectId>,
+    /// The client that reads; none: the owner, without one.
+    pub reader: Option<ClientId>,
 }
 
 impl Part {
@@ -237,7 +285,8 @@ impl ReadEvents {
         let known = if follows { stored } else { Vec::new() };
         let events = view.events(&found, known, after, usize::try_from(limit).unwrap_or(usize::MAX))?;
         let project = found.scope.as_ref().map(|scope| scope.project().clone());
-        let mut part = Part { entries: Vec::new(), next: after, last: log.last, project };
+        let reader = found.client.as_ref().map(|client| client.id.clone());
+        let mut part = Part { entries: Vec::new(), next: after, last: log.last, project, reader };
         if log.first > after + 1 {
             part.skip(log.first - 1);
         }
@@ -293,17 +342,14 @@ impl Part {
 impl Event {
     /// About how many bytes it takes on the wire.
     pub(crate) fn weight(&self) -> usize {
-        let data = match &self.kind {
-            EventKind::JobProgress { data, .. } => data.len(),
-            EventKind::Created { .. }
-            | EventKind::Attached { .. }
-            | EventKind::Closing
-            | EventKind::JobQueued { .. }
-            | EventKind::JobStarted { .. }
-            | EventKind::JobReleased { .. }
-            | EventKind::JobCancelRequested { .. }
-            | EventKind::JobEnded { .. } => 0,
-        };
-        data + 512
+        self.kind.data().len() + 512
+    }
+
+    /// Whether it is for this reader: a message may be for others.
+    pub(crate) fn is_for(&self, reader: Option<&ClientId>) -> bool {
+        match &self.kind {
+            EventKind::Message { from, to, .. } => to.reaches(from.as_ref(), reader),
+            _ => true,
+        }
     }
 }

@@ -55,6 +55,8 @@ pub enum Topic {
     Agent(AgentId),
     /// A job's state.
     Job(JobId),
+    /// The attaches that wait for an agent.
+    Line(AgentId),
 }
 
 /// What a worker is told of before its next heartbeat.
@@ -201,6 +203,7 @@ impl Hub {
                     }
                 }
                 Signal::AgentQueued { agent } => self.ring(&Topic::Agent(agent), Some(&Note::Queued)),
+                Signal::LineMoved { agent } => self.ring(&Topic::Line(agent), None),
                 Signal::JobChanged { job, .. } => self.ring(&Topic::Job(job), None),
                 Signal::CancelRequested { job, fencing } => {
                     let note = Note::Cancel(Held { job: job.clone(), fencing });

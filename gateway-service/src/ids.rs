@@ -107,6 +107,26 @@ id!(
     "1 to 64 bytes that all show, without blanks at the ends"
 );
 
+id!(
+    /// A waiting attach: `wai_…`.
+    WaiterId, "waiter_id", |text| text::is_id(text, "wai_"),
+    "`wai_` and 1 to 60 of a-z and 0-9"
+);
+
+impl WaiterId {
+    /// A new one. Later ones sort later.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(interlock_kit::random::id("wai"))
+    }
+}
+
+impl Default for WaiterId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl SessionId {
     /// A new one. Later ones sort later.
     #[must_use]

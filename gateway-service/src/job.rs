@@ -6,6 +6,7 @@ use interlock_kit::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use interlock_kit::error::{Error, Reason};
+use interlock_proto::text;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     policy::{Act, Permit},
     request::{Request, RequestKey},
     store::{Found, JobsOf, Query, Stop, Tx, Verb, View},
+    waiter::refuse_while_pending,
 };
 
 /// A job. Payload and result are kept apart.
@@ -129,6 +131,15 @@ pub struct Submit {
 pub struct Cancel {
     /// Which.
     pub job: JobId,
+}
+
+/// Fails a job in flight, whatever its worker says. Administrators only. Answers with the job as it is then.
+#[derive(Clone, Debug)]
+pub struct ForceFail {
+    /// Which.
+    pub job: JobId,
+    /// Why, for people; at most `cause_bytes_max`.
+    pub cause: String,
 }
 
 /// Reads one job with its payload and result.
@@ -282,6 +293,7 @@ impl Submit {
         };
         tx.may_use(found, &binding.agent)?;
         refuse_other_project(tx, found, &binding.agent, &binding.project)?;
+        refuse_while_pending(tx, found, &binding.agent)?;
         Ok(binding)
     }
 
@@ -324,6 +336,33 @@ impl Verb for Cancel {
     }
 }
 
+impl Verb for ForceFail {
+    type Out = Job;
+    const ACTION: &'static str = "job.force_fail";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Job, Stop> {
+        let most = tx.limits().cause_bytes_max;
+        if !self.cause.is_empty() && !text::is_label(&self.cause, most) {
+            let accepted = format!("0 to {most} bytes that all show, without blanks at the ends");
+            return Err(Error::invalid_field("cause", accepted).into());
+        }
+        let (job, found) = tx.job(Act::ForceFail, &self.job)?;
+        match &job.phase {
+            Phase::Ended(end) if end.outcome == Outcome::Failed && end.by == EndedBy::Gateway => Ok(job),
+            Phase::Ended(_) => Err(Error::new(Reason::JobTerminal, "the job has ended").into()),
+            Phase::Queued | Phase::Running(_) => {
+                let cause = match self.cause.as_str() {
+                    "" => "failed by an administrator",
+                    cause => cause,
+                };
+                let after = end_by_gateway(tx, &found.permit, &job, Outcome::Failed, cause);
+                tx.done(job.id.as_str(), Some(job.project()), "failed");
+                Ok(after)
+            }
+        }
+    }
+}
+
 /// Cancels what is queued and asks for what runs; answers how many still run.
 pub(crate) fn end_all(tx: &mut Tx<'_>, permit: &Permit, jobs: &[Job]) -> u32 {
     let mut running = 0;
@@ -338,7 +377,7 @@ pub(crate) fn end_all(tx: &mut Tx<'_>, permit: &Permit, jobs: &[Job]) -> u32 {
 }
 
 /// A queued job ends; the worker of a running one is asked.
-fn cancelled(tx: &mut Tx<'_>, permit: &Permit, job: &Job, cause: &str) -> Job {
+pub(crate) fn cancelled(tx: &mut Tx<'_>, permit: &Permit, job: &Job, cause: &str) -> Job {
     match &job.phase {
         Phase::Queued => end_by_gateway(tx, permit, job, Outcome::Cancelled, cause),
         Phase::Running(_) | Phase::Ended(_) => {

@@ -7,14 +7,15 @@
 //! | `command` | [`main_with`]: the command line |
 //! | `admit` | gate 1: bearer → verdict, cookie → client |
 //! | [`policy`] | who may do what to which resource; pure |
-//! | [`session`], [`binding`], [`client`], [`event`], [`job`], [`lease`], [`worker`], [`agent`] | one noun each: type, states, verbs |
+//! | [`session`], [`binding`], [`client`], [`password`], [`join`], [`message`], [`event`], [`waiter`], [`job`], [`lease`], [`worker`], [`agent`] | one noun each: type, states, verbs |
 //! | [`request`], [`ids`], [`caller`], [`data`] | what a call carries |
 //! | [`sweep`], `sweeper` | what ends by time, and the loop that ends it |
 //! | [`store`] | the door to the rows, and the engines behind it |
 //! | [`hub`] | who is woken after a commit |
 //! | [`standing`], `streams`, `outlet` | what a stream stands on; which are open; how messages leave |
-//! | `stream`, `work`, `waits` | StreamEvents, Work, WaitJob |
+//! | `stream`, `work`, `waits`, `attaching` | StreamEvents, Work, WaitJob, an attach that waits |
 //! | `grpc` | wire → domain → wire, one file a noun |
+//! | `joining`, `guesses`, `presence` | passwords and joining outside of transactions; how often one may guess; who was seen |
 //! | `readiness` | whether it can do its work |
 
 pub mod agent;
@@ -27,22 +28,30 @@ pub mod event;
 pub mod hub;
 pub mod ids;
 pub mod job;
+pub mod join;
 pub mod lease;
 pub mod limits;
+pub mod message;
+pub mod password;
 pub mod policy;
 pub mod request;
 pub mod session;
 pub mod standing;
 pub mod store;
 pub mod sweep;
+pub mod waiter;
 pub mod worker;
 
 mod admit;
+mod attaching;
 mod command;
 mod grpc;
+mod guesses;
+mod joining;
 mod listeners;
 mod outlet;
 mod page;
+mod presence;
 mod readiness;
 mod server;
 mod stream;

@@ -11,9 +11,15 @@ pub const WORKER_BYTES_MAX: usize = 64;
 pub const DESCRIPTION_BYTES_MAX: usize = 256;
 /// Bytes of a page token: twice those of the longest id.
 pub const PAGE_TOKEN_BYTES_MAX: usize = 128;
+/// Bytes of a session's password, at least.
+pub const PASSWORD_BYTES_MIN: usize = 8;
+/// Bytes of a session's password, at most: what the hasher takes.
+pub const PASSWORD_BYTES_MAX: usize = interlock_kit::hasher::PASSWORD_BYTES_MAX;
 /// How long WaitJob waits.
 pub const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
-/// How long WaitJob waits where the caller does not say.
+/// How long AttachSession waits, with an `on_busy` that waits.
+pub const ATTACH_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
+/// How long WaitJob and AttachSession wait where the caller does not say.
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// What bounds sessions, jobs, leases and logs. [`Limits::check`] holds the relations.
@@ -41,6 +47,18 @@ pub struct Limits {
     pub sessions_max: u32,
     /// Agents of one owner. Default 100.
     pub agents_max: u32,
+    /// Clients of one session. Default 100, at most 1000: all of them are read at once.
+    pub clients_max: usize,
+    /// How long a client may not be seen. Default 720 h.
+    pub client_idle_max: Duration,
+    /// How long a waiting attach lives without its gateway's word. 10 s.
+    pub waiter_lease: Duration,
+    /// Waiting attaches of one owner. 64.
+    pub waiters_max: u32,
+    /// Waiting attaches that concern one agent. 1024.
+    pub line_max: usize,
+    /// One message, bytes. 16 KiB.
+    pub message_bytes_max: usize,
     /// Agents that one worker serves. 32.
     pub served_agents_max: usize,
     /// Jobs that one worker runs at once. 64.
@@ -87,6 +105,12 @@ impl Default for Limits {
             jobs_in_flight_max: 1000,
             sessions_max: 1000,
             agents_max: 100,
+            clients_max: 100,
+            client_idle_max: Duration::from_secs(720 * 3600),
+            waiter_lease: Duration::from_secs(10),
+            waiters_max: 64,
+            line_max: 1024,
+            message_bytes_max: 16 * 1024,
             served_agents_max: 32,
             capacity_max: 64,
             creation_kept: Duration::from_secs(600),
@@ -107,6 +131,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// How often it is noted that a client was seen: so that what it calls costs no write of its own.
+    #[must_use]
+    pub fn seen_step(&self) -> Duration {
+        (self.client_idle_max / 16).min(Duration::from_secs(3600))
+    }
+
     /// Every relation that does not hold, as a sentence each; empty where all hold.
     #[must_use]
     pub fn check(&self) -> Vec<String> {
@@ -128,6 +158,13 @@ impl Limits {
                 "a batch holds at least one line of progress",
             ),
             (self.log_events_max >= u64::from(self.event_batch_max), "a log holds at least one batch"),
+            (
+                self.log_bytes_max > self.message_bytes_max as u64
+                    && self.event_batch_bytes_max > self.message_bytes_max,
+                "a log and a batch hold at least one message",
+            ),
+            ((1..=1000).contains(&self.clients_max), "a session has 1 to 1000 clients"),
+            (self.client_idle_max >= Duration::from_secs(60), "a client is not idle within a minute"),
             (self.page_default <= self.page_max, "the usual page is no larger than the largest"),
             (self.sweep_rows_max > 0, "a sweep touches at least one row"),
             (self.sweep_logs_max > 0, "a sweep looks at at least one log"),

@@ -11,11 +11,13 @@ use crate::{
     client::{Client, ClientRole},
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId},
     job::Job,
+    password::SessionPassword,
     session::Session,
 };
 
 mod rules;
 
+pub(crate) use rules::WRONG_PASSWORD;
 pub use rules::decide;
 
 /// What is asked of a session, or of a job through its session.
@@ -37,11 +39,23 @@ pub enum Act {
     Attach,
     /// End it.
     Close,
+    /// List its clients.
+    ListClients,
+    /// Leave it.
+    Quit,
+    /// Say something in it.
+    Post,
+    /// Set the password that clients join with.
+    SetPassword,
+    /// Take a client out of it.
+    Evict,
+    /// Fail a job, whatever its worker says.
+    ForceFail,
 }
 
 impl Act {
     /// Every act.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
         Self::Get,
         Self::Stream,
         Self::Ack,
@@ -50,15 +64,25 @@ impl Act {
         Self::Cancel,
         Self::Attach,
         Self::Close,
+        Self::ListClients,
+        Self::Quit,
+        Self::Post,
+        Self::SetPassword,
+        Self::Evict,
+        Self::ForceFail,
     ];
 
     /// The least role of a client (DESIGN 14.4).
     #[must_use]
     pub fn least_role(self) -> ClientRole {
         match self {
-            Self::Get | Self::Stream | Self::Ack | Self::ReadJobs => ClientRole::Observer,
-            Self::Submit | Self::Cancel => ClientRole::Operator,
-            Self::Attach | Self::Close => ClientRole::Host,
+            Self::Get | Self::Stream | Self::Ack | Self::ReadJobs | Self::ListClients | Self::Quit => {
+                ClientRole::Observer
+            }
+            Self::Submit | Self::Cancel | Self::Post => ClientRole::Operator,
+            Self::Attach | Self::Close | Self::SetPassword | Self::Evict | Self::ForceFail => {
+                ClientRole::Host
+            }
         }
     }
 
@@ -66,10 +90,10 @@ impl Act {
     #[must_use]
     pub fn scope(self) -> &'static str {
         match self {
-            Self::Get | Self::Stream | Self::Ack => "sessions:read",
+            Self::Get | Self::Stream | Self::Ack | Self::ListClients | Self::Quit => "sessions:read",
             Self::ReadJobs => "jobs:read",
-            Self::Submit | Self::Cancel => "jobs:submit",
-            Self::Attach | Self::Close => "sessions:write",
+            Self::Submit | Self::Cancel | Self::ForceFail => "jobs:submit",
+            Self::Attach | Self::Close | Self::Post | Self::SetPassword | Self::Evict => "sessions:write",
         }
     }
 }
@@ -82,6 +106,13 @@ pub enum Ask<'a> {
     Session { act: Act, id: &'a SessionId, session: Option<&'a Session>, client: Option<&'a Client> },
     /// To cancel this job of a session.
     CancelJob { session: &'a Session, client: Option<&'a Client>, job: &'a Job },
+    /// To become a client of a session, by its password as it was when it was verified.
+    Join {
+        id: &'a SessionId,
+        session: Option<&'a Session>,
+        password: Option<&'a SessionPassword>,
+        version: u64,
+    },
     /// A new session for this owner.
     Create { id: &'a SessionId, owner: &'a OwnerId },
     /// To list this owner's sessions.

@@ -4,13 +4,17 @@ use interlock_kit::clock::Timestamp;
 
 use crate::ids::{OwnerId, RequestId, SessionId};
 
-/// Which call: request ids are the caller's, within one owner's creations or one session's submits.
+/// Which call: request ids are the caller's, within one owner's creations, or one session's submits, joinings or messages.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RequestKey {
     /// A creation of this owner.
     Create(OwnerId, RequestId),
     /// A submit to this session.
     Submit(SessionId, RequestId),
+    /// A joining of this session.
+    Join(SessionId, RequestId),
+    /// A message to this session.
+    Post(SessionId, RequestId),
 }
 
 /// The SHA-256 of what a call asked for.

@@ -191,6 +191,7 @@ impl Verb for CreateSession {
             hash: self.cookie,
             cursor: 0,
             created_at: now,
+            seen_at: now,
         };
         let request = Request {
             key,
@@ -265,15 +266,27 @@ impl Verb for CloseSession {
         if !jobs.is_empty() && !self.force && found.session.phase == Phase::Open {
             return Err(binding::busy_session(tx, &found.session, &jobs));
         }
-        let running = job::end_all(tx, &found.permit, &jobs);
-        if running > 0 && found.session.phase == Phase::Closing {
-            return Ok(Closed { gone: false, jobs_in_flight: running });
-        }
-        tx.append(&found.permit, &found.session, EventKind::Closing);
-        let phase = if running == 0 { Phase::Gone } else { Phase::Closing };
-        end(tx, &found.permit, &found.session, phase);
+        let running = wind_up(tx, &found.permit, &found.session)?;
         Ok(Closed { gone: running == 0, jobs_in_flight: running })
     }
+}
+
+/// A session takes no more work: what is queued is cancelled, what runs is asked, and the session is gone at once
+/// where nothing runs. Answers how many jobs it still waits for.
+///
+/// # Errors
+/// [`Stop`] of the look-ups.
+pub(crate) fn wind_up(tx: &mut Tx<'_>, permit: &Permit, session: &Session) -> Result<u32, Stop> {
+    let jobs = tx.session_jobs(session)?;
+    let running = job::end_all(tx, permit, &jobs);
+    if running > 0 && session.phase == Phase::Closing {
+        return Ok(running);
+    }
+    if session.phase == Phase::Open {
+        tx.append(permit, session, EventKind::Closing);
+    }
+    end(tx, permit, session, if running == 0 { Phase::Gone } else { Phase::Closing });
+    Ok(running)
 }
 
 /// A session is closing or gone from here on, with its audit row.

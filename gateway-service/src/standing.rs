@@ -46,6 +46,12 @@ impl Standing {
         Self { ground, moved: Notify::new() }
     }
 
+    /// On the gateway's own rows: for callers by cookie, and whatever is decided anew in each transaction.
+    #[must_use]
+    pub fn on_rows() -> Self {
+        Self { ground: Ground::Client, moved: Notify::new() }
+    }
+
     /// Stands on the owner's membership in this project, too, and no longer on that in another one. Whether
     /// that was new: what was decided about the project before it is then to be decided again, since an end of the
     /// membership in between was seen by nobody.

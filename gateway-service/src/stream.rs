@@ -16,7 +16,7 @@ use interlock_proto::gateway::v1::{
 
 use crate::{
     admit::{self, Admitted},
-    caller::{Caller, Principal},
+    caller::Caller,
     event::{Entry, Event, From, Part, ReadEvents, ReadOn},
     grpc::{Front, draining, refuse, wire},
     hub::{Bell, Topic},
@@ -210,8 +210,8 @@ impl Reader {
                 return;
             }
         }
-        let evicted =
-            error.reason() == Reason::ProviderAuthFailed && self.caller.principal == Principal::Client;
+        // A bearer that is good no longer ends what stands on it before; so this is of the cookie.
+        let evicted = error.reason() == Reason::ProviderAuthFailed && self.caller.cookie.is_some();
         self.outlet.close(if evicted {
             Error::new(Reason::Evicted, "this client is no longer of the session")
         } else {
@@ -264,7 +264,7 @@ impl Reader {
         let mut next = read;
         for event in last.values() {
             let entered = self.project == part.project && event.project == part.project;
-            let visible = event.project.is_none() || entered;
+            let visible = (event.project.is_none() || entered) && event.is_for(part.reader.as_ref());
             if event.sequence > next + 1 {
                 self.send(Message::Gap(Gap { from: next + 1, to: event.sequence - 1 })).await?;
             }

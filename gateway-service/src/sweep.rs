@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use crate::{
+    client::{Client, LeaveCause, leave},
     event::ReleaseCause,
-    ids::{JobId, SessionId},
+    ids::{AgentId, ClientId, JobId, SessionId, WaiterId},
     job::{Outcome, Phase, end_by_gateway, release},
     policy::Permit,
-    session::{self, end},
+    session::{self, end, wind_up},
     store::{Query, Stop, Tx, Verb, View},
 };
 
@@ -50,6 +51,10 @@ pub enum Duty {
     Requests,
     /// Ended jobs of this session that are kept no longer.
     Jobs(SessionId),
+    /// A client of this session that was not seen for too long.
+    Idle(SessionId, ClientId),
+    /// A waiter for this agent whose caller is gone.
+    Waiter(AgentId, WaiterId),
 }
 
 /// Does one duty. Answers whether it changed anything; repeat while it says [`Swept::More`].
@@ -114,6 +119,8 @@ impl Verb for Sweep {
             Duty::Lease(job) | Duty::Overdue(job) => sweep_job(tx, &permit, job),
             Duty::Session(session) => sweep_session(tx, &permit, session),
             Duty::Log(session) => sweep_log(tx, &permit, session),
+            Duty::Waiter(agent, waiter) => sweep_waiter(tx, &permit, agent, waiter),
+            Duty::Idle(session, client) => sweep_idle(tx, &permit, session, client),
             Duty::Jobs(session) => {
                 let by = tx.now().before(tx.limits().ended_jobs_kept);
                 let count = tx.drop_jobs(&permit, session, by)?;
@@ -182,6 +189,34 @@ fn sweep_session(tx: &mut Tx<'_>, permit: &Permit, id: &SessionId) -> Result<Swe
             Ok(Swept::Done)
         }
     }
+}
+
+/// A waiter that nobody has kept alive waits no longer.
+fn sweep_waiter(tx: &mut Tx<'_>, permit: &Permit, agent: &AgentId, id: &WaiterId) -> Result<Swept, Stop> {
+    let line = tx.any_line(permit, agent)?;
+    let over = line.iter().find(|waiter| waiter.id == *id && waiter.alive_until.is_over(tx.now()));
+    let Some(over) = over else { return Ok(Swept::Nothing) };
+    tx.drop_waiter(over);
+    Ok(Swept::Done)
+}
+
+/// A client that was not seen for too long is no longer of its session; the last one takes the session with it.
+// NC-19, NC-20
+fn sweep_idle(tx: &mut Tx<'_>, permit: &Permit, id: &SessionId, client: &ClientId) -> Result<Swept, Stop> {
+    let Some((session, ..)) = tx.any_session(permit, id)? else { return Ok(Swept::Nothing) };
+    if session.phase == session::Phase::Gone {
+        return Ok(Swept::Nothing);
+    }
+    let clients = tx.clients_of(permit, id)?;
+    let idle = |other: &&Client| other.id == *client && other.is_idle(tx.now(), tx.limits());
+    let Some(gone) = clients.iter().find(idle).cloned() else { return Ok(Swept::Nothing) };
+    leave(tx, permit, &session, &gone, LeaveCause::Idle);
+    let scope = session.binding.as_ref().map(|binding| &binding.project);
+    tx.done(gone.id.as_str(), scope, "idle");
+    if clients.len() == 1 {
+        wind_up(tx, permit, &session)?;
+    }
+    Ok(Swept::Done)
 }
 
 /// Takes the oldest events of a log that is too long, too heavy or too old.

@@ -72,16 +72,17 @@ struct Sweeper<'a> {
 }
 
 /// The kinds of duties that nobody waits for.
-const UPKEEP_KINDS: u32 = 4;
+const UPKEEP_KINDS: u32 = 5;
 
 /// Which of those kinds; none for what keeps an agent busy.
 fn upkeep(duty: &Duty) -> Option<u32> {
     match duty {
-        Duty::Lease(_) | Duty::Overdue(_) => None,
+        Duty::Lease(_) | Duty::Overdue(_) | Duty::Waiter(..) => None,
         Duty::Session(_) => Some(0),
         Duty::Log(_) => Some(1),
         Duty::Jobs(_) => Some(2),
         Duty::Requests => Some(3),
+        Duty::Idle(..) => Some(4),
     }
 }
 

@@ -10,6 +10,7 @@
 //! - [`Common`]: the sections that every service has; [`Limits`]: the bounds on what peers may use.
 
 mod common;
+mod hashing;
 mod layers;
 mod limits;
 mod reader;
@@ -17,6 +18,7 @@ mod setting;
 
 pub use self::{
     common::{Common, Defaults, Internal, LogFormat, Profile, Tls, TlsVersion},
+    hashing::Hashing,
     layers::Layers,
     reader::{Mistake, Reader},
     setting::{ByteSize, Setting, parse_duration},

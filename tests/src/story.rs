@@ -122,7 +122,11 @@ impl Story {
                 assert!(busy.is_empty(), "{session}: I2: attached to {binding:?} over {busy:?}");
                 self.bindings.push(BindingStory { binding, before: bound, at });
             }
-            Kind::SessionClosing(_) => {}
+            Kind::SessionClosing(_)
+            | Kind::ClientJoined(_)
+            | Kind::ClientLeft(_)
+            | Kind::PasswordSet(_)
+            | Kind::MessagePosted(_) => {}
             Kind::JobQueued(queued) => {
                 let binding = bound.expect("a job is queued under a binding");
                 assert_eq!(under, (binding.project_id.as_str(), binding.epoch), "{session}: I3: {event:?}");

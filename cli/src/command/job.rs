@@ -1,4 +1,4 @@
-//! `job submit|list|get|wait|cancel`.
+//! `job submit|list|get|wait|cancel|force-fail`.
 
 use std::{
     io::{self, Read as _},
@@ -7,13 +7,17 @@ use std::{
     time::Duration,
 };
 
-use interlock_client::{Job as Found, JobState};
+use interlock_client::{Job as Found, JobState, Jobs};
 use interlock_proto::text::escaped;
 use serde_json::{Value, json};
 
 use crate::{
     args::Common,
-    command::{duration, session::resolve, signed_in},
+    command::{
+        duration,
+        member::{gateway_of, id_of},
+        signed_in,
+    },
     context::Caller,
     failure::{FAILED, Failure},
     output::{Format, instant, table},
@@ -54,6 +58,8 @@ pub(crate) enum Job {
     Get {
         /// The job.
         job: String,
+        #[command(flatten)]
+        of: Of,
     },
     /// Wait until a job has ended; exit code 1 unless it succeeded.
     Wait {
@@ -62,12 +68,42 @@ pub(crate) enum Job {
         /// Give up after this long, with exit code 1.
         #[arg(long, value_parser = duration)]
         timeout: Option<Duration>,
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Fail a job in flight, whatever its worker says: for administrators, with root unlocked or the admin token.
+    ForceFail {
+        /// The job.
+        job: String,
+        /// Why.
+        #[arg(long, default_value = "")]
+        cause: String,
     },
     /// Cancel a queued job; ask the worker of a running one.
     Cancel {
         /// The job.
         job: String,
+        #[command(flatten)]
+        of: Of,
     },
+}
+
+/// On what to call about a job.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Of {
+    /// The job's session: who has joined it and is not signed in calls as its client.
+    #[arg(long, value_name = "SESSION")]
+    session: Option<String>,
+}
+
+impl Of {
+    async fn jobs(&self, caller: &Caller, common: &Common) -> Result<Jobs, Failure> {
+        let gateway = match &self.session {
+            Some(session) => gateway_of(caller, common, &id_of(caller, common, session).await?).await?,
+            None => signed_in(common)?.scoped().await?,
+        };
+        Ok(gateway.jobs())
+    }
 }
 
 /// Does it.
@@ -75,43 +111,49 @@ pub(crate) enum Job {
 /// # Errors
 /// What gateway-service refuses.
 pub(crate) async fn run(job: Job, common: &Common) -> Result<ExitCode, Failure> {
-    let caller = signed_in(common)?;
-    let gateway = caller.scoped().await?;
-    let jobs = gateway.jobs();
+    let caller = Caller::open(common)?;
     match job {
         Job::Submit { session, payload, file, request_id, wait } => {
-            let id = resolve(&caller, &session).await?;
+            let id = id_of(&caller, common, &session).await?;
             let payload = read_payload(payload.as_deref(), file.as_deref())?;
+            let jobs = gateway_of(&caller, common, &id).await?.jobs();
             let submitted = match request_id {
                 Some(request_id) => jobs.submit_as(&id, &request_id, payload).await?,
                 None => jobs.submit(&id, payload).await?,
             };
             if wait {
-                return ended(&caller, &submitted.job_id, None, common.output).await;
+                return ended(&jobs, &submitted.job_id, None, common.output).await;
             }
             print(&submitted, common.output)?;
         }
         Job::List { session, in_flight } => {
-            let id = resolve(&caller, &session).await?;
-            let found = jobs.list(&id, in_flight).await?;
+            let id = id_of(&caller, common, &session).await?;
+            let found = gateway_of(&caller, common, &id).await?.jobs().list(&id, in_flight).await?;
             let rows: Vec<_> = found.iter().map(row).collect();
             let heading = ["ID", "STATE", "AGENT", "ATTEMPT", "SUBMITTED", "ENDED"];
             common.output.print(&table(&heading, &rows), &Value::Array(found.iter().map(shown).collect()))?;
         }
-        Job::Get { job } => print(&jobs.get(&job).await?, common.output)?,
-        Job::Wait { job, timeout } => return ended(&caller, &job, timeout, common.output).await,
-        Job::Cancel { job } => print(&jobs.cancel(&job).await?, common.output)?,
+        Job::Get { job, of } => print(&of.jobs(&caller, common).await?.get(&job).await?, common.output)?,
+        Job::Wait { job, timeout, of } => {
+            return ended(&of.jobs(&caller, common).await?, &job, timeout, common.output).await;
+        }
+        Job::ForceFail { job, cause } => {
+            let jobs = signed_in(common)?.scoped().await?.jobs();
+            print(&jobs.force_fail(&job, &cause).await?, common.output)?;
+        }
+        Job::Cancel { job, of } => {
+            print(&of.jobs(&caller, common).await?.cancel(&job).await?, common.output)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn ended(
-    caller: &Caller,
+    jobs: &Jobs,
     id: &str,
     timeout: Option<Duration>,
     format: Format,
 ) -> Result<ExitCode, Failure> {
-    let jobs = caller.scoped().await?.jobs();
     let job = match timeout {
         Some(at_most) => jobs.wait_for(id, at_most).await?,
         None => jobs.wait(id).await?,

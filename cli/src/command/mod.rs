@@ -12,6 +12,7 @@ pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod demo;
 pub(crate) mod job;
+pub(crate) mod member;
 pub(crate) mod owner;
 pub(crate) mod probe;
 pub(crate) mod project;
@@ -60,11 +61,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
 /// The caller, and a complaint before any call where there is no credential.
 fn signed_in(common: &Common) -> Result<Caller, Failure> {
     let caller = Caller::open(common)?;
-    if common.token_file.is_none() && caller.sign_in.token()?.is_none() && caller.sign_in.session()?.is_none()
-    {
-        return Err(Failure::not_signed_in());
-    }
-    Ok(caller)
+    if caller.is_signed_in(common)? { Ok(caller) } else { Err(Failure::not_signed_in()) }
 }
 
 /// `5s`, `250ms`, `2m`, `1h`.

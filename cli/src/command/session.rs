@@ -1,18 +1,26 @@
-//! `session create|list|get|attach|stream|close`.
+//! `session create|list|get|attach|stream|close`; what is about its clients is in [`super::member`].
+
+use std::time::Duration;
 
 use interlock_client::{
-    Event, EventKind, ReleaseCause, Session as Found, SessionState, StreamFrom, StreamItem,
+    Event, EventKind, JobState, LeaveCause, ReleaseCause, Session as Found, SessionState, StreamFrom,
+    StreamItem,
 };
 use interlock_proto::text::escaped;
 use serde_json::{Value, json};
 
+use super::member::{self, Joiners, To, gateway_of, id_of};
 use crate::{
     args::Common,
-    command::signed_in,
+    command::{duration, signed_in},
     context::Caller,
     failure::Failure,
-    output::{Format, instant, table},
+    output::{Colour, Mark, instant, table},
+    password::Password,
 };
+
+/// How long an attach waits that is told to cancel, and not how long.
+const ATTACH_WAIT: Duration = Duration::from_secs(600);
 
 /// What to do with sessions.
 #[derive(Debug, clap::Subcommand)]
@@ -40,6 +48,13 @@ pub(crate) enum Session {
         /// The agent.
         #[arg(long)]
         agent: String,
+        /// While it is busy, wait in line, at most so long (10m where you do not say), instead of giving up.
+        #[arg(long, value_name = "TIME", value_parser = duration, num_args = 0..=1, require_equals = true,
+              default_missing_value = "10m")]
+        wait: Option<Duration>,
+        /// Cancel your own jobs that keep it busy, then wait.
+        #[arg(long)]
+        cancel: bool,
     },
     /// Follow a session's log.
     Stream {
@@ -54,6 +69,55 @@ pub(crate) enum Session {
         /// End when everything that is stored has been printed.
         #[arg(long)]
         no_follow: bool,
+    },
+    /// Set the password that further clients join with, and what they become.
+    Passwd {
+        /// The session, by name or id.
+        session: String,
+        /// What joiners become.
+        #[arg(long, value_enum, default_value_t = Joiners::Operator)]
+        joiners: Joiners,
+        /// Take all other clients out of the session.
+        #[arg(long)]
+        evict_others: bool,
+        #[command(flatten)]
+        password: Password,
+    },
+    /// Join a session by its password, as a client of its own. Needs no sign-in.
+    Join {
+        /// The session, by id; with `--owner`, by name.
+        session: String,
+        /// Whose session it is.
+        #[arg(long)]
+        owner: Option<String>,
+        #[command(flatten)]
+        password: Password,
+    },
+    /// List a session's clients, oldest first.
+    Clients {
+        /// The session, by name or id.
+        session: String,
+    },
+    /// Take a client out of a session: its cookie is good no longer, its streams end.
+    Evict {
+        /// The session, by name or id.
+        session: String,
+        /// The client.
+        client: String,
+    },
+    /// Leave a session. The last client's quit ends it.
+    Quit {
+        /// The session, by name or id.
+        session: String,
+    },
+    /// Say something to a session's clients.
+    Post {
+        /// The session, by name or id.
+        session: String,
+        /// What to say.
+        message: String,
+        #[command(flatten)]
+        to: To,
     },
     /// End a session.
     Close {
@@ -70,10 +134,14 @@ pub(crate) enum Session {
 /// # Errors
 /// What gateway-service refuses.
 pub(crate) async fn run(session: Session, common: &Common) -> Result<(), Failure> {
-    let caller = signed_in(common)?;
+    let caller = Caller::open(common)?;
     match session {
-        Session::Create { name, agent } => create(&caller, &name, agent.as_deref(), common).await,
+        Session::Create { name, agent } => {
+            signed_in(common)?;
+            create(&caller, &name, agent.as_deref(), common).await
+        }
         Session::List => {
+            signed_in(common)?;
             let found = caller.scoped().await?.sessions().list().await?;
             let rows: Vec<_> = found.iter().map(row).collect();
             let heading = ["ID", "NAME", "STATE", "AGENT", "PROJECT", "EPOCH", "IN FLIGHT"];
@@ -82,27 +150,41 @@ pub(crate) async fn run(session: Session, common: &Common) -> Result<(), Failure
                 .print(&table(&heading, &rows), &Value::Array(found.iter().map(shown).collect()))?)
         }
         Session::Get { session } => {
-            let id = resolve(&caller, &session).await?;
-            let found = caller.scoped().await?.sessions().get(&id).await?;
+            let id = id_of(&caller, common, &session).await?;
+            let found = gateway_of(&caller, common, &id).await?.sessions().get(&id).await?;
             Ok(common.output.print(&described(&found), &shown(&found))?)
         }
-        Session::Attach { session, agent } => {
+        Session::Attach { session, agent, wait, cancel } => {
+            signed_in(common)?;
             let id = resolve(&caller, &session).await?;
             let project = caller.project_id().await?;
-            let gateway = caller.gateway().with_project(project.clone());
-            let attached = gateway.sessions().attach(&id, &agent, &project).await?;
+            let sessions = caller.gateway().with_project(project.clone()).sessions();
+            let attached = match wait.or(cancel.then_some(ATTACH_WAIT)) {
+                Some(wait) => sessions.attach_when_free(&id, &agent, &project, wait, cancel).await?,
+                None => sessions.attach(&id, &agent, &project).await?,
+            };
             let mut json = shown(&attached.session);
             json["changed"] = attached.changed.into();
             Ok(common.output.print(&described(&attached.session), &json)?)
         }
         Session::Stream { session, after, resume, no_follow } => {
-            let id = resolve(&caller, &session).await?;
+            let id = id_of(&caller, common, &session).await?;
             let from = if resume { StreamFrom::Cursor } else { StreamFrom::After(after) };
-            stream(&caller, &id, from, no_follow, common.output).await
+            stream(&caller, &id, from, no_follow, common).await
         }
+        Session::Passwd { session, joiners, evict_others, password } => {
+            member::passwd(&caller, common, &session, joiners, evict_others, &password).await
+        }
+        Session::Join { session, owner, password } => {
+            member::join(&caller, common, &session, owner.as_deref(), &password).await
+        }
+        Session::Clients { session } => member::clients(&caller, common, &session).await,
+        Session::Evict { session, client } => member::evict(&caller, common, &session, &client).await,
+        Session::Quit { session } => member::quit(&caller, common, &session).await,
+        Session::Post { session, message, to } => member::post(&caller, common, &session, message, &to).await,
         Session::Close { session, force } => {
-            let id = resolve(&caller, &session).await?;
-            let closed = caller.scoped().await?.sessions().close(&id, force).await?;
+            let id = id_of(&caller, common, &session).await?;
+            let closed = gateway_of(&caller, common, &id).await?.sessions().close(&id, force).await?;
             if closed.gone {
                 caller.jar.forget(&id)?;
             }
@@ -156,9 +238,10 @@ async fn stream(
     id: &str,
     from: StreamFrom,
     no_follow: bool,
-    format: Format,
+    common: &Common,
 ) -> Result<(), Failure> {
-    let mut gateway = caller.scoped().await?;
+    let format = common.output;
+    let mut gateway = gateway_of(caller, common, id).await?;
     let by_cursor = matches!(from, StreamFrom::Cursor);
     if by_cursor {
         let cookie = caller.jar.of(id)?.ok_or_else(|| {
@@ -172,7 +255,8 @@ async fn stream(
             StreamItem::Event(event) => {
                 let (what, rest) = told(&event);
                 let before = format!("{:>6}  {}  ", event.sequence, instant(event.occurred_at));
-                format.print_marked(&before, (what, &format!("  {rest}")), &event_json(&event))?;
+                let mark = Mark { colour: colour(&event.kind), text: what };
+                format.print_marked(&before, mark, &format!("  {rest}"), &event_json(&event))?;
                 if by_cursor {
                     events.ack(event.sequence).await?;
                 }
@@ -204,7 +288,7 @@ fn row(session: &Found) -> Vec<String> {
     ]
 }
 
-fn described(session: &Found) -> String {
+pub(crate) fn described(session: &Found) -> String {
     let binding = session.binding.as_ref().map_or_else(
         || "not attached".to_owned(),
         |b| format!("agent {}, project {}, epoch {}", b.agent_id, b.project_id, b.epoch),
@@ -218,7 +302,7 @@ fn described(session: &Found) -> String {
     )
 }
 
-fn shown(session: &Found) -> Value {
+pub(crate) fn shown(session: &Found) -> Value {
     let binding = session
         .binding
         .as_ref()
@@ -246,6 +330,26 @@ fn cause_text(cause: ReleaseCause) -> &'static str {
     }
 }
 
+/// What stands out for who follows a log.
+fn colour(kind: &EventKind) -> Colour {
+    match kind {
+        EventKind::JobEnded { state: JobState::Succeeded, .. } => Colour::Green,
+        EventKind::JobEnded { .. } | EventKind::JobReleased { .. } | EventKind::SessionClosing => Colour::Red,
+        EventKind::JobCancelRequested { .. } | EventKind::ClientLeft { .. } => Colour::Yellow,
+        EventKind::Message { .. } | EventKind::ClientJoined { .. } => Colour::Cyan,
+        _ => Colour::Plain,
+    }
+}
+
+fn leave_text(cause: LeaveCause) -> &'static str {
+    match cause {
+        LeaveCause::Quit => "quit",
+        LeaveCause::Evicted => "was taken out",
+        LeaveCause::Idle => "was not seen for too long",
+        LeaveCause::Unknown => "unknown",
+    }
+}
+
 /// One event for people: what happened, and to what. One line, whatever a worker wrote.
 fn told(event: &Event) -> (&'static str, String) {
     match &event.kind {
@@ -267,6 +371,15 @@ fn told(event: &Event) -> (&'static str, String) {
         EventKind::JobCancelRequested { job_id } => ("cancel asked", job_id.clone()),
         EventKind::JobEnded { job_id, state, cause } => {
             ("job ended", format!("{job_id} {state} {}", escaped(cause)).trim_end().to_owned())
+        }
+        EventKind::ClientJoined { client_id } => ("client joined", client_id.clone()),
+        EventKind::ClientLeft { client_id, cause } => {
+            ("client left", format!("{client_id} {}", leave_text(*cause)))
+        }
+        EventKind::PasswordSet => ("password set", String::new()),
+        EventKind::Message { from_client_id, data, .. } => {
+            let from = if from_client_id.is_empty() { "the owner" } else { from_client_id };
+            ("message", format!("{from}: {}", escaped(&String::from_utf8_lossy(data))))
         }
         _ => ("event", "of a kind that this version does not know".to_owned()),
     }
@@ -294,6 +407,15 @@ fn event_json(event: &Event) -> Value {
         EventKind::JobCancelRequested { job_id } => json!({ "job_cancel_requested": { "job_id": job_id } }),
         EventKind::JobEnded { job_id, state, cause } => {
             json!({ "job_ended": { "job_id": job_id, "state": state.to_string(), "cause": cause } })
+        }
+        EventKind::ClientJoined { client_id } => json!({ "client_joined": { "client_id": client_id } }),
+        EventKind::ClientLeft { client_id, cause } => {
+            json!({ "client_left": { "client_id": client_id, "cause": leave_text(*cause) } })
+        }
+        EventKind::PasswordSet => json!({ "password_set": {} }),
+        EventKind::Message { from_client_id, to_client_id, to_others, data } => {
+            json!({ "message_posted": { "from_client_id": from_client_id, "to_client_id": to_client_id,
+                "to_others": to_others, "data": String::from_utf8_lossy(data) } })
         }
         _ => json!({ "unknown": {} }),
     };

@@ -57,6 +57,12 @@ impl SessionService for Service {
         list_sessions(ListSessionsRequest) -> ListSessionsResponse;
         attach_session(AttachSessionRequest) -> AttachSessionResponse;
         close_session(CloseSessionRequest) -> CloseSessionResponse;
+        set_session_password(SetSessionPasswordRequest) -> SetSessionPasswordResponse;
+        join_session(JoinSessionRequest) -> JoinSessionResponse;
+        list_clients(ListClientsRequest) -> ListClientsResponse;
+        evict_client(EvictClientRequest) -> EvictClientResponse;
+        quit(QuitRequest) -> QuitResponse;
+        post_message(PostMessageRequest) -> PostMessageResponse;
     }
 
     async fn stream_events(

@@ -19,7 +19,10 @@ impl Detail for Busy {
         let whole = Precondition {
             kind: kind.to_owned(),
             subject: format!("agent/{}", self.agent),
-            description: format!("jobs in flight: {counts}"),
+            description: match self.waiting {
+                0 => format!("jobs in flight: {counts}"),
+                waiting => format!("jobs in flight: {counts}; {waiting} attaches wait"),
+            },
         };
         let each = self.jobs.iter().map(|job| Precondition {
             kind: kind.to_owned(),
@@ -43,6 +46,7 @@ impl Detail for Busy {
             queued: self.queued,
             running: self.running,
             jobs: self.jobs.iter().map(job).collect(),
+            waiting: self.waiting,
         };
         (TYPE_URL.to_owned(), message.encode_to_vec())
     }

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use interlock_proto::gateway::v1::{
-    CancelJobRequest, CancelJobResponse, GetJobRequest, GetJobResponse, ListJobsRequest, ListJobsResponse,
-    SubmitJobRequest, SubmitJobResponse, WaitJobRequest, WaitJobResponse, job_service_server::JobService,
+    CancelJobRequest, CancelJobResponse, ForceFailJobRequest, ForceFailJobResponse, GetJobRequest,
+    GetJobResponse, ListJobsRequest, ListJobsResponse, SubmitJobRequest, SubmitJobResponse, WaitJobRequest,
+    WaitJobResponse, job_service_server::JobService,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Front, parts, wire};
 use crate::{
     ids::{JobId, RequestId, SessionId},
-    job::{Cancel, GetJob, ListJobs, Submit},
+    job::{Cancel, ForceFail, GetJob, ListJobs, Submit},
     waits,
 };
 
@@ -71,6 +72,19 @@ impl JobService for Rpc {
             let job = JobId::parse(request.job_id)?;
             let told = waits::until_ended(&self.0, &call, &admitted, job, wire::wait(request.wait)?).await?;
             Ok(told.map(|whole| WaitJobResponse { job: Some(wire::whole_job(whole)) }))
+        };
+        self.0.answer(&call, work).await
+    }
+
+    async fn force_fail_job(
+        &self,
+        request: Request<ForceFailJobRequest>,
+    ) -> Result<Response<ForceFailJobResponse>, Status> {
+        let (call, admitted, request) = parts(request);
+        let work = async {
+            let force = ForceFail { job: JobId::parse(request.job_id)?, cause: request.cause };
+            let told = self.0.run(&call, &admitted.caller, force).await?;
+            Ok(told.map(|job| ForceFailJobResponse { job: Some(wire::job(&job)) }))
         };
         self.0.answer(&call, work).await
     }

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `session`, `job`, `agent`, `worker` | one a noun |
+//! | `client` | the part of SessionService that is about clients |
 //! | `wire` | domain to wire and back |
 //! | `busy` | the evidence of `SESSION_BUSY` |
 //!
@@ -15,6 +16,7 @@ use interlock_kit::{
     authn::{self, Call},
     clock::Clock,
     error::{Error, Reason},
+    hasher::Hasher,
     serve::Services,
 };
 use interlock_proto::gateway::v1::{
@@ -27,15 +29,19 @@ use tonic::{Request, Response, Status};
 use crate::{
     admit::{Admitted, Gate, auth_unavailable},
     caller::{Caller, Cookie, Principal, Unscoped},
+    client::Seen,
     event::{End, LastEvents},
+    guesses::GuessLimit,
     hub::Hub,
     ids::{OwnerId, ProjectId, SessionId},
+    presence::Presence,
     store::{Query, Resolver, Shell, Told, Verb},
     streams::Streams,
 };
 
 mod agent;
 mod busy;
+mod client;
 mod job;
 mod session;
 pub(crate) mod wire;
@@ -48,6 +54,10 @@ pub(crate) struct Front {
     pub(crate) verifier: Verifier,
     pub(crate) gate: Arc<Gate>,
     pub(crate) streams: Arc<Streams>,
+    /// Hashes the passwords of sessions.
+    pub(crate) hasher: Hasher,
+    pub(crate) guesses: GuessLimit,
+    pub(crate) presence: Presence,
     pub(crate) clock: Clock,
     /// What answers to calls without a project say.
     pub(crate) unscoped: Unscoped,
@@ -158,8 +168,21 @@ impl Front {
         Ok(())
     }
 
+    /// Notes that a client was seen, where that was not noted lately. What is not noted now is noted later.
+    async fn note_presence(&self, caller: &Arc<Caller>) {
+        let Some(cookie) = &caller.cookie else { return };
+        if self.presence.is_due(&cookie.hash, Clock::instant())
+            && let Err(error) = self.shell.run(caller, Seen, self).await
+        {
+            tracing::debug!(reason = %error.reason(), "a client that was seen could not be noted");
+        }
+    }
+
     /// Refusals of known callers have their audit row by now; a cookie that nobody knows is counted.
-    async fn note_cookie(&self, call: &Call, caller: &Caller, error: Option<&Error>) {
+    async fn note_cookie(&self, call: &Call, caller: &Arc<Caller>, error: Option<&Error>) {
+        if error.is_none() {
+            self.note_presence(caller).await;
+        }
         let Some(cookie) = alone(caller) else { return };
         match error {
             Some(error) if error.reason() == Reason::ProviderAuthFailed => {

@@ -9,21 +9,28 @@ use interlock_kit::{
     seal::Seal,
 };
 use interlock_proto::{
-    credential::{Credential, Kind, cookie_name},
+    credential::{Credential, Kind},
     gateway::v1::{
         AckRequest, AckResponse, AttachSessionRequest, AttachSessionResponse, CloseSessionRequest,
-        CloseSessionResponse, CreateSessionRequest, CreateSessionResponse, GetSessionRequest,
-        GetSessionResponse, ListSessionsRequest, ListSessionsResponse, OnBusy, RenewStreamRequest,
-        RenewStreamResponse, StreamEventsRequest, StreamEventsResponse,
-        session_service_server::SessionService,
+        CloseSessionResponse, CreateSessionRequest, CreateSessionResponse, EvictClientRequest,
+        EvictClientResponse, GetSessionRequest, GetSessionResponse, JoinSessionRequest, JoinSessionResponse,
+        ListClientsRequest, ListClientsResponse, ListSessionsRequest, ListSessionsResponse, OnBusy,
+        PostMessageRequest, PostMessageResponse, QuitRequest, QuitResponse, RenewStreamRequest,
+        RenewStreamResponse, SetSessionPasswordRequest, SetSessionPasswordResponse, StreamEventsRequest,
+        StreamEventsResponse, session_service_server::SessionService,
     },
     metadata,
 };
-use tonic::{Request, Response, Status, metadata::MetadataValue};
+use tonic::{Request, Response, Status};
 
-use super::{Front, parts, refuse, wire};
+use super::{
+    Front,
+    client::{self, Cookie, set_cookie},
+    parts, refuse, wire,
+};
 use crate::{
     admit::Admitted,
+    attaching::{self, Waits},
     binding::Attach,
     client::Ack,
     event::From,
@@ -91,8 +98,10 @@ impl SessionService for Rpc {
     ) -> Result<Response<AttachSessionResponse>, Status> {
         let (call, admitted, request) = parts(request);
         let work = async {
-            let attach = attach(request)?;
-            let told = self.0.run(&call, &admitted.for_session(&attach.session), attach).await?;
+            let told = match attach(request)? {
+                (attach, None) => self.0.run(&call, &admitted.for_session(&attach.session), attach).await?,
+                (attach, Some(how)) => attaching::attach(&self.0, &call, &admitted, attach, how).await?,
+            };
             Ok(told.map(|attached| AttachSessionResponse {
                 session: Some(wire::session(attached.seen)),
                 changed: attached.changed,
@@ -157,9 +166,56 @@ impl SessionService for Rpc {
         };
         self.0.answer(&call, work).await
     }
-}
 
-type Cookie = MetadataValue<tonic::metadata::Ascii>;
+    async fn set_session_password(
+        &self,
+        request: Request<SetSessionPasswordRequest>,
+    ) -> Result<Response<SetSessionPasswordResponse>, Status> {
+        let (call, admitted, request) = parts(request);
+        self.0.answer(&call, client::set_password(&self.0, &call, &admitted, request)).await
+    }
+
+    async fn join_session(
+        &self,
+        request: Request<JoinSessionRequest>,
+    ) -> Result<Response<JoinSessionResponse>, Status> {
+        let (call, admitted, request) = parts(request);
+        let joined = client::join(&self.0, &call, &admitted, request).await;
+        let (told, cookie) = joined.map_err(|error| refuse(&error, &call.request_id))?;
+        let mut response = self.0.answer(&call, async { Ok(told) }).await?;
+        response.metadata_mut().insert(metadata::SET_COOKIE, cookie);
+        Ok(response)
+    }
+
+    async fn list_clients(
+        &self,
+        request: Request<ListClientsRequest>,
+    ) -> Result<Response<ListClientsResponse>, Status> {
+        let (call, admitted, request) = parts(request);
+        self.0.answer(&call, client::list(&self.0, &call, &admitted, request)).await
+    }
+
+    async fn evict_client(
+        &self,
+        request: Request<EvictClientRequest>,
+    ) -> Result<Response<EvictClientResponse>, Status> {
+        let (call, admitted, request) = parts(request);
+        self.0.answer(&call, client::evict(&self.0, &call, &admitted, request)).await
+    }
+
+    async fn quit(&self, request: Request<QuitRequest>) -> Result<Response<QuitResponse>, Status> {
+        let (call, admitted, request) = parts(request);
+        self.0.answer(&call, client::quit(&self.0, &call, &admitted, request)).await
+    }
+
+    async fn post_message(
+        &self,
+        request: Request<PostMessageRequest>,
+    ) -> Result<Response<PostMessageResponse>, Status> {
+        let (call, admitted, request) = parts(request);
+        self.0.answer(&call, client::post(&self.0, &call, &admitted, request)).await
+    }
+}
 
 impl Rpc {
     /// Makes a session and the cookie of its first client. A retry with the same request id and credential
@@ -200,27 +256,25 @@ impl Rpc {
 /// first one opens the seal.
 fn cookie(created: &Created, seal: &Seal, context: &str) -> Option<Cookie> {
     let secret = seal.open(context.as_bytes(), &created.sealed)?;
-    let secret = std::str::from_utf8(&secret).ok()?;
-    let name = cookie_name(created.seen.session.id.as_str());
-    let text = format!("{name}={secret}; Path=/; HttpOnly; Secure; SameSite=Strict");
-    let mut value = Cookie::try_from(text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
+    set_cookie(&created.seen.session.id, &secret)
 }
 
-fn attach(request: AttachSessionRequest) -> Result<Attach, Error> {
-    match request.on_busy() {
-        OnBusy::Unspecified | OnBusy::Reject => {}
-    }
-    if OnBusy::try_from(request.on_busy).is_err() {
-        return Err(Error::invalid_field("on_busy", "REJECT"));
-    }
-    if request.wait.is_some() {
+fn attach(request: AttachSessionRequest) -> Result<(Attach, Option<Waits>), Error> {
+    let cancel = match OnBusy::try_from(request.on_busy) {
+        Ok(OnBusy::Unspecified | OnBusy::Reject) => None,
+        Ok(OnBusy::Wait) => Some(false),
+        Ok(OnBusy::Cancel) => Some(true),
+        Err(_) => return Err(Error::invalid_field("on_busy", "REJECT, WAIT or CANCEL")),
+    };
+    if cancel.is_none() && request.wait.is_some() {
         return Err(Error::invalid_field("wait", "only with an on_busy that waits"));
     }
-    Ok(Attach {
+    let wait = wire::attach_wait(request.wait)?;
+    let attach = Attach {
         session: SessionId::parse(request.session_id)?,
         agent: AgentId::parse(request.agent_id)?,
         project: ProjectId::parse(request.project_id)?,
-    })
+        keep_clients: request.keep_clients,
+    };
+    Ok((attach, cancel.map(|cancel| Waits { wait, cancel })))
 }

@@ -8,11 +8,13 @@ use interlock_proto::{gateway::v1 as wire, text};
 use crate::{
     agent::AgentSeen,
     binding::Binding,
+    client::{Client, ClientRole, LeaveCause},
     event::{Event, EventKind, ReleaseCause},
-    ids::{JobId, OwnerId, SessionName},
+    ids::{ClientId, JobId, OwnerId, SessionName},
     job::{self, Job, JobWhole, Outcome},
     lease::Held,
     limits,
+    message::Address,
     session::{self, SessionSeen},
     worker::Assignment,
 };
@@ -41,6 +43,11 @@ pub(crate) fn stream_id(text: String) -> Result<String, Error> {
 /// How long to wait: 0 to 60 s, 30 s where absent.
 pub(crate) fn wait(asked: Option<prost_types::Duration>) -> Result<Duration, Error> {
     Ok(field::span("wait", asked, &limits::WAIT, "0 to 60 s")?.unwrap_or(limits::WAIT_DEFAULT))
+}
+
+/// How long an attach waits: 0 to 600 s, 30 s where absent.
+pub(crate) fn attach_wait(asked: Option<prost_types::Duration>) -> Result<Duration, Error> {
+    Ok(field::span("wait", asked, &limits::ATTACH_WAIT, "0 to 600 s")?.unwrap_or(limits::WAIT_DEFAULT))
 }
 
 pub(crate) fn duration(duration: Duration) -> prost_types::Duration {
@@ -86,6 +93,46 @@ pub(crate) fn agent(seen: &AgentSeen) -> wire::Agent {
         created_at: Some(agent.created_at.to_wire()),
         queued: seen.queued,
         running: seen.running,
+    }
+}
+
+pub(crate) fn client_role(role: ClientRole) -> wire::ClientRole {
+    match role {
+        ClientRole::Observer => wire::ClientRole::Observer,
+        ClientRole::Operator => wire::ClientRole::Operator,
+        ClientRole::Host => wire::ClientRole::Host,
+    }
+}
+
+pub(crate) fn client(client: &Client, calling: Option<&ClientId>) -> wire::Client {
+    wire::Client {
+        client_id: client.id.to_string(),
+        role: client_role(client.role).into(),
+        cursor: client.cursor,
+        joined_at: Some(client.created_at.to_wire()),
+        seen_at: Some(client.seen_at.to_wire()),
+        calling: calling == Some(&client.id),
+    }
+}
+
+fn leave_cause(cause: LeaveCause) -> wire::LeaveCause {
+    match cause {
+        LeaveCause::Quit => wire::LeaveCause::Quit,
+        LeaveCause::Evicted => wire::LeaveCause::Evicted,
+        LeaveCause::Idle => wire::LeaveCause::Idle,
+    }
+}
+
+fn posted(from: Option<&ClientId>, to: &Address, data: &[u8]) -> wire::MessagePosted {
+    let to_client_id = match to {
+        Address::One(client) => client.to_string(),
+        Address::All | Address::Others => String::new(),
+    };
+    wire::MessagePosted {
+        from_client_id: from.map(ToString::to_string).unwrap_or_default(),
+        to_client_id,
+        to_others: *to == Address::Others,
+        data: data.to_vec().into(),
     }
 }
 
@@ -177,6 +224,15 @@ fn event_kind(kind: &EventKind) -> wire::event::Kind {
             state: outcome(*how).into(),
             cause: cause.clone(),
         }),
+        EventKind::ClientJoined { client } => {
+            Kind::ClientJoined(wire::ClientJoined { client_id: client.to_string() })
+        }
+        EventKind::ClientLeft { client, cause } => Kind::ClientLeft(wire::ClientLeft {
+            client_id: client.to_string(),
+            cause: leave_cause(*cause).into(),
+        }),
+        EventKind::PasswordSet => Kind::PasswordSet(wire::PasswordSet {}),
+        EventKind::Message { from, to, data } => Kind::MessagePosted(posted(from.as_ref(), to, data)),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     client::{Client, ClientRole},
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId},
     job::Job,
+    password::SessionPassword,
     session::{Phase, Session},
 };
 
@@ -20,6 +21,9 @@ const FOREIGN_AGENT: Refusal =
     Refusal { reason: Reason::Forbidden, message: "no such agent is open to this caller" };
 const LOST: Refusal =
     Refusal { reason: Reason::LeaseLost, message: "the lease of this attempt is over: stop the job" };
+
+pub(crate) const WRONG_PASSWORD: Refusal =
+    Refusal { reason: Reason::InvalidCredentials, message: "no such session, or the password is wrong" };
 
 fn forbidden(message: &'static str) -> Refusal {
     Refusal { reason: Reason::Forbidden, message }
@@ -33,6 +37,7 @@ pub fn decide(caller: &Caller, now: Timestamp, ask: &Ask<'_>) -> Result<Permit, 
     match *ask {
         Ask::Session { act, id, session, client } => decide_session(caller, now, act, id, session, client),
         Ask::CancelJob { session, client, job } => decide_cancel(caller, now, session, client, job),
+        Ask::Join { id, session, password, version } => decide_join(id, session, password, version),
         Ask::Create { id, owner } => decide_create(caller, id, owner),
         Ask::List { owner } => decide_list(caller, now, owner),
         Ask::SeeAgent { id, agent } => decide_see(caller, now, id, agent),
@@ -61,6 +66,14 @@ fn decide_session(
     session: Option<&Session>,
     client: Option<&Client>,
 ) -> Result<Permit, Refusal> {
+    if act == Act::ForceFail && !caller.reaches_all(now) {
+        // Whether there is such a job is nothing to anybody else.
+        let message = "forcing a job takes the admin role token, or root unlocked";
+        return Err(match caller.is_administrator() {
+            true => Refusal { reason: Reason::RootRequired, message },
+            false => forbidden(message),
+        });
+    }
     let here = client.filter(|client| client.session == *id);
     let living = session.filter(|session| session.phase != Phase::Gone || act == Act::Close);
     let Some(session) = living else {
@@ -89,6 +102,9 @@ fn decide_session(
     if act == Act::Ack && here.is_none() {
         return Err(forbidden("only a client of this session has a cursor in it"));
     }
+    if act == Act::Quit && here.is_none() {
+        return Err(forbidden("only a client of this session can leave it"));
+    }
     Ok(Permit(Subject::Session(id.clone())))
 }
 
@@ -110,6 +126,18 @@ fn decide_cancel(
         }
         Some(_) | None => Ok(permit),
     }
+}
+
+/// Whoever knows the password, and nobody else: no password set, another one by now and no such session are one.
+fn decide_join(
+    id: &SessionId,
+    session: Option<&Session>,
+    password: Option<&SessionPassword>,
+    version: u64,
+) -> Result<Permit, Refusal> {
+    let living = session.is_some_and(|session| session.id == *id && session.phase != Phase::Gone);
+    let right = password.is_some_and(|known| known.session == *id && known.version == version);
+    if living && right { Ok(Permit(Subject::Session(id.clone()))) } else { Err(WRONG_PASSWORD) }
 }
 
 fn decide_create(caller: &Caller, id: &SessionId, owner: &OwnerId) -> Result<Permit, Refusal> {

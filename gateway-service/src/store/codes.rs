@@ -12,6 +12,10 @@ pub(in crate::store) const JOB: &str = "id, session, owner, client, agent, proje
      holder, worker, lease_until, progress, submitted_at, first_started_at, started_at, cancel_requested_at, \
      ended_at, cause, ended_by";
 
+/// The columns of a waiter, in the order that engines read them.
+pub(in crate::store) const WAITER: &str =
+    "id, session, owner, agent, present, project, deadline, alive_until";
+
 pub(in crate::store) fn phase(phase: session::Phase) -> i64 {
     match phase {
         session::Phase::Open => 0,
@@ -32,6 +36,8 @@ pub(in crate::store) fn request_key(key: &RequestKey) -> (i64, &str, &str) {
     match key {
         RequestKey::Create(owner, id) => (0, owner.as_str(), id.as_str()),
         RequestKey::Submit(session, id) => (1, session.as_str(), id.as_str()),
+        RequestKey::Join(session, id) => (2, session.as_str(), id.as_str()),
+        RequestKey::Post(session, id) => (3, session.as_str(), id.as_str()),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::Job,
     limits::Limits,
+    password::SessionPassword,
     policy::ProjectScope,
     request::{Request, RequestKey},
     session::Session,
@@ -21,6 +22,7 @@ use crate::{
         rows::{DueBounds, EventSize, JobList, JobsOf, Load, Log, LogBounds, Read, Rows},
     },
     sweep::{Duty, LogsFound},
+    waiter::Waiter,
 };
 
 /// Other rows, seen only where their key is known.
@@ -54,6 +56,26 @@ impl<R: Rows> Rows for Missing<'_, R> {
 
     fn client(&self, hash: &CookieHash) -> Read<Option<Client>> {
         self.at(Key::Client(*hash))?.client(hash)
+    }
+
+    fn clients_of(&self, session: &SessionId) -> Read<Vec<Client>> {
+        self.at(Key::ClientsOf(session.clone()))?.clients_of(session)
+    }
+
+    fn password(&self, session: &SessionId) -> Read<Option<SessionPassword>> {
+        self.at(Key::Password(session.clone()))?.password(session)
+    }
+
+    fn session_named(&self, owner: &OwnerId, name: &SessionName) -> Read<Option<SessionId>> {
+        self.at(Key::Named(owner.clone(), name.clone()))?.session_named(owner, name)
+    }
+
+    fn waiters(&self, agent: &AgentId) -> Read<Vec<Waiter>> {
+        self.at(Key::Waiters(agent.clone()))?.waiters(agent)
+    }
+
+    fn waiters_of(&self, owner: &OwnerId) -> Read<u32> {
+        self.at(Key::WaitersOf(owner.clone()))?.waiters_of(owner)
     }
 
     fn request(&self, key: &RequestKey) -> Read<Option<Request>> {

@@ -44,6 +44,7 @@ mod view;
 pub use model::Model;
 pub use rows::{Change, Key, Rows};
 pub(crate) use rows::{JobsOf, Load};
+pub(crate) use tx::Entrance;
 pub use tx::Tx;
 pub(crate) use view::broken;
 pub use view::{Found, View};
@@ -115,6 +116,11 @@ pub enum Signal {
         job: JobId,
         /// Of the attempt that is over.
         fencing: u64,
+    },
+    /// An agent may be free by now, or its line is shorter: look, who waits in it.
+    LineMoved {
+        /// The agent.
+        agent: AgentId,
     },
     /// A session is gone: end its streams.
     SessionGone {

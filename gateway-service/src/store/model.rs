@@ -12,9 +12,10 @@ use crate::{
     caller::CookieHash,
     client::Client,
     event::Event,
-    ids::{AgentId, ClientId, JobId, OwnerId, ProjectId, SessionId, SessionName},
+    ids::{AgentId, ClientId, JobId, OwnerId, ProjectId, SessionId, SessionName, WaiterId},
     job::{Job, Phase},
     limits::Limits,
+    password::SessionPassword,
     policy::ProjectScope,
     request::{Request, RequestKey},
     session::{self, Session},
@@ -23,6 +24,7 @@ use crate::{
         rows::{EventSize, JobsOf, Load, Log, Read, Rows},
     },
     sweep::{Duty, LogsFound},
+    waiter::Waiter,
 };
 
 mod apply;
@@ -34,6 +36,10 @@ pub struct Model {
     pub sessions: BTreeMap<SessionId, Session>,
     /// Clients.
     pub clients: BTreeMap<ClientId, Client>,
+    /// Passwords of sessions.
+    pub passwords: BTreeMap<SessionId, SessionPassword>,
+    /// Attaches that wait.
+    pub waiters: BTreeMap<WaiterId, Waiter>,
     /// Agents.
     pub agents: BTreeMap<AgentId, Agent>,
     /// Jobs.
@@ -69,6 +75,8 @@ impl Default for Model {
         Self {
             sessions: BTreeMap::new(),
             clients: BTreeMap::new(),
+            passwords: BTreeMap::new(),
+            waiters: BTreeMap::new(),
             agents: BTreeMap::from([(primary.id.clone(), primary)]),
             jobs: BTreeMap::new(),
             payloads: BTreeMap::new(),
@@ -142,6 +150,28 @@ impl Rows for Model {
 
     fn client(&self, hash: &CookieHash) -> Read<Option<Client>> {
         Ok(self.clients.values().find(|client| client.hash == *hash).cloned())
+    }
+
+    fn clients_of(&self, session: &SessionId) -> Read<Vec<Client>> {
+        Ok(self.clients.values().filter(|client| client.session == *session).cloned().collect())
+    }
+
+    fn password(&self, session: &SessionId) -> Read<Option<SessionPassword>> {
+        Ok(self.passwords.get(session).cloned())
+    }
+
+    fn session_named(&self, owner: &OwnerId, name: &SessionName) -> Read<Option<SessionId>> {
+        let living = self.sessions.values().filter(|session| session.phase != session::Phase::Gone);
+        let mut named = living.filter(|session| session.name.as_ref() == Some(name));
+        Ok(named.find(|session| session.owner == *owner).map(|session| session.id.clone()))
+    }
+
+    fn waiters(&self, agent: &AgentId) -> Read<Vec<Waiter>> {
+        Ok(self.waiters.values().filter(|waiter| waiter.concerns(agent)).cloned().collect())
+    }
+
+    fn waiters_of(&self, owner: &OwnerId) -> Read<u32> {
+        Ok(count(self.waiters.values().filter(|waiter| waiter.owner == *owner)))
     }
 
     fn request(&self, key: &RequestKey) -> Read<Option<Request>> {
@@ -290,6 +320,16 @@ impl Rows for Model {
         let sessions: BTreeSet<&SessionId> = old.into_iter().take(part).map(|job| &job.session).collect();
         due.extend(sessions.into_iter().map(|session| Duty::Jobs(session.clone())));
         due.extend((!self.stale_requests(now, 1)?.is_empty()).then_some(Duty::Requests));
+        let mut idle: Vec<&Client> =
+            self.clients.values().filter(|client| client.is_idle(now, limits)).collect();
+        idle.sort_by_key(|client| (client.seen_at, &client.id));
+        let idle = idle.into_iter().take(part);
+        due.extend(idle.map(|client| Duty::Idle(client.session.clone(), client.id.clone())));
+        let mut over: Vec<&Waiter> =
+            self.waiters.values().filter(|waiter| waiter.alive_until.is_over(now)).collect();
+        over.sort_by_key(|waiter| (waiter.alive_until, &waiter.id));
+        let over = over.into_iter().take(part);
+        due.extend(over.map(|waiter| Duty::Waiter(waiter.agent.clone(), waiter.id.clone())));
         Ok(due)
     }
 

@@ -26,8 +26,9 @@ use crate::{
     caller::CookieHash,
     client::Client,
     event::Event,
-    ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName},
+    ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName, WaiterId},
     job::{Job, Phase},
+    password::SessionPassword,
     request::{Request, RequestKey},
     session::Session,
     store::{
@@ -35,6 +36,7 @@ use crate::{
         rows::{EventSize, JobList, Load, Log},
     },
     sweep::{Duty, LogsFound},
+    waiter::Waiter,
 };
 
 mod ask;
@@ -55,6 +57,13 @@ pub struct Working {
     /// Locked ones, and those that the batch has made.
     sessions: BTreeMap<SessionId, Session>,
     clients: BTreeMap<CookieHash, Client>,
+    /// Of sessions whose clients are all loaded.
+    members: BTreeMap<SessionId, BTreeSet<CookieHash>>,
+    /// Clients that the batch has taken out: stored still.
+    left: BTreeSet<CookieHash>,
+    passwords: BTreeMap<SessionId, SessionPassword>,
+    /// Of agents whose waiters are all loaded.
+    lines: BTreeMap<AgentId, BTreeMap<WaiterId, Waiter>>,
     agents: BTreeMap<AgentId, Agent>,
     requests: BTreeMap<RequestKey, Request>,
     logs: BTreeMap<SessionId, Head>,
@@ -117,6 +126,7 @@ enum List {
     Requests(Vec<RequestKey>),
     Duties(Vec<Duty>),
     Logs(LogsFound),
+    Named(Option<SessionId>),
     Deadline(Option<Timestamp>),
 }
 
@@ -216,6 +226,22 @@ impl Working {
         match is {
             Some(is) => drop(self.jobs.insert(is.id.clone(), is.clone())),
             None => drop(self.jobs.remove(&job.id.clone())),
+        }
+    }
+
+    /// A waiter has changed from what it was to what it is; either may be none.
+    fn waits(&mut self, was: Option<&Waiter>, is: Option<&Waiter>) {
+        for (agent, line) in &mut self.lines {
+            if let Some(was) = was {
+                line.remove(&was.id);
+            }
+            if let Some(is) = is.filter(|is| is.concerns(agent)) {
+                line.insert(is.id.clone(), is.clone());
+            }
+        }
+        let by = i64::from(is.is_some()) - i64::from(was.is_some());
+        if let Some(waiter) = is.or(was).filter(|_| by != 0) {
+            self.count(Key::WaitersOf(waiter.owner.clone()), by);
         }
     }
 

@@ -10,18 +10,7 @@ pub(super) const FORMAT: i64 = 1;
 /// Facts and data.
 pub(super) fn write(kind: &EventKind) -> Result<(String, &[u8]), Fault> {
     let facts = serde_json::to_string(kind).map_err(|error| Fault::Broken(error.to_string()))?;
-    let data: &[u8] = match kind {
-        EventKind::JobProgress { data, .. } => data,
-        EventKind::Created { .. }
-        | EventKind::Attached { .. }
-        | EventKind::Closing
-        | EventKind::JobQueued { .. }
-        | EventKind::JobStarted { .. }
-        | EventKind::JobReleased { .. }
-        | EventKind::JobCancelRequested { .. }
-        | EventKind::JobEnded { .. } => &[],
-    };
-    Ok((facts, data))
+    Ok((facts, kind.data()))
 }
 
 /// How much a stored event weighs, bytes.
@@ -35,7 +24,7 @@ pub(super) fn read(format: i64, facts: &str, stored: Vec<u8>) -> Result<EventKin
         return Err(Fault::Broken(format!("an event of the unknown format {format}")));
     }
     let mut kind = serde_json::from_str(facts).map_err(|error| Fault::Broken(error.to_string()))?;
-    if let EventKind::JobProgress { data, .. } = &mut kind {
+    if let EventKind::JobProgress { data, .. } | EventKind::Message { data, .. } = &mut kind {
         *data = stored.into();
     }
     Ok(kind)

@@ -14,11 +14,13 @@ use crate::{
     ids::{AgentId, ClientId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::{EndedBy, Job, Phase},
     limits::Limits,
+    password::SessionPassword,
     policy::ProjectScope,
     request::{Request, RequestKey},
     session::{self, Session},
     store::{Signal, Stop},
     sweep::{Duty, LogsFound},
+    waiter::Waiter,
 };
 
 /// What a look-up gives.
@@ -34,6 +36,16 @@ pub trait Rows {
     fn sessions_living(&self, owner: &OwnerId) -> Read<u32>;
     /// The client with this cookie.
     fn client(&self, hash: &CookieHash) -> Read<Option<Client>>;
+    /// A session's clients, oldest first: as many as it may have.
+    fn clients_of(&self, session: &SessionId) -> Read<Vec<Client>>;
+    /// The password that clients join a session with.
+    fn password(&self, session: &SessionId) -> Read<Option<SessionPassword>>;
+    /// The living session of this owner with this name. For queries: it locks nothing.
+    fn session_named(&self, owner: &OwnerId, name: &SessionName) -> Read<Option<SessionId>>;
+    /// The attaches that wait and concern an agent, earliest first; those whose time or lease is over, too.
+    fn waiters(&self, agent: &AgentId) -> Read<Vec<Waiter>>;
+    /// How many attaches of an owner wait.
+    fn waiters_of(&self, owner: &OwnerId) -> Read<u32>;
     /// The first answer to a call.
     fn request(&self, key: &RequestKey) -> Read<Option<Request>>;
     /// One agent.
@@ -152,6 +164,16 @@ pub enum Key {
     SessionsLiving(OwnerId),
     /// [`Rows::client`].
     Client(CookieHash),
+    /// [`Rows::clients_of`].
+    ClientsOf(SessionId),
+    /// [`Rows::password`].
+    Password(SessionId),
+    /// [`Rows::session_named`].
+    Named(OwnerId, SessionName),
+    /// [`Rows::waiters`].
+    Waiters(AgentId),
+    /// [`Rows::waiters_of`].
+    WaitersOf(OwnerId),
     /// [`Rows::request`].
     Request(RequestKey),
     /// [`Rows::agent`].
@@ -246,6 +268,8 @@ pub struct DueBounds {
     pub gone: Timestamp,
     /// Jobs that ended by then.
     pub ended: Timestamp,
+    /// Clients that were not seen since then.
+    pub idle: Timestamp,
     /// At most so many of each kind.
     pub rows: usize,
 }
@@ -260,6 +284,7 @@ impl DueBounds {
             submitted: now.before(limits.queue_age_max),
             gone: now.before(limits.creation_kept),
             ended: now.before(limits.ended_jobs_kept),
+            idle: now.before(limits.client_idle_max),
             rows: limits.sweep_rows_max,
         }
     }
@@ -312,6 +337,25 @@ pub enum Change {
         /// To there.
         to: u64,
     },
+    /// A client was seen.
+    SetSeen {
+        /// Who.
+        client: ClientId,
+        /// When it was seen before.
+        from: Timestamp,
+        /// When it was now.
+        to: Timestamp,
+    },
+    /// A client goes.
+    DropClient(Client),
+    /// The password that clients join a session with.
+    SetPassword(Option<SessionPassword>, SessionPassword),
+    /// An attach waits.
+    AddWaiter(Waiter),
+    /// It goes on waiting.
+    SetWaiter(Waiter, Waiter),
+    /// It waits no longer.
+    DropWaiter(Waiter),
     /// A new agent.
     AddAgent(Agent),
     /// An agent changes.
@@ -346,7 +390,7 @@ pub enum Change {
     DropJobs(Vec<JobId>),
     /// First answers go.
     DropRequests(Vec<RequestKey>),
-    /// A gone session without events and jobs goes, with its clients.
+    /// A gone session without events and jobs goes, with its clients and its password.
     DropSession(SessionId),
 }
 
@@ -361,11 +405,17 @@ impl Change {
                 out.push(Signal::AgentQueued { agent: job.binding.agent.clone() });
                 out.push(Signal::JobChanged { job: job.id.clone(), ended: false });
             }
+            Self::DropWaiter(waiter) => out.push(Signal::LineMoved { agent: waiter.agent.clone() }),
             Self::SetJob(both, _) => job_signals(&both.0, &both.1, out),
             Self::AddSession(_)
             | Self::SetSession(..)
             | Self::AddClient(_)
             | Self::SetCursor { .. }
+            | Self::SetSeen { .. }
+            | Self::DropClient(_)
+            | Self::SetPassword(..)
+            | Self::AddWaiter(_)
+            | Self::SetWaiter(..)
             | Self::AddAgent(_)
             | Self::SetAgent(..)
             | Self::PutRequest(..)
@@ -388,6 +438,9 @@ fn job_signals(before: &Job, after: &Job, out: &mut Vec<Signal>) {
     };
     if was_running && taken {
         out.push(Signal::LeaseTaken { job: job(), fencing: before.fencing });
+    }
+    if matches!(after.phase, Phase::Ended(_)) {
+        out.push(Signal::LineMoved { agent: after.binding.agent.clone() });
     }
     if after.phase == Phase::Queued {
         out.push(Signal::AgentQueued { agent: after.binding.agent.clone() });

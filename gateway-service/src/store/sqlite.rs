@@ -16,6 +16,7 @@ use crate::{
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::Job,
     limits::Limits,
+    password::SessionPassword,
     policy::ProjectScope,
     request::{Request, RequestKey},
     session::Session,
@@ -25,6 +26,7 @@ use crate::{
         rows::{EventSize, JobsOf, Load, Log, Read, Rows},
     },
     sweep::{Duty, LogsFound},
+    waiter::Waiter,
 };
 
 mod apply;
@@ -118,8 +120,38 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn client(&self, hash: &CookieHash) -> Read<Option<Client>> {
-        let sql = "SELECT id, session, role, hash, cursor, created_at FROM client WHERE hash = ?1";
+        let sql = "SELECT id, session, role, hash, cursor, created_at, seen_at FROM client WHERE hash = ?1";
         self.one(sql, [&hash[..]], columns::client)
+    }
+
+    fn clients_of(&self, session: &SessionId) -> Read<Vec<Client>> {
+        let sql =
+            "SELECT id, session, role, hash, cursor, created_at, seen_at FROM client INDEXED BY client_of
+                   WHERE session = ?1 ORDER BY id";
+        self.many(sql, [session.as_str()], columns::client)
+    }
+
+    fn password(&self, session: &SessionId) -> Read<Option<SessionPassword>> {
+        let sql = "SELECT session, hash, joiners, version FROM password WHERE session = ?1";
+        self.one(sql, [session.as_str()], columns::password)
+    }
+
+    fn session_named(&self, owner: &OwnerId, name: &SessionName) -> Read<Option<SessionId>> {
+        let sql = "SELECT id FROM session WHERE owner = ?1 AND name = ?2 AND phase < 2";
+        self.one(sql, [owner.as_str(), name.as_str()], |row| Ok(SessionId::stored(row.get(0)?)))
+    }
+
+    fn waiters(&self, agent: &AgentId) -> Read<Vec<Waiter>> {
+        let columns = codes::WAITER;
+        let sql = &format!(
+            "SELECT {columns} FROM waiter INDEXED BY waiter_for WHERE agent = ?1
+             UNION SELECT {columns} FROM waiter INDEXED BY waiter_from WHERE present = ?1 ORDER BY 1"
+        );
+        self.many(sql, [agent.as_str()], columns::waiter)
+    }
+
+    fn waiters_of(&self, owner: &OwnerId) -> Read<u32> {
+        self.only("SELECT COUNT(*) FROM waiter WHERE owner = ?1", [owner.as_str()])
     }
 
     fn request(&self, key: &RequestKey) -> Read<Option<Request>> {

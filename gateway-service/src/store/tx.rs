@@ -26,6 +26,8 @@ use crate::{
     },
 };
 
+mod line;
+mod members;
 mod upkeep;
 mod work;
 

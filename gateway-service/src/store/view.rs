@@ -16,6 +16,7 @@ use crate::{
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::Job,
     limits::Limits,
+    password::{SessionPassword, Target},
     policy::{Act, Ask, Permit, ProjectReach, ProjectScope},
     request::{Request, RequestKey},
     session::{Phase, Session, SessionSeen},
@@ -161,6 +162,29 @@ impl<'t> View<'t> {
         Ok(SessionSeen { session, last_sequence, jobs_in_flight })
     }
 
+    /// A found session's clients, oldest first.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-up.
+    pub fn clients(&mut self, found: &Found) -> Result<Vec<Client>, Stop> {
+        self.rows.clients_of(&found.session.id)
+    }
+
+    /// The password of a session that someone wants to join. For the hasher; that it is right decides nothing yet.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-ups.
+    pub fn for_join(&mut self, target: &Target) -> Result<Option<SessionPassword>, Stop> {
+        let id = match target {
+            Target::Id(id) => Some(id.clone()),
+            Target::Named(owner, name) => self.rows.session_named(owner, name)?,
+        };
+        let Some(id) = id else { return Ok(None) };
+        let living = self.rows.session(&id)?.is_some_and(|session| session.phase != Phase::Gone);
+        let password = self.rows.password(&id)?;
+        Ok(password.filter(|_| living))
+    }
+
     /// The calling client's cursor, and everything of the log that this session's reader asks for.
     ///
     /// # Errors
@@ -170,7 +194,7 @@ impl<'t> View<'t> {
     }
 
     /// Stored events after a number: those that are `known` from there on, else what the store has. Those of
-    /// projects that the caller may not enter are left out.
+    /// projects that the caller may not enter, and messages to others, are left out.
     ///
     /// # Errors
     /// [`Stop`] of the look-ups; a question where it is not known what the caller may enter.
@@ -192,6 +216,7 @@ impl<'t> View<'t> {
                 Some(project) => self.may_enter(found, project)?,
                 None => true,
             };
+            let open = open && event.is_for(found.client.as_ref().map(|client| &client.id));
             shown.push((event.sequence, open.then_some(event)));
         }
         Ok(shown)

@@ -203,8 +203,12 @@ async fn agents_of_others_look_unknown(world: World) {
     let session = world.session(&bob).await;
     let mut messages = Vec::new();
     for name in ["hers", "unknown"] {
-        let verb =
-            Attach { session: session.clone(), agent: agent(name), project: crate::world::project("p") };
+        let verb = Attach {
+            session: session.clone(),
+            agent: agent(name),
+            project: crate::world::project("p"),
+            keep_clients: false,
+        };
         messages.push(world.denied(&bob.clone().naming("p"), verb, Reason::Forbidden).await.to_string());
     }
     assert_eq!(messages[0], messages[1]);

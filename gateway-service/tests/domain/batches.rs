@@ -115,8 +115,12 @@ async fn attaches_of_one_session_at_once_each_count(world: World) {
     let session = world.session(&ann).await;
     let attach = |number: usize| {
         let project = ["p", "q"][number % 2];
-        let verb =
-            Attach { session: session.clone(), agent: agent("a"), project: crate::world::project(project) };
+        let verb = Attach {
+            session: session.clone(),
+            agent: agent("a"),
+            project: crate::world::project(project),
+            keep_clients: false,
+        };
         let caller = ann.clone().naming(project);
         async { world.ok(&{ caller }, verb).await }
     };

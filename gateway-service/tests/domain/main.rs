@@ -16,9 +16,11 @@ mod jobs;
 mod leases;
 mod machine;
 mod matrix;
+mod members;
 mod owners;
 mod projects;
 mod sessions;
+mod waiters;
 
 /// Runs each test function on each engine.
 macro_rules! on_every_engine {

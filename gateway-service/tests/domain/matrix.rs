@@ -141,7 +141,7 @@ fn session() -> Session {
 
 fn client(session: &SessionId, role: ClientRole) -> Client {
     let id = ClientId::parse("clt_1").unwrap();
-    Client { id, session: session.clone(), role, hash: hash(1), cursor: 0, created_at: NOW }
+    Client { id, session: session.clone(), role, hash: hash(1), cursor: 0, created_at: NOW, seen_at: NOW }
 }
 
 /// A job that another client submitted.

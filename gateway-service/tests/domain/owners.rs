@@ -36,7 +36,7 @@ async fn all_denied(
     reason: Reason,
 ) -> Vec<String> {
     let id = || session.clone();
-    let attach = Attach { session: id(), agent: agent("a"), project: project("p") };
+    let attach = Attach { session: id(), agent: agent("a"), project: project("p"), keep_clients: false };
     let list = ListJobs { session: id(), in_flight: false, page_size: 0, page_token: String::new() };
     let stream = ReadEvents { session: id(), from: From::After(0), limit: 1 };
     let mut said = vec![

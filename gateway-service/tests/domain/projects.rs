@@ -80,7 +80,8 @@ async fn calls_that_name_no_project(world: World) {
     let ann = owner("ann");
     world.agent(&ann, "a", false).await;
     let session = world.session(&ann).await;
-    let to = Attach { session: session.clone(), agent: agent("a"), project: project("p") };
+    let to =
+        Attach { session: session.clone(), agent: agent("a"), project: project("p"), keep_clients: false };
     let told = world.shell.run(&Arc::new(ann.clone()), to.clone(), &world.members).await.unwrap();
     assert!(told.unscoped, "it is answered, and marked");
     let told = world.shell.run(&Arc::new(ann.clone().naming("p")), to.clone(), &world.members).await.unwrap();

@@ -124,8 +124,20 @@ impl Observer<Gateway> for Heard {
 pub(crate) const KEY: [u8; 32] = [7; 32];
 
 /// Those of the gateway in PostgreSQL.
-const TABLES: [&str; 10] =
-    ["session", "log_head", "event", "client", "agent", "job", "owner_load", "payload", "result", "request"];
+const TABLES: [&str; 12] = [
+    "waiter",
+    "session",
+    "log_head",
+    "event",
+    "client",
+    "password",
+    "agent",
+    "job",
+    "owner_load",
+    "payload",
+    "result",
+    "request",
+];
 
 impl World {
     pub(crate) fn new(engine: Engine) -> Self {
@@ -394,7 +406,12 @@ impl World {
 }
 
 pub(crate) fn attach(session: &SessionId, (to, project): (&str, &str)) -> Attach {
-    Attach { session: session.clone(), agent: agent(to), project: self::project(project) }
+    Attach {
+        session: session.clone(),
+        agent: agent(to),
+        project: self::project(project),
+        keep_clients: false,
+    }
 }
 
 pub(crate) fn claim(name: &str, up_to: u32) -> Claim {
@@ -472,6 +489,11 @@ pub(crate) fn token(issuer: &str, project_name: &str) -> Caller {
         scopes: scopes.map(str::to_owned).to_vec(),
     };
     caller(Principal::Project(token), issuer)
+}
+
+/// Who shows nothing.
+pub(crate) fn nobody() -> Caller {
+    caller(Principal::Client, "")
 }
 
 /// A session's client, by its cookie alone.

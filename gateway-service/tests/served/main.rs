@@ -3,8 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod members;
 mod sdk;
 mod services;
 mod sessions;
 mod streams;
+mod waiting;
 mod workers;

@@ -54,7 +54,7 @@ fn auth_is_bounded(config: &Auth) -> bool {
     (1..=30).contains(&config.lease.as_secs())
         && (300..=14 * 86_400).contains(&config.owner_session_ttl.as_secs())
         && config.access_ttl <= config.owner_session_ttl
-        && (1..=16).contains(&config.hasher_threads)
+        && (1..=16).contains(&config.hashing.threads)
 }
 
 fn gateway_is_bounded(config: &Gateway) -> bool {

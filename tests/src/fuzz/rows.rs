@@ -232,7 +232,12 @@ fn request(text: &str) -> RequestId {
 }
 
 fn attach(id: &str, project: &str) -> Attach {
-    Attach { session: session(id), agent: agent(), project: ProjectId::parse(project).expect("an id") }
+    Attach {
+        session: session(id),
+        agent: agent(),
+        project: ProjectId::parse(project).expect("an id"),
+        keep_clients: false,
+    }
 }
 
 fn submit(id: &str, name: &str) -> Submit {

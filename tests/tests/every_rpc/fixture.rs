@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use interlock_client::{Cookie, OwnerSession, SetAgent, SetOwner, TokenGrant};
+use interlock_client::{ClientRole, Cookie, OwnerSession, SetAgent, SetOwner, TokenGrant};
 use interlock_proto::{
     auth::v1 as auth,
     credential::{Credential, Kind},
@@ -29,6 +29,8 @@ const STREAM_EVENTS: &str = "/interlock.gateway.v1.SessionService/StreamEvents";
 const IMPORTED: &str =
     "pbkdf2_sha256$310000$AAECAwQFBgcICQoLDA0ODw==$e4rSQ5KQXKoMyeu1tFpEU3HMo6tplYmG7eJ280WPc/o=";
 
+/// Of a session that is joined.
+const PASSWORD: &str = "correct horse";
 const PROJECT: &str = "x-interlock-project";
 
 /// One call of the table.
@@ -82,8 +84,9 @@ pub(crate) fn is_everybodys(path: &str) -> bool {
 
 impl Stage {
     pub(crate) async fn make() -> Self {
-        let pair =
-            Pair::start_with(Setup::default().root().gateway("jobs_in_flight_per_owner", "100000")).await;
+        let setup = Setup::default().root().gateway("jobs_in_flight_per_owner", "100000");
+        let setup = setup.gateway("join_tries", "1000").gateway("argon2.m_kib", "8").gateway("argon2.t", "1");
+        let pair = Pair::start_with(setup).await;
         let (alice, bob, root) =
             (pair.login("alice").await, pair.login("bob").await, pair.login("root").await);
         let project = pair.project(&alice, "matrix").await;
@@ -158,6 +161,10 @@ impl Stage {
         sdk.sessions().attach(&session, AGENT, &self.project).await.expect("attached");
         let job = sdk.jobs().submit(&session, "work").await.expect("a job").job_id;
         let cookie = created.cookie.expect("the first answer has the cookie");
+        if policy.path.ends_with("/JoinSession") {
+            let sessions = sdk.sessions();
+            sessions.set_password(&session, PASSWORD, ClientRole::Operator, false).await.expect("set");
+        }
         let mut props =
             Props {
                 session,
@@ -314,6 +321,9 @@ impl Stage {
                 gateway::SubmitJobRequest { session_id, request_id, payload: "more".into() }.encode_to_vec()
             }
             ("JobService", "GetJob") => gateway::GetJobRequest { job_id }.encode_to_vec(),
+            ("JobService", "ForceFailJob") => {
+                gateway::ForceFailJobRequest { job_id, cause: "stuck".to_owned() }.encode_to_vec()
+            }
             ("JobService", "CancelJob") => gateway::CancelJobRequest { job_id }.encode_to_vec(),
             ("JobService", "WaitJob") => {
                 let wait = Some(prost_types::Duration::default());
@@ -345,6 +355,26 @@ impl Stage {
                 gateway::RenewStreamRequest { stream_id: props.stream_id.clone() }.encode_to_vec()
             }
             ("SessionService", "Ack") => gateway::AckRequest { session_id, sequence: 1 }.encode_to_vec(),
+            ("SessionService", "SetSessionPassword") => {
+                let password = PASSWORD.to_owned();
+                gateway::SetSessionPasswordRequest { session_id, password, ..Default::default() }
+                    .encode_to_vec()
+            }
+            ("SessionService", "JoinSession") => {
+                let password = PASSWORD.to_owned();
+                gateway::JoinSessionRequest { session_id, password, request_id, ..Default::default() }
+                    .encode_to_vec()
+            }
+            ("SessionService", "ListClients") => gateway::ListClientsRequest { session_id }.encode_to_vec(),
+            ("SessionService", "EvictClient") => {
+                gateway::EvictClientRequest { session_id, client_id: "clt_1".to_owned() }.encode_to_vec()
+            }
+            ("SessionService", "Quit") => gateway::QuitRequest { session_id }.encode_to_vec(),
+            ("SessionService", "PostMessage") => {
+                let data = "hello".into();
+                gateway::PostMessageRequest { session_id, request_id, data, ..Default::default() }
+                    .encode_to_vec()
+            }
             ("WorkerService", "Work") => work().encode_to_vec(),
             // `list_services`, field 7.
             ("ServerReflection", "ServerReflectionInfo") => vec![0x3a, 0x00],

@@ -6,9 +6,10 @@ use crate::{Fault, holds, sees, tree::Tree};
 
 const PAGE: &str = "docs/configuration.md";
 /// Where keys are read.
-const READERS: [&str; 5] = [
+const READERS: [&str; 6] = [
     "service-kit/src/config/common.rs",
     "service-kit/src/config/limits.rs",
+    "service-kit/src/config/hashing.rs",
     "auth-service/src/config.rs",
     "gateway-service/src/config.rs",
     "service-kit/src/unscoped.rs",
@@ -70,8 +71,9 @@ fn documented_sees_a_key_too_few_and_one_too_many() {
             "let a = r.value(\"told\", 1); let b = r.path(\n  \"untold.too\"); \n#[cfg(test)] r.path(\"no\")",
         ),
         (READERS[1], "bounded(r, \"limits.x\", &mut l.x)"),
-        (READERS[2], "span(&mut r, \"lease\", LEASE)"),
-        (READERS[3], ""),
+        (READERS[3], "span(&mut r, \"lease\", LEASE)"),
+        (READERS[2], ""),
+        (READERS[5], ""),
         (READERS[4], ""),
         (PAGE, "| key | default |\n| `told`, `lease` | 1 | `not.here` |\n| `limits.y` | 2 |"),
     ]);

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use interlock_client::{OwnerSession, SetAgent, SetOwner, TokenGrant};
+use interlock_client::{ClientRole, OwnerSession, SetAgent, SetOwner, TokenGrant};
 use interlock_proto::{audit::v1 as audit, auth::v1 as auth, gateway::v1 as gateway};
 use interlock_tests::{
     Pair, Setup,
@@ -18,6 +18,8 @@ use crate::{
     talk::{self, InHand, Reply},
 };
 
+/// Of each session.
+const PASSWORD: &str = "correct horse";
 const STREAM_EVENTS: &str = "/interlock.gateway.v1.SessionService/StreamEvents";
 /// Who changes her password; she signs in but once.
 const CHANGES: usize = 5;
@@ -53,6 +55,8 @@ pub(crate) struct Props {
     job: String,
     /// A project token's id.
     token: String,
+    /// Is in flight.
+    running: String,
     stream_id: String,
     /// To be removed.
     owner: String,
@@ -67,6 +71,9 @@ impl Stage {
         let setup = Setup::default().auth("log.filter", levels).gateway("log.filter", levels);
         // A worker says much on many streams: its lease must not end on a machine that is busy with other things.
         let setup = setup.gateway("jobs_in_flight_per_owner", "10000").gateway("lease_ttl", "120s");
+        // Each of them joins, and none of them is somebody who guesses.
+        let setup = setup.gateway("join_tries", "100000").gateway("clients_per_session", "1000");
+        let setup = setup.gateway("argon2.m_kib", "8").gateway("argon2.t", "1");
         let pair = Pair::start_with(setup.root()).await;
         let alice = pair.login("alice").await;
         let spent = [pair.login("bob").await, pair.login("root").await];
@@ -118,8 +125,10 @@ impl Stage {
         sdk.sessions().attach(&session, &agent, &self.project).await.expect("attached");
         let job = sdk.jobs().submit(&session, "ends").await.expect("a job").job_id;
         sdk.jobs().cancel(&job).await.expect("cancelled");
-        sdk.jobs().submit(&session, "runs").await.expect("a job");
+        let running = sdk.jobs().submit(&session, "runs").await.expect("a job").job_id;
         let cookie = created.cookie.expect("the first answer has the cookie").expose().to_owned();
+        let sessions = sdk.sessions();
+        sessions.set_password(&session, PASSWORD, ClientRole::Operator, false).await.expect("set");
         let request = gateway::StreamEventsRequest { session_id: session.clone(), ..Default::default() };
         let alice = Metadata::bearer(&self.alice.access_token);
         let opened = wire::open(&self.gateway, STREAM_EVENTS, request.encode_to_vec(), &alice).await;
@@ -131,7 +140,7 @@ impl Stage {
         };
         let (stream_id, hand) = (opened.stream_id, InHand::default());
         let (token, owner) = (self.token().await, self.owner().await);
-        Props { session, cookie, agent, job, token, stream_id, owner, hand, _stream: stream }
+        Props { session, cookie, agent, job, running, token, stream_id, owner, hand, _stream: stream }
     }
 
     /// A project token of hers; its id.
@@ -177,7 +186,6 @@ impl Stage {
     /// What the call has used up.
     async fn renew(&self, request: &Request, props: &mut Props) {
         match (request.method.name(), request.variant.as_str()) {
-            ("CloseSession", _) => *props = self.props().await,
             ("RemoveOwner", _) => props.owner = self.owner().await,
             ("ChangePassword", _) => {
                 let (owner, set) =
@@ -187,6 +195,11 @@ impl Stage {
                 again.expect("the password that she began with");
             }
             ("RotateToken" | "RevokeToken", _) => props.token = self.token().await,
+            ("ForceFailJob", _) => {
+                let sdk = self.pair.sdk_gateway(&self.alice.access_token);
+                props.running = sdk.jobs().submit(&props.session, "next").await.expect("a job").job_id;
+            }
+            ("CloseSession" | "Quit", _) => *props = self.props().await,
             ("Work", "finish") => {
                 let sdk = self.pair.sdk_gateway(&self.alice.access_token);
                 sdk.jobs().submit(&props.session, "next").await.expect("a job");
@@ -223,6 +236,9 @@ impl Stage {
                 let turn = usize::try_from(self.number()).expect("few") % self.unlocking.len();
                 Metadata::bearer(&self.unlocking[turn].access_token)
             }
+            (_, "ForceFailJob") => {
+                Metadata::bearer(&self.pair.admin()).with("x-interlock-project", &self.project)
+            }
             (_, "Rotate" | "List" | "Tail" | "Verify") => Metadata::bearer(&self.pair.admin()),
             (_, "ChangePassword") => Metadata::bearer(&self.unlocking[CHANGES].access_token),
             (_, "SetOwner" | "GetOwner" | "ListOwners" | "RemoveOwner" | "ImportOwner") => {
@@ -231,7 +247,7 @@ impl Stage {
             (_, "GetStatus") if request.policy.path.contains("RoleToken") => {
                 Metadata::bearer(&self.pair.admin())
             }
-            (_, "Ack") => {
+            (_, "Ack" | "Quit") => {
                 Metadata::none().with("cookie", &props.cookie).with("x-interlock-project", &self.project)
             }
             ("auth", _) => Metadata::bearer(&self.alice.access_token),
@@ -333,6 +349,10 @@ impl Stage {
                 gateway::SubmitJobRequest { session_id, request_id, payload: "more".into() }.encode_to_vec()
             }
             ("GetJob", _) => gateway::GetJobRequest { job_id }.encode_to_vec(),
+            ("ForceFailJob", _) => {
+                gateway::ForceFailJobRequest { job_id: props.running.clone(), cause: "stuck".to_owned() }
+                    .encode_to_vec()
+            }
             ("CancelJob", _) => gateway::CancelJobRequest { job_id }.encode_to_vec(),
             ("WaitJob", _) => {
                 let wait = Some(prost_types::Duration { seconds: 1, nanos: 0 });
@@ -357,6 +377,26 @@ impl Stage {
             }
             ("RenewStream", _) => {
                 gateway::RenewStreamRequest { stream_id: props.stream_id.clone() }.encode_to_vec()
+            }
+            ("SetSessionPassword", _) => {
+                let password = PASSWORD.to_owned();
+                gateway::SetSessionPasswordRequest { session_id, password, ..Default::default() }
+                    .encode_to_vec()
+            }
+            ("JoinSession", _) => {
+                let password = PASSWORD.to_owned();
+                gateway::JoinSessionRequest { session_id, password, request_id, ..Default::default() }
+                    .encode_to_vec()
+            }
+            ("ListClients", _) => gateway::ListClientsRequest { session_id }.encode_to_vec(),
+            ("EvictClient", _) => {
+                gateway::EvictClientRequest { session_id, client_id: "clt_1".to_owned() }.encode_to_vec()
+            }
+            ("Quit", _) => gateway::QuitRequest { session_id }.encode_to_vec(),
+            ("PostMessage", _) => {
+                let data = "hello".into();
+                gateway::PostMessageRequest { session_id, request_id, data, ..Default::default() }
+                    .encode_to_vec()
             }
             ("Ack", _) => gateway::AckRequest { session_id, sequence: 1 }.encode_to_vec(),
             ("Work", variant) => talk::ask(work(variant, agent_id, job_id, hand)),

@@ -40,6 +40,20 @@ pub(super) fn apply(
             client.ok_or_else(|| broken("client"))?.cursor = to;
             Ok(())
         }
+        Change::SetSeen { client, from, to } => {
+            let client = model.clients.get_mut(&client).filter(|client| client.seen_at == from);
+            client.ok_or_else(|| broken("client"))?.seen_at = to;
+            Ok(())
+        }
+        Change::DropClient(client) => same("client", Some(client.clone()), model.clients.remove(&client.id)),
+        Change::SetPassword(before, after) => {
+            same("password", model.passwords.insert(after.session.clone(), after), before)
+        }
+        Change::AddWaiter(waiter) => fresh("waiter", model.waiters.insert(waiter.id.clone(), waiter)),
+        Change::SetWaiter(before, after) => {
+            same("waiter", model.waiters.insert(after.id.clone(), after), Some(before))
+        }
+        Change::DropWaiter(waiter) => same("waiter", model.waiters.remove(&waiter.id), Some(waiter)),
         Change::AddAgent(agent) => fresh("agent", model.agents.insert(agent.id.clone(), agent)),
         Change::SetAgent(before, after) => {
             same("agent", model.agents.insert(after.id.clone(), after), Some(before))
@@ -71,6 +85,7 @@ pub(super) fn apply(
             .try_for_each(|key| model.requests.remove(key).map(drop).ok_or_else(|| broken("request"))),
         Change::DropSession(session) => {
             model.clients.retain(|_, client| client.session != session);
+            model.passwords.remove(&session);
             model.logs.remove(&session).filter(|log| log.events.is_empty()).ok_or_else(|| broken("log"))?;
             model.sessions.remove(&session).map(drop).ok_or_else(|| broken("session"))
         }

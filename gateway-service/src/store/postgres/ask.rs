@@ -28,6 +28,7 @@ const OWNERS: &str = "SELECT pg_advisory_xact_lock(1, owner)
 FROM (SELECT DISTINCT hashtext(owner) AS owner FROM unnest($1::TEXT[]) AS owner ORDER BY 1) AS owners";
 pub(super) const SESSION: &str =
     "SELECT id, owner, name, agent, project, epoch, phase, created_at, ended_at FROM session";
+const CLIENT: &str = "SELECT id, session, role, hash, cursor, created_at, seen_at FROM client";
 pub(super) const REQUEST: &str = "SELECT kind, scope, id, hash, made, sealed, kept_until FROM request";
 pub(super) const AGENT: &str = "SELECT id, owner, shared, description, created_at FROM agent";
 /// Some of the jobs in flight, and one of the last project: so that two projects (I1) are seen.
@@ -43,6 +44,10 @@ FROM unnest($1::TEXT[], $2::BIGINT[]) AS asked (agent, part) CROSS JOIN LATERAL 
 #[derive(Default)]
 struct Sorted {
     clients: Vec<Vec<u8>>,
+    clients_of: BTreeSet<String>,
+    lines: BTreeSet<String>,
+    waiters_of: Vec<String>,
+    passwords: BTreeSet<String>,
     sessions: BTreeSet<String>,
     requests: (Vec<i16>, [Vec<String>; 2]),
     agents: BTreeSet<String>,
@@ -67,11 +72,13 @@ struct Sorted {
 pub(super) fn place(key: &Key) -> Option<u8> {
     match key {
         Key::Client(_) => Some(0),
-        Key::Session(_) => Some(1),
+        Key::Session(_) | Key::ClientsOf(_) | Key::Password(_) => Some(1),
         Key::Request(_) => Some(2),
-        Key::Agent(_) | Key::InFlight(..) => Some(3),
+        Key::Agent(_) | Key::InFlight(..) | Key::Waiters(_) => Some(3),
         Key::Job(_) => Some(4),
-        Key::Name(..) | Key::SessionsLiving(_) | Key::AgentsOf(_) | Key::OwnerLoad(_) => Some(5),
+        Key::Name(..) | Key::SessionsLiving(_) | Key::AgentsOf(_) | Key::OwnerLoad(_) | Key::WaitersOf(_) => {
+            Some(5)
+        }
         Key::Log(_) => Some(6),
         Key::Jobs(JobList::Ended(..), _) | Key::StaleRequests(..) => Some(7),
         Key::Jobs(JobList::Queue(_) | JobList::OfAgent(..) | JobList::OfSession(..), _)
@@ -84,6 +91,7 @@ pub(super) fn place(key: &Key) -> Option<u8> {
         | Key::PageSessions(..)
         | Key::PageJobs(..)
         | Key::PageAgents(..)
+        | Key::Named(..)
         | Key::Events(..)
         | Key::OldestEvents(..)
         | Key::Due(_)
@@ -122,6 +130,14 @@ impl Sorted {
                 self.living.push(owner.to_string());
             }
             Key::Client(hash) => self.clients.push(hash.to_vec()),
+            Key::ClientsOf(session) => {
+                self.sessions.insert(session.to_string());
+                self.clients_of.insert(session.to_string());
+            }
+            Key::Password(session) => {
+                self.sessions.insert(session.to_string());
+                self.passwords.insert(session.to_string());
+            }
             Key::Request(key) => {
                 if let RequestKey::Create(owner, _) = key {
                     self.owners.insert(owner.to_string());
@@ -129,6 +145,14 @@ impl Sorted {
                 let (kind, scope, id) = codes::request_key(key);
                 self.requests.0.push(decode::small(kind));
                 pair(&mut self.requests.1, &scope, &id);
+            }
+            Key::Waiters(agent) => {
+                self.agents.insert(agent.to_string());
+                self.lines.insert(agent.to_string());
+            }
+            Key::WaitersOf(owner) => {
+                self.owners.insert(owner.to_string());
+                self.waiters_of.push(owner.to_string());
             }
             Key::Agent(id) => drop(self.agents.insert(id.to_string())),
             Key::AgentsOf(owner) => {
@@ -156,6 +180,7 @@ impl Sorted {
             Key::PageSessions(..)
             | Key::PageJobs(..)
             | Key::PageAgents(..)
+            | Key::Named(..)
             | Key::Events(..)
             | Key::OldestEvents(..)
             | Key::StaleRequests(..)
@@ -168,13 +193,20 @@ impl Sorted {
     /// Rows in the order of their locks.
     fn locks(&mut self, asks: &mut Vec<Ask<Working>>, access: Access) {
         let locked = access.clause();
-        let sql = "SELECT id, session, role, hash, cursor, created_at FROM client WHERE hash = ANY($1) ORDER BY hash";
-        rows_of(asks, &self.clients, format!("{sql}{locked}"), decode::client, |working, client| {
+        let sql = format!("{CLIENT} WHERE hash = ANY($1) ORDER BY hash{locked}");
+        rows_of(asks, &self.clients, sql, decode::client, |working, client| {
             working.clients.insert(client.hash, client);
         });
         let sql = format!("{SESSION} WHERE id = ANY($1) ORDER BY id{locked}");
         rows_of(asks, &listed(&self.sessions), sql, decode::session, |working, session| {
             working.sessions.insert(session.id.clone(), session);
+        });
+        self.members(asks);
+        let sql = format!(
+            "SELECT session, hash, joiners, version FROM password WHERE session = ANY($1) ORDER BY session{locked}"
+        );
+        rows_of(asks, &listed(&self.passwords), sql, decode::password, |working, password| {
+            working.passwords.insert(password.session.clone(), password);
         });
         let (kinds, [scopes, ids]) = std::mem::take(&mut self.requests);
         if !kinds.is_empty() {
@@ -199,6 +231,28 @@ impl Sorted {
         rows_of(asks, &self.logs, format!("{sql}{locked}"), head, |working, (session, head)| {
             working.logs.insert(session, head);
         });
+    }
+
+    /// All clients of sessions, which come and go under the lock of their session. One that was loaded by its cookie
+    /// before that lock is loaded again.
+    fn members(&self, asks: &mut Vec<Ask<Working>>) {
+        if self.clients_of.is_empty() {
+            return;
+        }
+        let of = listed(&self.clients_of);
+        let sql = format!("{CLIENT} WHERE session = ANY($1)");
+        asks.push(Ask::new(sql, [bind(of.clone())], move |working: &mut Working, rows| {
+            for session in of {
+                working.members.insert(SessionId::stored(session), BTreeSet::new());
+            }
+            for row in rows {
+                let client = decode::client(row)?;
+                let members = working.members.entry(client.session.clone()).or_default();
+                members.insert(client.hash);
+                working.clients.insert(client.hash, client);
+            }
+            Ok(())
+        }));
     }
 
     fn jobs(&self, asks: &mut Vec<Ask<Working>>, locked: &str) {
@@ -256,6 +310,8 @@ impl Sorted {
         rows_of(asks, &self.living, sql.to_owned(), owner(Key::SessionsLiving), count);
         let sql = "SELECT owner, COUNT(*) FROM agent WHERE owner = ANY($1) GROUP BY owner";
         rows_of(asks, &self.agents_of, sql.to_owned(), owner(Key::AgentsOf), count);
+        let sql = "SELECT owner, COUNT(*) FROM waiter WHERE owner = ANY($1) GROUP BY owner";
+        rows_of(asks, &self.waiters_of, sql.to_owned(), owner(Key::WaitersOf), count);
         let sql = "SELECT owner, in_flight FROM owner_load WHERE owner = ANY($1)";
         rows_of(asks, &self.owner_loads, sql.to_owned(), owner(Key::OwnerLoad), count);
         let sql = "SELECT asked.owner, asked.session,
@@ -270,6 +326,9 @@ impl Sorted {
     }
 
     fn of_agents(&mut self, asks: &mut Vec<Ask<Working>>) {
+        if !self.lines.is_empty() {
+            asks.push(lines(listed(&self.lines)));
+        }
         if !self.in_flight.is_empty() {
             asks.push(in_flight(std::mem::take(&mut self.in_flight)));
         }
@@ -290,6 +349,26 @@ impl Sorted {
             working.counts.insert(key, count);
         });
     }
+}
+
+fn lines(agents: Vec<String>) -> Ask<Working> {
+    let columns = codes::WAITER;
+    let sql = format!(
+        "SELECT line.*, asked.agent FROM unnest($1::TEXT[]) AS asked (agent) CROSS JOIN LATERAL (
+            SELECT {columns} FROM waiter WHERE agent = asked.agent
+            UNION SELECT {columns} FROM waiter WHERE present = asked.agent) AS line"
+    );
+    Ask::new(sql, [bind(agents.clone())], move |working: &mut Working, rows| {
+        for agent in agents {
+            working.lines.insert(AgentId::stored(agent), BTreeMap::new());
+        }
+        for row in rows {
+            let waiter = decode::waiter(row)?;
+            let line = working.lines.entry(AgentId::stored(row.try_get(8)?)).or_default();
+            line.insert(waiter.id.clone(), waiter);
+        }
+        Ok(())
+    })
 }
 
 fn in_flight(asked: BTreeMap<AgentId, usize>) -> Ask<Working> {

@@ -10,12 +10,16 @@ use crate::{
     binding::Binding,
     client::{Client, ClientRole},
     event::Event,
-    ids::{AgentId, ClientId, JobId, OwnerId, ProjectId, RequestId, SessionId, SessionName, WorkerName},
+    ids::{
+        AgentId, ClientId, JobId, OwnerId, ProjectId, RequestId, SessionId, SessionName, WaiterId, WorkerName,
+    },
     job::{self, End, EndedBy, Job, Outcome},
     lease::Lease,
+    password::SessionPassword,
     request::{Request, RequestKey},
     session::{self, Session},
     store::{record, rows::EventSize},
+    waiter::Waiter,
 };
 
 pub(super) fn session(row: &Row) -> Result<Session, Fault> {
@@ -42,20 +46,46 @@ pub(super) fn session(row: &Row) -> Result<Session, Fault> {
     })
 }
 
+fn role(row: &Row, at: usize) -> Result<ClientRole, Fault> {
+    match row.try_get::<_, i16>(at)? {
+        0 => Ok(ClientRole::Observer),
+        1 => Ok(ClientRole::Operator),
+        2 => Ok(ClientRole::Host),
+        _ => Err(unknown(at)),
+    }
+}
+
+pub(super) fn password(row: &Row) -> Result<SessionPassword, Fault> {
+    Ok(SessionPassword {
+        session: SessionId::stored(row.try_get(0)?),
+        hash: row.try_get(1)?,
+        joiners: role(row, 2)?,
+        version: unsigned(row, 3)?,
+    })
+}
+
+pub(super) fn waiter(row: &Row) -> Result<Waiter, Fault> {
+    Ok(Waiter {
+        id: WaiterId::stored(row.try_get(0)?),
+        session: SessionId::stored(row.try_get(1)?),
+        owner: OwnerId::stored(row.try_get(2)?),
+        agent: AgentId::stored(row.try_get(3)?),
+        present: maybe_text(row, 4)?.map(AgentId::stored),
+        project: ProjectId::stored(row.try_get(5)?),
+        deadline: instant(row, 6)?,
+        alive_until: instant(row, 7)?,
+    })
+}
+
 pub(super) fn client(row: &Row) -> Result<Client, Fault> {
-    let role = match row.try_get::<_, i16>(2)? {
-        0 => ClientRole::Observer,
-        1 => ClientRole::Operator,
-        2 => ClientRole::Host,
-        _ => return Err(unknown(2)),
-    };
     Ok(Client {
         id: ClientId::stored(row.try_get(0)?),
         session: SessionId::stored(row.try_get(1)?),
-        role,
+        role: role(row, 2)?,
         hash: hash(row, 3)?,
         cursor: unsigned(row, 4)?,
         created_at: instant(row, 5)?,
+        seen_at: instant(row, 6)?,
     })
 }
 
@@ -74,6 +104,8 @@ pub(super) fn request(row: &Row) -> Result<Request, Fault> {
     let key = match row.try_get::<_, i16>(0)? {
         0 => RequestKey::Create(OwnerId::stored(scope), id),
         1 => RequestKey::Submit(SessionId::stored(scope), id),
+        2 => RequestKey::Join(SessionId::stored(scope), id),
+        3 => RequestKey::Post(SessionId::stored(scope), id),
         _ => return Err(unknown(0)),
     };
     Ok(Request {

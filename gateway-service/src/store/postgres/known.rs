@@ -13,6 +13,7 @@ use crate::{
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::{Job, Phase},
     limits::Limits,
+    password::SessionPassword,
     policy::ProjectScope,
     request::{Request, RequestKey},
     session::Session,
@@ -21,6 +22,7 @@ use crate::{
         rows::{DueBounds, EventSize, JobList, JobsOf, Load, Log, LogBounds, Read, Rows},
     },
     sweep::{Duty, LogsFound},
+    waiter::Waiter,
 };
 
 /// The least part of a list that is loaded.
@@ -126,7 +128,40 @@ impl Rows for Known<'_> {
     }
 
     fn client(&self, hash: &CookieHash) -> Read<Option<Client>> {
+        if self.working.left.contains(hash) {
+            return Ok(None);
+        }
         self.row(self.working.clients.get(hash), || Key::Client(*hash))
+    }
+
+    fn clients_of(&self, session: &SessionId) -> Read<Vec<Client>> {
+        let Some(members) = self.working.members.get(session) else {
+            return miss(Key::ClientsOf(session.clone()));
+        };
+        let mut clients: Vec<Client> =
+            members.iter().filter_map(|hash| self.working.clients.get(hash)).cloned().collect();
+        clients.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(clients)
+    }
+
+    fn password(&self, session: &SessionId) -> Read<Option<SessionPassword>> {
+        self.row(self.working.passwords.get(session), || Key::Password(session.clone()))
+    }
+
+    fn session_named(&self, owner: &OwnerId, name: &SessionName) -> Read<Option<SessionId>> {
+        let key = Key::Named(owner.clone(), name.clone());
+        self.list(key, |list| if let List::Named(id) = list { Some(id.clone()) } else { None })
+    }
+
+    fn waiters(&self, agent: &AgentId) -> Read<Vec<Waiter>> {
+        match self.working.lines.get(agent) {
+            Some(line) => Ok(line.values().cloned().collect()),
+            None => miss(Key::Waiters(agent.clone())),
+        }
+    }
+
+    fn waiters_of(&self, owner: &OwnerId) -> Read<u32> {
+        self.count(Key::WaitersOf(owner.clone()))
     }
 
     fn request(&self, key: &RequestKey) -> Read<Option<Request>> {
@@ -143,6 +178,8 @@ impl Rows for Known<'_> {
 
     fn projects_in_flight(&self, agent: &AgentId) -> Read<Option<(ProjectId, ProjectId)>> {
         let Some(in_flight) = self.working.in_flight.get(agent) else {
+            // Who asks for these looks at the line next.
+            self.need_all([Key::InFlight(agent.clone(), PART_MIN), Key::Waiters(agent.clone())])?;
             return miss(Key::InFlight(agent.clone(), PART_MIN));
         };
         let projects = &in_flight.jobs;

@@ -11,7 +11,7 @@ use super::{
     decode,
 };
 use crate::{
-    ids::{JobId, SessionId},
+    ids::{AgentId, ClientId, JobId, SessionId, WaiterId},
     store::{
         Key, codes,
         rows::{DueBounds, JobList, LogBounds},
@@ -49,6 +49,12 @@ UNION ALL
         SELECT session FROM job WHERE state >= 2 AND ended_at <= $5 ORDER BY ended_at, id LIMIT $6) AS old)
 UNION ALL
     (SELECT 5, '' WHERE EXISTS (SELECT FROM request WHERE kept_until <= $1))
+UNION ALL
+    (SELECT 6, session || ' ' || id FROM (
+        SELECT session, id FROM client WHERE seen_at <= $7 ORDER BY seen_at, id LIMIT $6) AS idle)
+UNION ALL
+    (SELECT 7, agent || ' ' || id FROM (
+        SELECT agent, id FROM waiter WHERE alive_until <= $1 ORDER BY alive_until, id LIMIT $6) AS over)
 ) AS due ORDER BY place, id";
 
 /// A part of the table in order, each look the next one: so the time that one takes does not grow with it.
@@ -134,6 +140,13 @@ pub(super) fn list(key: Key, access: Access) -> Ask<Working> {
             let sql = format!("{AGENT} WHERE id > $1{open} ORDER BY id LIMIT $2");
             listed(key, sql, params, |rows| Ok(List::Agents(each(rows, decode::agent)?)))
         }
+        Key::Named(owner, name) => {
+            let sql = "SELECT id FROM session WHERE owner = $1 AND name = $2 AND phase < 2";
+            listed(key.clone(), sql, vec![text(owner), text(name)], |rows| {
+                let id = rows.first().map(|row| row.try_get(0)).transpose()?;
+                Ok(List::Named(id.map(SessionId::stored)))
+            })
+        }
         Key::Events(session, after, limit) => {
             let sql = "SELECT sequence, at, project, epoch, format, facts, data FROM event
                        WHERE session = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
@@ -173,9 +186,10 @@ pub(super) fn list(key: Key, access: Access) -> Ask<Working> {
 }
 
 fn due(bounds: DueBounds) -> Ask<Working> {
-    let DueBounds { now, started, submitted, gone, ended, rows } = bounds;
+    let DueBounds { now, started, submitted, gone, ended, idle, rows } = bounds;
     let mut params: Vec<Param> = [now, started, submitted, gone, ended].map(|at| bind(at.as_micros())).into();
     params.push(bind(decode::limit(rows)));
+    params.push(bind(idle.as_micros()));
     listed(Key::Due(bounds), DUE, params, |rows| Ok(List::Duties(each(rows, duty)?)))
 }
 
@@ -186,7 +200,15 @@ fn duty(row: &Row) -> Result<Duty, Fault> {
         2 => Duty::Overdue(JobId::stored(id)),
         3 => Duty::Session(SessionId::stored(id)),
         4 => Duty::Jobs(SessionId::stored(id)),
-        _ => Duty::Requests,
+        5 => Duty::Requests,
+        7 => {
+            let (agent, waiter) = id.split_once(' ').ok_or_else(|| decode::unknown(1))?;
+            Duty::Waiter(AgentId::stored(agent.to_owned()), WaiterId::stored(waiter.to_owned()))
+        }
+        _ => {
+            let (session, client) = id.split_once(' ').ok_or_else(|| decode::unknown(1))?;
+            Duty::Idle(SessionId::stored(session.to_owned()), ClientId::stored(client.to_owned()))
+        }
     })
 }
 

@@ -13,6 +13,7 @@ pub(super) fn tell(signal: &Signal) -> Option<String> {
         Signal::CancelRequested { job, fencing } => format!("C {job} {fencing}"),
         Signal::LeaseTaken { job, fencing } => format!("T {job} {fencing}"),
         Signal::SessionGone { session } => format!("G {session}"),
+        Signal::LineMoved { agent } => format!("W {agent}"),
         // It was told by whoever did it.
         Signal::Grown { .. } => return None,
     })
@@ -31,6 +32,7 @@ pub(super) fn hear(told: &str) -> Option<Signal> {
         "J" => job().map(|(job, ended)| Signal::JobChanged { job, ended: ended == 1 })?,
         "C" => job().map(|(job, fencing)| Signal::CancelRequested { job, fencing })?,
         "T" => job().map(|(job, fencing)| Signal::LeaseTaken { job, fencing })?,
+        "W" => Signal::LineMoved { agent: AgentId::stored(rest.to_owned()) },
         "G" => Signal::SessionGone { session: SessionId::stored(rest.to_owned()) },
         _ => return None,
     })
@@ -50,7 +52,8 @@ mod tests {
         let (session, job) = (SessionId::new(), JobId::new());
         let agent = AgentId::stored("builder".to_owned());
         for signal in [
-            Signal::AgentQueued { agent },
+            Signal::AgentQueued { agent: agent.clone() },
+            Signal::LineMoved { agent },
             Signal::JobChanged { job: job.clone(), ended: true },
             Signal::JobChanged { job: job.clone(), ended: false },
             Signal::CancelRequested { job: job.clone(), fencing: 3 },

@@ -22,6 +22,7 @@ use crate::{
     event::{Event, EventKind},
     ids::{ClientId, JobId, OwnerId, SessionId},
     job::Job,
+    password::SessionPassword,
     request::{Request, RequestKey},
     session::{self, Session},
     store::{
@@ -30,6 +31,7 @@ use crate::{
         record,
         rows::{Log, logged},
     },
+    waiter::Waiter,
 };
 
 pub(super) fn apply(
@@ -46,6 +48,9 @@ pub(super) fn apply(
         Change::SetSession(before, after) => set_session(working, flush, &before, after)?,
         Change::AddClient(client) => {
             add_client(flush, &client);
+            if let Some(members) = working.members.get_mut(&client.session) {
+                members.insert(client.hash);
+            }
             fresh("client", working.clients.insert(client.hash, client))?;
         }
         Change::SetCursor { client, from, to } => {
@@ -54,6 +59,41 @@ pub(super) fn apply(
             let sql = "UPDATE client SET cursor = $3 WHERE id = $1 AND cursor = $2";
             flush.one("client", sql, [text(&client), bind(signed(from)), bind(signed(to))]);
         }
+        Change::SetSeen { client, from, to } => {
+            let mut of = working.clients.values_mut().filter(|of| of.id == client && of.seen_at == from);
+            of.next().ok_or_else(|| broken("client"))?.seen_at = to;
+            let sql = "UPDATE client SET seen_at = $3 WHERE id = $1 AND seen_at = $2";
+            flush.one("client", sql, [text(&client), at(from), at(to)]);
+        }
+        Change::DropClient(client) => {
+            if let Some(members) = working.members.get_mut(&client.session) {
+                members.remove(&client.hash);
+            }
+            same("client", working.clients.remove(&client.hash).as_ref(), &client)?;
+            working.left.insert(client.hash);
+            let sql = "DELETE FROM client WHERE id = $1 AND session = $2";
+            flush.one("client", sql, [text(&client.id), text(&client.session)]);
+        }
+        Change::AddWaiter(waiter) => {
+            working.waits(None, Some(&waiter));
+            add_waiter(flush, &waiter);
+        }
+        Change::SetWaiter(before, after) => {
+            working.waits(Some(&before), Some(&after));
+            let sql = "UPDATE waiter SET present = $2, alive_until = $3 WHERE id = $1 AND alive_until = $4";
+            let present = maybe_text(after.present.as_ref());
+            flush.one(
+                "waiter",
+                sql,
+                [text(&after.id), present, at(after.alive_until), at(before.alive_until)],
+            );
+        }
+        Change::DropWaiter(waiter) => {
+            working.waits(Some(&waiter), None);
+            let sql = "DELETE FROM waiter WHERE id = $1 AND alive_until = $2";
+            flush.one("waiter", sql, [text(&waiter.id), at(waiter.alive_until)]);
+        }
+        Change::SetPassword(before, after) => set_password(working, flush, before.as_ref(), after)?,
         Change::AddAgent(agent) => {
             add_agent(flush, &agent);
             if let Some(owner) = &agent.owner {
@@ -217,7 +257,8 @@ fn set_session(
 fn add_client(flush: &mut Flush, client: &Client) {
     flush.one(
         "client",
-        "INSERT INTO client (id, session, role, hash, cursor, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO client (id, session, role, hash, cursor, created_at, seen_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
         [
             text(&client.id),
             text(&client.session),
@@ -225,8 +266,53 @@ fn add_client(flush: &mut Flush, client: &Client) {
             bind(client.hash.to_vec()),
             number(client.cursor),
             at(client.created_at),
+            at(client.seen_at),
         ],
     );
+}
+
+fn add_waiter(flush: &mut Flush, waiter: &Waiter) {
+    flush.one(
+        "waiter",
+        format!("INSERT INTO waiter ({}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", codes::WAITER),
+        [
+            text(&waiter.id),
+            text(&waiter.session),
+            text(&waiter.owner),
+            text(&waiter.agent),
+            maybe_text(waiter.present.as_ref()),
+            text(&waiter.project),
+            at(waiter.deadline),
+            at(waiter.alive_until),
+        ],
+    );
+}
+
+fn set_password(
+    working: &mut Working,
+    flush: &mut Flush,
+    before: Option<&SessionPassword>,
+    after: SessionPassword,
+) -> Result<(), Fault> {
+    let mut params = vec![
+        text(&after.session),
+        text(&after.hash),
+        bind(small(codes::role(after.joiners))),
+        number(after.version),
+    ];
+    let sql = match before {
+        None => "INSERT INTO password (session, hash, joiners, version) VALUES ($1, $2, $3, $4)",
+        Some(before) => {
+            params.push(number(before.version));
+            "UPDATE password SET hash = $2, joiners = $3, version = $4 WHERE session = $1 AND version = $5"
+        }
+    };
+    flush.one("password", sql, params);
+    match (working.passwords.insert(after.session.clone(), after), before) {
+        (None, None) => Ok(()),
+        (found, Some(before)) => same("password", found.as_ref(), before),
+        (Some(_), None) => Err(broken("password")),
+    }
 }
 
 fn add_agent(flush: &mut Flush, agent: &Agent) {
@@ -426,7 +512,10 @@ fn drop_session(working: &mut Working, flush: &mut Flush, id: &SessionId) -> Res
     empty.ok_or_else(|| broken("log"))?;
     working.sessions.remove(id).ok_or_else(|| broken("session"))?;
     working.clients.retain(|_, client| client.session != *id);
+    working.members.remove(id);
+    working.passwords.remove(id);
     flush.any("clients", "DELETE FROM client WHERE session = $1", [text(id)]);
+    flush.any("password", "DELETE FROM password WHERE session = $1", [text(id)]);
     flush.one("log", "DELETE FROM log_head WHERE session = $1 AND first > last", [text(id)]);
     flush.one("session", "DELETE FROM session WHERE id = $1 AND phase = 2", [text(id)]);
     Ok(())

@@ -8,8 +8,9 @@ use crate::{
     binding::Binding,
     client::Client,
     event::{Event, EventKind},
-    ids::{ClientId, JobId, OwnerId, ProjectId, SessionId, SessionName},
+    ids::{AgentId, ClientId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::Job,
+    password::SessionPassword,
     request::{Request, RequestKey},
     session::Session,
     store::{
@@ -18,6 +19,7 @@ use crate::{
         record,
         rows::logged,
     },
+    waiter::Waiter,
 };
 
 pub(super) fn apply(
@@ -36,6 +38,24 @@ pub(super) fn apply(
             "client",
             "UPDATE client SET cursor = ?3 WHERE id = ?1 AND cursor = ?2",
             (client.as_str(), from, to),
+        ),
+        Change::SetSeen { client, from, to } => db.one(
+            "client",
+            "UPDATE client SET seen_at = ?3 WHERE id = ?1 AND seen_at = ?2",
+            (client.as_str(), from.as_micros(), to.as_micros()),
+        ),
+        Change::DropClient(client) => db.one(
+            "client",
+            "DELETE FROM client WHERE id = ?1 AND session = ?2",
+            (client.id.as_str(), client.session.as_str()),
+        ),
+        Change::SetPassword(before, after) => db.set_password(before.as_ref(), &after),
+        Change::AddWaiter(waiter) => db.add_waiter(&waiter),
+        Change::SetWaiter(before, after) => db.set_waiter(&before, &after),
+        Change::DropWaiter(waiter) => db.one(
+            "waiter",
+            "DELETE FROM waiter WHERE id = ?1 AND alive_until = ?2",
+            (waiter.id.as_str(), waiter.alive_until.as_micros()),
         ),
         Change::AddAgent(agent) => db.add_agent(&agent),
         Change::SetAgent(before, after) => db.set_agent(&before, &after),
@@ -110,7 +130,8 @@ impl Writes<'_> {
     fn add_client(&self, client: &Client) -> Result<(), Fault> {
         self.one(
             "client",
-            "INSERT INTO client (id, session, role, hash, cursor, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO client (id, session, role, hash, cursor, created_at, seen_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 client.id.as_str(),
                 client.session.as_str(),
@@ -118,8 +139,55 @@ impl Writes<'_> {
                 &client.hash[..],
                 client.cursor,
                 client.created_at.as_micros(),
+                client.seen_at.as_micros(),
             ],
         )
+    }
+
+    fn add_waiter(&self, waiter: &Waiter) -> Result<(), Fault> {
+        self.one(
+            "waiter",
+            &format!("INSERT INTO waiter ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", codes::WAITER),
+            params![
+                waiter.id.as_str(),
+                waiter.session.as_str(),
+                waiter.owner.as_str(),
+                waiter.agent.as_str(),
+                waiter.present.as_ref().map(AgentId::as_str),
+                waiter.project.as_str(),
+                waiter.deadline.as_micros(),
+                waiter.alive_until.as_micros(),
+            ],
+        )
+    }
+
+    fn set_waiter(&self, before: &Waiter, after: &Waiter) -> Result<(), Fault> {
+        self.one(
+            "waiter",
+            "UPDATE waiter SET present = ?2, alive_until = ?3 WHERE id = ?1 AND alive_until = ?4",
+            (
+                after.id.as_str(),
+                after.present.as_ref().map(AgentId::as_str),
+                after.alive_until.as_micros(),
+                before.alive_until.as_micros(),
+            ),
+        )
+    }
+
+    fn set_password(&self, before: Option<&SessionPassword>, after: &SessionPassword) -> Result<(), Fault> {
+        let (joiners, session) = (codes::role(after.joiners), after.session.as_str());
+        match before {
+            None => self.one(
+                "password",
+                "INSERT INTO password (session, hash, joiners, version) VALUES (?1, ?2, ?3, ?4)",
+                (session, &after.hash, joiners, after.version),
+            ),
+            Some(before) => self.one(
+                "password",
+                "UPDATE password SET hash = ?2, joiners = ?3, version = ?4 WHERE session = ?1 AND version = ?5",
+                (session, &after.hash, joiners, after.version, before.version),
+            ),
+        }
     }
 
     fn add_agent(&self, agent: &Agent) -> Result<(), Fault> {
@@ -321,6 +389,7 @@ impl Writes<'_> {
 
     fn drop_session(&self, session: &SessionId) -> Result<(), Fault> {
         self.some("DELETE FROM client WHERE session = ?1", [session.as_str()])?;
+        self.some("DELETE FROM password WHERE session = ?1", [session.as_str()])?;
         self.one("log", "DELETE FROM log_head WHERE session = ?1 AND first > last", [session.as_str()])?;
         self.one("session", "DELETE FROM session WHERE id = ?1 AND phase = 2", [session.as_str()])
     }

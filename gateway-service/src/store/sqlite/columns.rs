@@ -8,12 +8,16 @@ use crate::{
     binding::Binding,
     client::{Client, ClientRole},
     event::Event,
-    ids::{AgentId, ClientId, JobId, OwnerId, ProjectId, RequestId, SessionId, SessionName, WorkerName},
+    ids::{
+        AgentId, ClientId, JobId, OwnerId, ProjectId, RequestId, SessionId, SessionName, WaiterId, WorkerName,
+    },
     job::{self, End, EndedBy, Job, Outcome},
     lease::Lease,
+    password::SessionPassword,
     request::{Request, RequestKey},
     session::{self, Session},
     store::record,
+    waiter::Waiter,
 };
 
 fn at(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
@@ -54,20 +58,46 @@ pub(super) fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
     })
 }
 
+fn role(row: &Row<'_>, column: usize) -> rusqlite::Result<ClientRole> {
+    match row.get(column)? {
+        0 => Ok(ClientRole::Observer),
+        1 => Ok(ClientRole::Operator),
+        2 => Ok(ClientRole::Host),
+        other => Err(unknown(column, other)),
+    }
+}
+
+pub(super) fn password(row: &Row<'_>) -> rusqlite::Result<SessionPassword> {
+    Ok(SessionPassword {
+        session: SessionId::stored(row.get(0)?),
+        hash: row.get(1)?,
+        joiners: role(row, 2)?,
+        version: row.get(3)?,
+    })
+}
+
+pub(super) fn waiter(row: &Row<'_>) -> rusqlite::Result<Waiter> {
+    Ok(Waiter {
+        id: WaiterId::stored(row.get(0)?),
+        session: SessionId::stored(row.get(1)?),
+        owner: OwnerId::stored(row.get(2)?),
+        agent: AgentId::stored(row.get(3)?),
+        present: row.get::<_, Option<String>>(4)?.map(AgentId::stored),
+        project: ProjectId::stored(row.get(5)?),
+        deadline: at(row, 6)?,
+        alive_until: at(row, 7)?,
+    })
+}
+
 pub(super) fn client(row: &Row<'_>) -> rusqlite::Result<Client> {
-    let role = match row.get(2)? {
-        0 => ClientRole::Observer,
-        1 => ClientRole::Operator,
-        2 => ClientRole::Host,
-        other => return Err(unknown(2, other)),
-    };
     Ok(Client {
         id: ClientId::stored(row.get(0)?),
         session: SessionId::stored(row.get(1)?),
-        role,
+        role: role(row, 2)?,
         hash: row.get(3)?,
         cursor: row.get(4)?,
         created_at: at(row, 5)?,
+        seen_at: at(row, 6)?,
     })
 }
 
@@ -86,6 +116,8 @@ pub(super) fn stored_key(row: &Row<'_>) -> rusqlite::Result<RequestKey> {
     match row.get(0)? {
         0 => Ok(RequestKey::Create(OwnerId::stored(scope), id)),
         1 => Ok(RequestKey::Submit(SessionId::stored(scope), id)),
+        2 => Ok(RequestKey::Join(SessionId::stored(scope), id)),
+        3 => Ok(RequestKey::Post(SessionId::stored(scope), id)),
         other => Err(unknown(0, other)),
     }
 }

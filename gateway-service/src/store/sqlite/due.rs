@@ -3,7 +3,7 @@
 use interlock_kit::clock::Timestamp;
 
 use crate::{
-    ids::{JobId, SessionId},
+    ids::{AgentId, ClientId, JobId, SessionId, WaiterId},
     limits::Limits,
     store::{rows::Read, sqlite::SqliteRows},
     sweep::{Duty, LogsFound},
@@ -67,6 +67,17 @@ pub(super) fn due(rows: &SqliteRows<'_>, now: Timestamp, limits: &Limits) -> Rea
     due.extend(sessions.into_iter().map(Duty::Session));
     due.extend(jobs.into_iter().map(Duty::Jobs));
     due.extend(stale.then_some(Duty::Requests));
+    due.extend(rows.many(
+        "SELECT session, id FROM client INDEXED BY client_seen WHERE seen_at <= ?1 ORDER BY seen_at, id LIMIT ?2",
+        (at(limits.client_idle_max), limit),
+        |row| Ok(Duty::Idle(SessionId::stored(row.get(0)?), ClientId::stored(row.get(1)?))),
+    )?);
+    due.extend(rows.many(
+        "SELECT agent, id FROM waiter INDEXED BY waiter_alive WHERE alive_until <= ?1
+         ORDER BY alive_until, id LIMIT ?2",
+        (now.as_micros(), limit),
+        |row| Ok(Duty::Waiter(AgentId::stored(row.get(0)?), WaiterId::stored(row.get(1)?))),
+    )?);
     Ok(due)
 }
 

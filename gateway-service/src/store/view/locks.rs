@@ -46,13 +46,21 @@ impl View<'_> {
         if self.caller.owner().is_some_and(|owner| owner != session.owner) {
             return Err(not_good().into());
         }
+        if client.is_idle(self.now, self.limits) {
+            let message = "this client was not seen for too long; join the session again";
+            return Err(Error::new(Reason::TokenExpired, message).into());
+        }
         if self.caller.principal == Principal::Client {
-            let (principal, role) = (client.id.to_string(), "client".to_owned());
-            let origin =
-                Origin { credential_id: principal.clone(), principal, role, ..(*self.origin).clone() };
-            self.origin = Arc::new(origin);
+            self.act_as(&client);
         }
         Ok(Some(client))
+    }
+
+    /// In audit rows, the caller is this client from here on.
+    pub(in crate::store) fn act_as(&mut self, client: &Client) {
+        let (principal, role) = (client.id.to_string(), "client".to_owned());
+        let origin = Origin { credential_id: principal.clone(), principal, role, ..(*self.origin).clone() };
+        self.origin = Arc::new(origin);
     }
 
     /// Decides, in the words of a stop.

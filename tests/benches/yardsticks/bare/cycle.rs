@@ -10,9 +10,9 @@ use std::{
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use interlock_proto::gateway::v1::{
-    Binding, CancelJobRequest, CancelJobResponse, GetJobRequest, GetJobResponse, Held, JobState,
-    ListJobsRequest, ListJobsResponse, SubmitJobRequest, SubmitJobResponse, WaitJobRequest, WaitJobResponse,
-    WorkRequest, WorkResponse,
+    self as wire, Binding, CancelJobRequest, CancelJobResponse, GetJobRequest, GetJobResponse, Held,
+    JobState, ListJobsRequest, ListJobsResponse, SubmitJobRequest, SubmitJobResponse, WaitJobRequest,
+    WaitJobResponse, WorkRequest, WorkResponse,
     job_service_server::JobService,
     work_request::{Finish, Message as Asked},
     work_response::{Assignment, Finished, Message as Told, Welcome},
@@ -195,6 +195,13 @@ impl JobService for Cycle {
     }
 
     async fn cancel_job(&self, _: Request<CancelJobRequest>) -> Result<Response<CancelJobResponse>, Status> {
+        Err(no_more())
+    }
+
+    async fn force_fail_job(
+        &self,
+        _: Request<wire::ForceFailJobRequest>,
+    ) -> Result<Response<wire::ForceFailJobResponse>, Status> {
         Err(no_more())
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use interlock_kit::clock::Clock;
 use interlock_proto::gateway::v1::{
-    AckRequest, AckResponse, AttachSessionRequest, AttachSessionResponse, Binding, CaughtUp,
+    self as wire, AckRequest, AckResponse, AttachSessionRequest, AttachSessionResponse, Binding, CaughtUp,
     CloseSessionRequest, CloseSessionResponse, CreateSessionRequest, CreateSessionResponse, Event,
     GetSessionRequest, GetSessionResponse, Held, JobProgress, ListSessionsRequest, ListSessionsResponse,
     RenewStreamRequest, RenewStreamResponse, StreamEventsRequest, StreamEventsResponse, StreamOpened,
@@ -187,6 +187,45 @@ impl SessionService for Cursors {
     }
 
     async fn ack(&self, _: Request<AckRequest>) -> Result<Response<AckResponse>, Status> {
+        Err(delivers_only())
+    }
+
+    async fn set_session_password(
+        &self,
+        _: Request<wire::SetSessionPasswordRequest>,
+    ) -> Result<Response<wire::SetSessionPasswordResponse>, Status> {
+        Err(delivers_only())
+    }
+
+    async fn join_session(
+        &self,
+        _: Request<wire::JoinSessionRequest>,
+    ) -> Result<Response<wire::JoinSessionResponse>, Status> {
+        Err(delivers_only())
+    }
+
+    async fn list_clients(
+        &self,
+        _: Request<wire::ListClientsRequest>,
+    ) -> Result<Response<wire::ListClientsResponse>, Status> {
+        Err(delivers_only())
+    }
+
+    async fn evict_client(
+        &self,
+        _: Request<wire::EvictClientRequest>,
+    ) -> Result<Response<wire::EvictClientResponse>, Status> {
+        Err(delivers_only())
+    }
+
+    async fn quit(&self, _: Request<wire::QuitRequest>) -> Result<Response<wire::QuitResponse>, Status> {
+        Err(delivers_only())
+    }
+
+    async fn post_message(
+        &self,
+        _: Request<wire::PostMessageRequest>,
+    ) -> Result<Response<wire::PostMessageResponse>, Status> {
         Err(delivers_only())
     }
 }

@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use interlock_proto::gateway::v1::{
-    AckRequest, AckResponse, AttachSessionRequest, AttachSessionResponse, Binding, CloseSessionRequest,
-    CloseSessionResponse, CreateSessionRequest, CreateSessionResponse, GetSessionRequest, GetSessionResponse,
-    ListSessionsRequest, ListSessionsResponse, RenewStreamRequest, RenewStreamResponse, Session,
-    SessionState, StreamEventsRequest, StreamEventsResponse, session_service_server::SessionService,
+    self as wire, AckRequest, AckResponse, AttachSessionRequest, AttachSessionResponse, Binding,
+    CloseSessionRequest, CloseSessionResponse, CreateSessionRequest, CreateSessionResponse,
+    GetSessionRequest, GetSessionResponse, ListSessionsRequest, ListSessionsResponse, RenewStreamRequest,
+    RenewStreamResponse, Session, SessionState, StreamEventsRequest, StreamEventsResponse,
+    session_service_server::SessionService,
 };
 use rusqlite::params;
 use tokio_stream::Empty;
@@ -116,6 +117,45 @@ impl SessionService for Sessions {
     }
 
     async fn ack(&self, _: Request<AckRequest>) -> Result<Response<AckResponse>, Status> {
+        Err(no_more())
+    }
+
+    async fn set_session_password(
+        &self,
+        _: Request<wire::SetSessionPasswordRequest>,
+    ) -> Result<Response<wire::SetSessionPasswordResponse>, Status> {
+        Err(no_more())
+    }
+
+    async fn join_session(
+        &self,
+        _: Request<wire::JoinSessionRequest>,
+    ) -> Result<Response<wire::JoinSessionResponse>, Status> {
+        Err(no_more())
+    }
+
+    async fn list_clients(
+        &self,
+        _: Request<wire::ListClientsRequest>,
+    ) -> Result<Response<wire::ListClientsResponse>, Status> {
+        Err(no_more())
+    }
+
+    async fn evict_client(
+        &self,
+        _: Request<wire::EvictClientRequest>,
+    ) -> Result<Response<wire::EvictClientResponse>, Status> {
+        Err(no_more())
+    }
+
+    async fn quit(&self, _: Request<wire::QuitRequest>) -> Result<Response<wire::QuitResponse>, Status> {
+        Err(no_more())
+    }
+
+    async fn post_message(
+        &self,
+        _: Request<wire::PostMessageRequest>,
+    ) -> Result<Response<wire::PostMessageResponse>, Status> {
         Err(no_more())
     }
 }

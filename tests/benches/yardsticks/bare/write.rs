@@ -4,7 +4,7 @@ use std::path::Path;
 
 use interlock_kit::random;
 use interlock_proto::gateway::v1::{
-    Binding, CancelJobRequest, CancelJobResponse, GetJobRequest, GetJobResponse, Job, JobState,
+    self as wire, Binding, CancelJobRequest, CancelJobResponse, GetJobRequest, GetJobResponse, Job, JobState,
     ListJobsRequest, ListJobsResponse, SubmitJobRequest, SubmitJobResponse, WaitJobRequest, WaitJobResponse,
     job_service_server::JobService,
 };
@@ -77,6 +77,13 @@ impl JobService for Write {
     }
 
     async fn cancel_job(&self, _: Request<CancelJobRequest>) -> Result<Response<CancelJobResponse>, Status> {
+        Err(writes_only())
+    }
+
+    async fn force_fail_job(
+        &self,
+        _: Request<wire::ForceFailJobRequest>,
+    ) -> Result<Response<wire::ForceFailJobResponse>, Status> {
         Err(writes_only())
     }
 }
