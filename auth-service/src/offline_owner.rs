@@ -202,7 +202,7 @@ fn import(account: Account, keep_sessions: bool) -> Ask {
 /// One verb for each; those before a refused one are done.
 fn changed(config: &Config, asks: Vec<Ask>, action: &'static str) -> Result<Zeroizing<String>, Failed> {
     offline::with_store(config, async |shell| {
-        let hasher = Hasher::start(config.argon2, config.hasher_threads, config.hasher_queue)?;
+        let hasher = Hasher::start(config.hashing.params, config.hashing.threads, config.hashing.queue)?;
         let mut lines = Zeroizing::new(String::new());
         for ask in asks {
             let owner = ask.owner.clone();

@@ -370,6 +370,7 @@ mod tests {
                 lease_left: Some(prost_types::Duration { seconds: 3, nanos: 0 }),
                 queue_position: 0,
             }],
+            waiting: 0,
         };
         inner.details.push(prost_types::Any {
             type_url: "type.googleapis.com/interlock.errors.v1.SessionBusy".to_owned(),

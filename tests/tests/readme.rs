@@ -51,7 +51,8 @@ fn the_papers_say_what_they_must() {
     let parts: Vec<_> = policy.lines().filter_map(|line| line.strip_prefix("### ")).collect();
     assert_eq!(parts, ["Session auth", "Roles", "Root unlock", "Bootstrap", "Revoke"]);
     // SQ-08, SQ-27: the project file is committed and holds no secret; tools load it at each invocation.
-    for said in ["**Commit it**", "It is not secret", "in_folder(&folder)", "ProjectFile::discover(&folder)"] {
+    for said in ["**Commit it**", "It is not secret", "in_folder(&folder)", "ProjectFile::discover(&folder)"]
+    {
         assert!(README.contains(said), "the README does not say {said}");
     }
     // UA-29: public ingress.

@@ -79,10 +79,10 @@ pub(super) async fn join(
     let session = &told.out.seen.session.id;
     let cookie = set_cookie(session, &secret).ok_or_else(|| Error::internal("a cookie that is no text"))?;
     let told = told.map(|joined| JoinSessionResponse {
-        session: Some(wire::session(&joined.seen)),
         client_id: joined.client.id.to_string(),
         role: wire::client_role(joined.client.role).into(),
         clients: joined.clients.iter().map(|client| wire::client(client, Some(&joined.client.id))).collect(),
+        session: Some(wire::session(joined.seen)),
     });
     Ok((told, cookie))
 }

@@ -84,7 +84,7 @@ impl JobService for Rpc {
         let work = async {
             let force = ForceFail { job: JobId::parse(request.job_id)?, cause: request.cause };
             let told = self.0.run(&call, &admitted.caller, force).await?;
-            Ok(told.map(|job| ForceFailJobResponse { job: Some(wire::job(&job)) }))
+            Ok(told.map(|job| ForceFailJobResponse { job: Some(wire::job(job)) }))
         };
         self.0.answer(&call, work).await
     }

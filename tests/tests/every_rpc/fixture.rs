@@ -165,16 +165,15 @@ impl Stage {
             let sessions = sdk.sessions();
             sessions.set_password(&session, PASSWORD, ClientRole::Operator, false).await.expect("set");
         }
-        let mut props =
-            Props {
-                session,
-                cookie,
-                job,
-                stream_id: String::new(),
-                owner: String::new(),
-                token_id: String::new(),
-                _stream: None,
-            };
+        let mut props = Props {
+            session,
+            cookie,
+            job,
+            stream_id: String::new(),
+            owner: String::new(),
+            token_id: String::new(),
+            _stream: None,
+        };
         if policy.path.ends_with("/RemoveOwner") {
             props.owner = format!("gone{}", self.number());
             let auth = self.pair.sdk_auth_as(&self.pair.admin());

@@ -27,7 +27,10 @@ const DATA: &[(&str, &str)] = &[
         "a secret is hashed as it is, and never shown",
     ),
     ("interlock.auth.v1.ChangePasswordRequest.new_password", "a secret is hashed as it is, and never shown"),
-    ("interlock.gateway.v1.SetSessionPasswordRequest.password", "a secret is hashed as it is, and never shown"),
+    (
+        "interlock.gateway.v1.SetSessionPasswordRequest.password",
+        "a secret is hashed as it is, and never shown",
+    ),
     ("interlock.gateway.v1.JoinSessionRequest.password", "a secret is hashed as it is, and never shown"),
     (
         "interlock.gateway.v1.WorkRequest.Finish.cause",
