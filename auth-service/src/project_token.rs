@@ -2,7 +2,7 @@
 //!
 //! A token acts for its issuer in its project and nowhere else. It ends by its own expiry (`TOKEN_EXPIRED`), or it is
 //! ended: revoked, replaced, or with its issuer, who was deactivated or removed, has another password, or is no
-//! longer a member (`PROVIDER_AUTH_FAILED`). The last are not written down here: [`principal`] asks the rows of
+//! longer a member (`PROVIDER_AUTH_FAILED`). The last are not written down here: `principal` asks the rows of
 //! the issuer and its membership, so that nothing that ends them can forget the tokens. What ended once stays so:
 //! an issuer who comes back, or joins again, has a larger number than its old tokens.
 //!
