@@ -238,9 +238,9 @@ pub(super) fn store(
     keep_sessions: bool,
 ) -> Result<OwnerStored, Stop> {
     let Some(before) = before else {
-        tx.insert_owner(permit, after.clone())?;
+        let owner = tx.insert_owner(permit, after)?;
         tx.audit(Outcome::Done, r#"{"owner":"created"}"#);
-        return Ok(OwnerStored { owner: after, created: true, revocation: None });
+        return Ok(OwnerStored { owner, created: true, revocation: None });
     };
     let created = before.is_removed();
     // Of an owner who was not active no session lives; one that is not active any more keeps none.

@@ -238,11 +238,12 @@ impl Tx<'_> {
     }
 
     /// Whatever an earlier owner of this name was given has ended: it has a smaller number.
-    pub(crate) fn insert_owner(&mut self, permit: &OwnerPermit, owner: Owner) -> Found<()> {
+    pub(crate) fn insert_owner(&mut self, permit: &OwnerPermit, owner: Owner) -> Found<Owner> {
         assert!(permit.covers(&owner.id), "a permit for another owner");
         let sessions_from = self.numbers()?.issuance + 1;
-        self.changes.push(Planned::InsertOwner(Owner { sessions_from, ..owner }));
-        Ok(())
+        let stored = Owner { sessions_from, ..owner };
+        self.changes.push(Planned::InsertOwner(stored.clone()));
+        Ok(stored)
     }
 
     pub(crate) fn update_owner(&mut self, permit: &OwnerPermit, was: u64, owner: Owner) {
