@@ -392,7 +392,7 @@ mod tests {
             (Act::CreateProject, "PFFAAAAAF"),
             (Act::AddMember { member: false }, "PFFAFAAFF"),
             (Act::AddMember { member: true }, "PFFAAAAAF"),
-            (Act::ListProjects, "PFFAAAAAF"),
+            (Act::ListProjects, "PFFAAAAAA"),
             (Act::KnowOneself, "PFFAAAAAA"),
             (Act::Sweep, "PFAFFFFFF"),
         ];

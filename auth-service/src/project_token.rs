@@ -122,13 +122,8 @@ impl Grant {
         if scopes.is_empty() {
             return Err(Error::missing_field("scopes"));
         }
-        if scopes.len() > limits::TOKEN_SCOPES_MAX || !scopes.iter().all(|scope| is_scope(scope)) {
-            return Err(Error::invalid_field("scopes", "scopes that methods ask for, each once"));
-        }
-        if agents.len() > limits::TOKEN_AGENTS_MAX || !agents.iter().all(|agent| text::is_name(agent)) {
-            let told = format!("at most {} ids of agents", limits::TOKEN_AGENTS_MAX);
-            return Err(Error::invalid_field("agent_ids", told));
-        }
+        bounded("scopes", &scopes, limits::TOKEN_SCOPES_MAX, "a scope that methods ask for", is_scope)?;
+        bounded("agent_ids", &agents, limits::TOKEN_AGENTS_MAX, "the id of an agent", text::is_name)?;
         if !agents.is_empty() && !scopes.iter().any(|scope| scope == WORK) {
             return Err(Error::invalid_field("agent_ids", "only with the scope jobs:work"));
         }
@@ -140,6 +135,23 @@ impl Grant {
             list.dedup();
         }
         Ok(Self { label: label.to_owned(), scopes, agents, ttl })
+    }
+}
+
+/// Refuses too long a list by its name, and the first item that is not what it should be by its place.
+fn bounded(
+    field: &str,
+    items: &[String],
+    most: usize,
+    each: &'static str,
+    is: impl Fn(&str) -> bool,
+) -> Result<(), Error> {
+    if items.len() > most {
+        return Err(Error::invalid_field(field, format!("at most {most}")));
+    }
+    match items.iter().position(|item| !is(item)) {
+        Some(at) => Err(Error::invalid_field(format!("{field}[{at}]"), each)),
+        None => Ok(()),
     }
 }
 

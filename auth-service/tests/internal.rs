@@ -98,11 +98,18 @@ async fn membership_is_asked_and_told() {
         CheckMembershipRequest { owner_id: "alice".to_owned(), project_id: project.project_id.clone() };
     let mut trust = host.trust(&served);
     assert!(!trust.check_membership(service(question.clone())).await.unwrap().into_inner().member);
-    let add = AddMemberRequest { project_id: project.project_id, owner_id: "alice".to_owned() };
+    // Calls on a project name it.
+    let add = |token: &str| {
+        let owner_id = "alice".to_owned();
+        let mut request =
+            bearer(AddMemberRequest { project_id: project.project_id.clone(), owner_id }, token);
+        request.metadata_mut().insert("x-interlock-project", project.project_id.parse().unwrap());
+        request
+    };
     let user = host.token("user");
-    let refused = projects.add_member(bearer(add.clone(), &user)).await.unwrap_err();
+    let refused = projects.add_member(add(&user)).await.unwrap_err();
     assert_eq!(reason(&refused), "FORBIDDEN");
-    projects.add_member(bearer(add, &admin)).await.unwrap();
+    projects.add_member(add(&admin)).await.unwrap();
     let answer = trust.check_membership(service(question)).await.unwrap().into_inner();
     assert!(answer.member && answer.sequence == 1);
     served.stop().await;

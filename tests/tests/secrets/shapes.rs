@@ -121,6 +121,21 @@ fn no_message_shows_what_is_marked() {
         auth::"ChangePasswordRequest",
         auth::ChangePasswordRequest { current_password: text(), new_password: text(), keep_sessions: false }
     );
+    message!(auth::"IssueTokenResponse", auth::IssueTokenResponse { token: text(), ..Default::default() });
+    message!(auth::"RotateTokenResponse", auth::RotateTokenResponse { token: text(), ..Default::default() });
+    message!(
+        gateway::"SetSessionPasswordRequest",
+        gateway::SetSessionPasswordRequest { password: text(), ..Default::default() }
+    );
+    message!(
+        gateway::"JoinSessionRequest",
+        gateway::JoinSessionRequest { password: text(), ..Default::default() }
+    );
+    message!(
+        gateway::"PostMessageRequest",
+        gateway::PostMessageRequest { data: SECRET.into(), ..Default::default() }
+    );
+    message!(gateway::"MessagePosted", gateway::MessagePosted { data: SECRET.into(), ..Default::default() });
     message!(gateway::"JobProgress", gateway::JobProgress { data: SECRET.into(), ..Default::default() });
     message!(
         gateway::"Job",
@@ -156,7 +171,8 @@ fn no_message_shows_what_is_marked() {
             let called = |word: &str| field.name().split('_').any(|part| part == word);
             let secret =
                 ["password", "secret", "token", "cookie", "payload", "result"].into_iter().any(called);
-            let public = ["page_token", "next_page_token", "fencing_token"].contains(&field.name());
+            let public =
+                ["page_token", "next_page_token", "fencing_token", "token_id"].contains(&field.name());
             let is_text = matches!(field.kind(), prost_reflect::Kind::String | prost_reflect::Kind::Bytes);
             if secret && !public && is_text {
                 assert!(named.contains(message.full_name()), "{} is not marked", field.full_name());

@@ -83,10 +83,11 @@ fn run(home: &Home, line: &str) -> Output {
     home.command(line.split_whitespace()).env("CLICOLOR_FORCE", "1").output().expect("interlock runs")
 }
 
-/// The text without the bold that is ours; nothing else in it is hidden but the ends of lines.
+/// The text without the bold and the colours that are ours; nothing else in it is hidden but the ends of lines.
 fn plain(bytes: &[u8], line: &str) -> String {
     let text = String::from_utf8(bytes.to_vec()).expect("UTF-8");
-    let text = text.replace("\u{1b}[1m", "").replace("\u{1b}[0m", "");
+    let ours = ["", ";31", ";32", ";33", ";34", ";35", ";36"].map(|colour| format!("\u{1b}[1{colour}m"));
+    let text = ours.iter().fold(text.replace("\u{1b}[0m", ""), |text, mark| text.replace(mark, ""));
     assert!(!text.chars().any(|c| is_hidden(c) && c != '\n'), "{line} shows {text:?}");
     text
 }

@@ -1,6 +1,9 @@
 //! The pair, and a good request of every RPC: what hostile values are put into.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use interlock_client::{ClientRole, OwnerSession, SetAgent, SetOwner, TokenGrant};
@@ -21,7 +24,7 @@ use crate::{
 /// Of each session.
 const PASSWORD: &str = "correct horse";
 const STREAM_EVENTS: &str = "/interlock.gateway.v1.SessionService/StreamEvents";
-/// Who changes her password; she signs in but once.
+/// Who changes her password.
 const CHANGES: usize = 5;
 /// The vector of the acceptance table.
 const IMPORTED: &str =
@@ -41,6 +44,8 @@ pub(crate) struct Stage {
     project: String,
     /// Who unlock root, in turn: each has a budget of tries.
     unlocking: Vec<OwnerSession>,
+    /// Of the owner who changes her password: a change may end it.
+    changing: Mutex<OwnerSession>,
     next: AtomicU64,
     /// Sign-ins so far.
     tries: AtomicU64,
@@ -90,6 +95,7 @@ impl Stage {
             gateway,
             alice,
             spent,
+            changing: Mutex::new(unlocking[CHANGES].clone()),
             unlocking,
             project,
             next: AtomicU64::new(0),
@@ -193,6 +199,11 @@ impl Stage {
                 let owners = self.pair.sdk_auth_as(&self.pair.admin()).owners();
                 let again = owners.set(&owner, Some(self.pair.world.password(&owner)), set).await;
                 again.expect("the password that she began with");
+                let token = self.changing.lock().expect("nobody panics with it").access_token.clone();
+                if self.pair.sdk_auth_as(&token).whoami().await.is_err() {
+                    let anew = self.pair.login(&owner).await;
+                    *self.changing.lock().expect("nobody panics with it") = anew;
+                }
             }
             ("RotateToken" | "RevokeToken", _) => props.token = self.token().await,
             ("ForceFailJob", _) => {
@@ -240,7 +251,9 @@ impl Stage {
                 Metadata::bearer(&self.pair.admin()).with("x-interlock-project", &self.project)
             }
             (_, "Rotate" | "List" | "Tail" | "Verify") => Metadata::bearer(&self.pair.admin()),
-            (_, "ChangePassword") => Metadata::bearer(&self.unlocking[CHANGES].access_token),
+            (_, "ChangePassword") => {
+                Metadata::bearer(&self.changing.lock().expect("nobody panics with it").access_token)
+            }
             (_, "SetOwner" | "GetOwner" | "ListOwners" | "RemoveOwner" | "ImportOwner") => {
                 Metadata::bearer(&self.pair.admin())
             }
