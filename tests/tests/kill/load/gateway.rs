@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use futures_util::{StreamExt as _, stream};
 use interlock_client::{Error, Gateway, OwnerSession};
 use interlock_tests::{
     Pair,
@@ -21,6 +22,8 @@ use super::{again_after, was_away};
 /// The first one has a queue that nobody works on; a session moves between the others.
 pub(crate) const AGENTS: [&str; 3] = ["steady", "east", "west"];
 const SUBMITTERS: usize = 4;
+/// Looks at once.
+const LOOKS: usize = 32;
 
 /// An answer to a submit.
 #[derive(Clone, Debug)]
@@ -110,10 +113,12 @@ impl Submits {
             )
         };
         let (jobs, sessions) = (shared.gateway.jobs(), shared.gateway.sessions());
-        for job in queued {
+        // Faster than jobs are submitted meanwhile, or each look would be longer than the one before.
+        let looks = stream::iter(&queued).for_each_concurrent(LOOKS, async |job| {
             let found = answered(shared, || jobs.get(&job.job_id)).await;
             assert_eq!(found.expect("I6: an acknowledged job").session_id, job.session, "{job:?}");
-        }
+        });
+        looks.await;
         for session in created {
             answered(shared, || sessions.get(&session)).await.expect("I6: an acknowledged session");
         }
