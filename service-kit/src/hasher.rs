@@ -23,8 +23,6 @@ use crate::error::{Error, Reason};
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
 /// Hashing threads: a few.
 const THREADS_MAX: usize = 16;
-/// How much later than other threads' a hashing thread's turn comes (nice(2)).
-const NICE: i32 = 5;
 /// When to try again after the queue was full.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -210,9 +208,6 @@ impl Drop for Threads {
 }
 
 fn work(queue: &Queue, params: Params) {
-    // Of this thread alone, on Linux. A hash takes a core for milliseconds and calls wait for microseconds of one:
-    // they go first, and hashes take what is left. Where the system refuses, a storm of sign-ins is felt.
-    let _ = rustix::process::nice(NICE);
     let mut memory = stored::memory(params);
     while let Some(task) = queue.pop() {
         task.run(params, &mut memory);
