@@ -235,6 +235,11 @@ impl Desk {
         }
     }
 
+    /// Whether it has not been heard of for a while, so that it is given no more.
+    fn is_unheard(&self) -> bool {
+        self.unheard.is_some_and(|since| since.elapsed() < UNHEARD_MAX)
+    }
+
     /// One message of the worker's; whether to look for jobs after it.
     async fn take(&mut self, asked: Asked, requests: &mut Requests, hello: &Hello) -> Result<bool, End> {
         self.heard = Instant::now();

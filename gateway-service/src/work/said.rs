@@ -13,7 +13,7 @@ use interlock_proto::gateway::v1::{
 };
 use tonic::{Status, Streaming};
 
-use super::{Desk, End, Step, UNHEARD_MAX, hello::Hello, passes, within};
+use super::{Desk, End, Step, hello::Hello, passes, within};
 use crate::{
     admit,
     grpc::wire,
@@ -200,8 +200,7 @@ impl Desk {
     pub(super) fn claim_for(&mut self, hello: &Hello, ended: usize) -> Result<Option<Claim>, End> {
         let holds = u32::try_from(self.held.len() - ended).unwrap_or(u32::MAX);
         let room = hello.capacity.saturating_sub(holds);
-        let unheard = self.unheard.is_some_and(|since| since.elapsed() < UNHEARD_MAX);
-        if room == 0 || unheard || !self.standing.delivers() || self.front.draining.is_cancelled() {
+        if room == 0 || self.is_unheard() || !self.standing.delivers() || self.front.draining.is_cancelled() {
             return Ok(None);
         }
         self.call.recheck_service(self.front.clock.wall())?;
