@@ -1,4 +1,4 @@
-//! The commands of README.md, run as they stand there, against `interlock up`. SW-01
+//! The commands of README.md, run as they stand there, against `interlock up`. SW-01, NC-21
 
 use std::fs;
 
