@@ -134,6 +134,7 @@ pub fn open<D: SqliteDomain>(
                 clock: options.clock.clone(),
                 moment: Arc::clone(&engine.moment),
                 inject_misses: options.inject_misses,
+                turn: engine.log.reads(),
                 _domain: std::marker::PhantomData,
             };
             Some(Writer::thread("store-reader", Box::new(snapshot), Arc::clone(&observer), options.limits)?)

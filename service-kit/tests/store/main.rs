@@ -301,7 +301,7 @@ async fn readers_that_never_pause_do_not_let_the_log_grow() {
             let store = store.clone();
             tokio::spawn(async move {
                 loop {
-                    // A read that takes 10 ms: all in hand are over well within the time that a cut waits.
+                    // A read that takes 10 ms: the log's place of one is the place of the next, so it is never free.
                     let slow = |rows: &mut (dyn Rows + '_), _| {
                         let (began, mut result) = (Clock::instant(), rows.value("a"));
                         while began.elapsed() < Duration::from_millis(10) && result.is_ok() {

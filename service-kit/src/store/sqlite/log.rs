@@ -8,19 +8,21 @@ use std::{
     fs::File,
     io::{self, BufReader, Read as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use super::BUSY_WITHIN;
 
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: usize = 32;
-/// Beyond this the log is written back and cut, and readers wait for it: those that never pause keep the
+/// Beyond this the log is written back and cut, and reads wait for it: those that never pause keep the
 /// ordinary checkpoints, which wait for nobody, from ever coming to the log's end.
 const BYTES_MAX: u64 = 64 << 20;
-/// How long that waits for the reads in hand.
+/// How long that waits for the reads in hand, and then for other programs' reads.
 const CUT_WITHIN: Duration = Duration::from_millis(250);
 /// How many commits lie between two looks at the log; twice as many after each that found it held by a long
 /// read, up to the second number.
@@ -74,10 +76,16 @@ pub(super) fn write_back(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Held by each group of reads and by whoever cuts the log. SQLite waits for readers by asking again and again
+/// whether their place in the log is free; one whose next read takes the same place as its last is never seen
+/// without it. This lock is handed over to whoever has waited for half a millisecond.
+pub(super) type Turn = Arc<Mutex<()>>;
+
 /// Keeps the log short. What was committed is durable whether it can be cut now or not.
 pub(super) struct Bound {
     /// None in memory.
     file: Option<PathBuf>,
+    reads: Turn,
     /// Commits until the next look.
     look_in: u32,
     look_every: u32,
@@ -85,7 +93,12 @@ pub(super) struct Bound {
 
 impl Bound {
     pub(super) fn new(file: Option<PathBuf>) -> Self {
-        Self { file, look_in: LOOK_EVERY.0, look_every: LOOK_EVERY.0 }
+        Self { file, reads: Turn::default(), look_in: LOOK_EVERY.0, look_every: LOOK_EVERY.0 }
+    }
+
+    /// For those that read beside the writer.
+    pub(super) fn reads(&self) -> Turn {
+        Arc::clone(&self.reads)
     }
 
     /// After a commit.
@@ -99,19 +112,22 @@ impl Bound {
         if !self.file.as_ref().is_some_and(long) {
             return;
         }
-        let is_cut = cut(connection).unwrap_or_else(|error| {
+        let is_cut = self.cut(connection).unwrap_or_else(|error| {
             tracing::warn!(%error, "the store's log cannot be cut");
             false
         });
         self.look_every = if is_cut { LOOK_EVERY.0 } else { (self.look_every * 2).min(LOOK_EVERY.1) };
         self.look_in = self.look_every;
     }
-}
 
-/// Whether nothing was in its way.
-fn cut(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.busy_timeout(CUT_WITHIN)?;
-    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-    connection.busy_timeout(BUSY_WITHIN)?;
-    Ok(!busy?)
+    /// Whether nothing was in its way.
+    fn cut(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        // Most of it while reads go on.
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        let Some(_turn) = self.reads.try_lock_for(CUT_WITHIN) else { return Ok(false) };
+        connection.busy_timeout(CUT_WITHIN)?;
+        let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        connection.busy_timeout(BUSY_WITHIN)?;
+        Ok(!busy?)
+    }
 }

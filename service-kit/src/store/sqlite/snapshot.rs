@@ -7,7 +7,7 @@ use std::{
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::{SqliteDomain, instant, run_one};
+use super::{SqliteDomain, instant, log::Turn, run_one};
 use crate::{
     clock::Clock,
     store::{
@@ -22,11 +22,14 @@ pub(super) struct Snapshot<D> {
     pub(super) clock: Clock,
     pub(super) moment: Arc<AtomicI64>,
     pub(super) inject_misses: bool,
+    /// Taken for each group, so that the log can be cut between two.
+    pub(super) turn: Turn,
     pub(super) _domain: std::marker::PhantomData<fn() -> D>,
 }
 
 impl<D: SqliteDomain> Engine<D> for Snapshot<D> {
     fn batch(&mut self, commands: &mut [Box<dyn Command<D>>]) -> Result<Vec<D::Signal>, Fault> {
+        let _turn = self.turn.lock();
         let mut loaded = BTreeSet::new();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
         for command in commands {
