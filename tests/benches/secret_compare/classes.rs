@@ -17,6 +17,8 @@ use crate::welch::{Result, compare};
 const CALLS: usize = 16;
 /// Guesses of each class: more than one, so that no single text decides.
 const GUESSES: usize = 64;
+/// Credentials of one map, and samples of each class with it.
+const KNOWN: usize = 1_000;
 /// As long as an internal token may be.
 const BYTES: usize = 256;
 
@@ -45,21 +47,39 @@ pub(crate) fn credential_equals(samples: usize) -> Result {
     sample("credential ==", samples, &near, &far, |guess| *guess == secret)
 }
 
-/// As services find them: by their hash.
+/// As services find them: by their hash. What a text costs to read, and where its hash lies in a map, is chance and
+/// known to whoever guesses: each sample has a text of its own, near one of a thousand secrets or far from it, and
+/// each draw a map of its own.
 pub(crate) fn credential_found(samples: usize) -> Result {
-    let secret = Credential::new(Kind::Owner, &[7; 32]);
-    let known: HashMap<_, _> = (0..1_000_u16)
-        .map(|n| Credential::new(Kind::Owner, &std::array::from_fn(|at| (n >> (at % 2 * 8)) as u8)))
-        .chain([secret.clone()])
-        .map(|credential| (credential.hash(), credential.kind()))
-        .collect();
-    let [near, far] = credentials(&secret).map(texts);
-    let find = |guess: &String| Credential::parse(guess).is_ok_and(|guess| known.contains_key(&guess.hash()));
-    sample("credential found", samples, &near, &far, find)
+    let mut times = [Vec::with_capacity(samples), Vec::with_capacity(samples)];
+    let mut rng = StdRng::seed_from_u64(rand::random());
+    while times[0].len() < samples {
+        let secrets: Vec<[u8; 32]> = (0..KNOWN).map(|_| rng.random()).collect();
+        let known: HashMap<_, _> = secrets
+            .iter()
+            .map(|secret| Credential::new(Kind::Owner, secret))
+            .map(|credential| (credential.hash(), credential.kind()))
+            .collect();
+        let [near, far] = [31, 0].map(|at| guesses(&secrets, at, &mut rng));
+        let find =
+            |guess: &String| Credential::parse(guess).is_ok_and(|guess| known.contains_key(&guess.hash()));
+        let each = KNOWN.min(samples - times[0].len());
+        for (times, drawn) in times.iter_mut().zip(draw(each, &near, &far, find)) {
+            times.extend(drawn);
+        }
+    }
+    let [near, far] = times;
+    compare("credential found", near, far)
 }
 
-fn texts(credentials: Vec<Credential>) -> Vec<String> {
-    credentials.into_iter().map(|credential| credential.expose().to_owned()).collect()
+/// A text beside each secret, which differs from it in one of its random bytes.
+fn guesses(secrets: &[[u8; 32]], at: usize, rng: &mut StdRng) -> Vec<String> {
+    let guess = |secret: &[u8; 32]| {
+        let mut bytes = *secret;
+        bytes[at] ^= rng.random_range(1..=u8::MAX);
+        Credential::new(Kind::Owner, &bytes).expose().to_owned()
+    };
+    secrets.iter().map(guess).collect()
 }
 
 /// Well-formed ones that begin like the secret, and ones that do not.
@@ -85,7 +105,7 @@ fn measure(name: &'static str, samples: usize, secret: &str, accepts: impl Fn(&s
     sample(name, samples, &near, &far, |guess: &String| accepts(guess))
 }
 
-/// Samples of both classes, in random order.
+/// Samples of both classes.
 fn sample<T>(
     name: &'static str,
     samples: usize,
@@ -93,11 +113,16 @@ fn sample<T>(
     far: &[T],
     accepts: impl Fn(&T) -> bool,
 ) -> Result {
-    let seed: u64 = rand::random();
-    let mut rng = StdRng::seed_from_u64(seed);
+    let [near, far] = draw(samples, near, far, accepts);
+    compare(name, near, far)
+}
+
+/// As many times of each class, taken in random order; the guesses of a class in turns.
+fn draw<T>(samples: usize, near: &[T], far: &[T], accepts: impl Fn(&T) -> bool) -> [Vec<Duration>; 2] {
+    let mut rng = StdRng::seed_from_u64(rand::random());
     let mut times = [Vec::with_capacity(samples), Vec::with_capacity(samples)];
-    let class = |of: usize, rng: &mut StdRng| -> Duration {
-        let guess = &[near, far][of][rng.random_range(0..near.len())];
+    let class = |of: usize, turn: usize| -> Duration {
+        let guess = &[near, far][of][turn % near.len()];
         let began = Instant::now();
         for _ in 0..CALLS {
             assert!(!accepts(black_box(guess)), "a guess is never right");
@@ -105,19 +130,18 @@ fn sample<T>(
         began.elapsed()
     };
     // Warm: what is measured first is slower than the rest.
-    for _ in 0..samples / 10 {
-        class(0, &mut rng);
-        class(1, &mut rng);
+    for turn in 0..samples / 10 {
+        class(0, turn);
+        class(1, turn);
     }
     while times.iter().any(|times| times.len() < samples) {
         let of = usize::from(rng.random_bool(0.5));
-        let time = class(of, &mut rng);
+        let time = class(of, times[of].len());
         if times[of].len() < samples {
             times[of].push(time);
         }
     }
-    let [near, far] = times;
-    compare(name, near, far)
+    times
 }
 
 fn letters(count: usize, seed: u64) -> String {

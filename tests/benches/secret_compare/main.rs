@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | `naive` | guesses that agree up to the last byte | guesses that differ in the first | by `==`: what the method must see, else it sees nothing |
 //! | `token` | the same | the same | by the kit's internal token |
-//! | `credential` | the same | the same | by two credentials, as they are compared and as they are found |
+//! | `credential` | the same | the same | by two credentials as they are compared, and by a thousand as they are found |
 //! | `sign-in` | a wrong password of an owner that there is | a password of nobody's | by auth-service, over the wire, at the default cost |
 //!
 //! After dudect (Reparaz, Balasch, Verbauwhede: *Dude, is my code constant time?*, DATE 2017): the two classes in
