@@ -100,8 +100,8 @@ pub(crate) fn gateway(store: &Path, layout: &Layout, owners: &[Owner]) {
              INSERT INTO event (session, sequence, at, project, epoch, format, facts, data)
              SELECT 'ses_' || id, 1, {made}, NULL, 0, 1, '{{\"created\":{{\"client\":\"clt_' || id || '\"}}}}', x''
              FROM n;
-             INSERT INTO client (id, session, role, hash, cursor, created_at)
-             SELECT 'clt_' || id, 'ses_' || id, 2, randomblob(32), 0, {made} FROM n;
+             INSERT INTO client (id, session, role, hash, cursor, created_at, seen_at)
+             SELECT 'clt_' || id, 'ses_' || id, 2, randomblob(32), 0, {made}, {made} FROM n;
 
              INSERT INTO job (id, session, owner, agent, project, epoch, state, attempt, lost, fencing, holder,
                               progress, submitted_at, first_started_at, started_at, ended_at, cause, ended_by)
