@@ -18,7 +18,7 @@ use interlock_proto::{auth::v1::Revoked, credential::Hash};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Core, log::Standing, verdict::Verdict};
+use super::{Core, lease::Stamp, log::Standing, verdict::Verdict};
 use crate::clock::micros;
 
 /// Why a registration has ended.
@@ -124,10 +124,12 @@ impl Registration {
     /// Whether something may be delivered, now. Ask before each delivery.
     #[must_use]
     pub fn delivery(&self) -> Delivery {
-        self.core.expire_if_due(&self.slot);
+        // One look at the clocks for both ends.
+        let now = Stamp::of(&self.core.clock);
+        self.core.expire_if_due(&self.slot, now);
         match (self.slot.ended(), self.slot.state.load(Ordering::Acquire)) {
             (Some(end), _) => Delivery::Ended(end),
-            (None, OPEN) if self.core.lease.holds(&self.core.clock) => Delivery::Go,
+            (None, OPEN) if self.core.lease.holds_at(now) => Delivery::Go,
             (None, _) => Delivery::Paused,
         }
     }
@@ -308,9 +310,9 @@ impl Slot {
 }
 
 impl Core {
-    fn expire_if_due(&self, slot: &Slot) {
+    fn expire_if_due(&self, slot: &Slot, now: Stamp) {
         let expires_us = slot.expires_us.load(Ordering::Acquire);
-        if expires_us != NEVER && micros(self.clock.wall()) >= expires_us {
+        if expires_us != NEVER && now.wall_us() >= expires_us {
             slot.end(EXPIRED);
         }
     }
