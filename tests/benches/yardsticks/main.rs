@@ -11,6 +11,7 @@
 //! | `validate` | `TrustService.Validate` of known tokens on auth's internal listener, mTLS | [`bare::echo`]: the same messages, no look-up |
 //! | `read` | `SessionService.GetSession` on the gateway's public listener | [`bare::session`]: a session of the usual size, no look-up |
 //! | `attach` | `SessionService.AttachSession` that changes the binding, durable; 1, 64 and 256 callers | [`bare::session`]: the same rows through one grouped writer |
+//! | `waiting` | an attach in line, answered when the last job ends | cancel and attach, called one after the other |
 //! | `job` | submit, lease over a worker's stream, finish, each durable; full load, and half of it paced | [`bare::cycle`]: three grouped transactions with the same rows |
 //! | `submit` | `JobService.SubmitJob` on the gateway's public listener, durable; 1, 64 and 256 callers | [`bare::write`]: the same rows through one grouped writer |
 //! | `verify` | `Verifier::verify` of a cached credential, in this process | SHA-256 and a `HashMap` |
@@ -56,6 +57,7 @@ mod streams;
 mod submit;
 mod validate;
 mod verify;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -95,7 +97,7 @@ fn main() -> ExitCode {
 }
 
 /// The yardsticks that share one pair of services.
-const SHARED: [&str; 7] = ["validate", "read", "attach", "job", "submit", "verify", "peers"];
+const SHARED: [&str; 8] = ["validate", "read", "attach", "waiting", "job", "submit", "verify", "peers"];
 
 async fn run(plan: &Plan) -> Report {
     let mut report = Report::new(plan);
@@ -124,6 +126,9 @@ async fn shared(plan: &Plan, report: &mut Report) {
     }
     if plan.wants("attach") {
         attach::duels(plan, &pair, &owners).await.into_iter().for_each(|duel| report.add(duel));
+    }
+    if plan.wants("waiting") {
+        report.take(waiting::compare(plan, &pair, &owners[0]).await);
     }
     if plan.wants("job") {
         job::duels(plan, &pair, &owners).await.into_iter().for_each(|duel| report.add(duel));
