@@ -23,9 +23,8 @@ use crate::{
     config::Config,
     first_start::{self, TokensError},
     ids::OwnerId,
-    limits,
     opening::{self, OpeningError},
-    owner::{EndSessions, ListOwners},
+    owner_session::RevokeAll,
     parts::host_call,
     role_token::{Reveal, RoleToken, Status},
     store::Shell,
@@ -162,25 +161,11 @@ fn run(config: &Config, what: &What) -> Result<Zeroizing<String>, Failed> {
     }
 }
 
-/// One verb for each owner: each has its row in the audit and in the revocation log, so that verifiers hear of it
-/// before they admit anything of a service that starts again.
+/// One row of the audit and one of the revocation log, however many there are: so verifiers hear of it before they admit
+/// anything of a service that starts again.
 async fn revoke_all(shell: Shell) -> Result<Zeroizing<String>, Failed> {
-    let (mut after, mut ended) = (None, 0_u64);
-    loop {
-        let page = shell.ask(&host_call("owner.list"), ListOwners { after, limit: limits::PAGE_MAX }).await?;
-        for owner in page.owners {
-            let verb = EndSessions { owner: owner.id.clone() };
-            shell
-                .run(&host_call("owner.end_sessions"), verb)
-                .await
-                .map_err(|why| Failed::Owner(owner.id, Box::new(why)))?;
-            ended += 1;
-        }
-        after = page.next;
-        if after.is_none() {
-            return Ok(Zeroizing::new(format!("the owner sessions of {ended} owners have ended\n")));
-        }
-    }
+    shell.run(&host_call("owner_session.revoke"), RevokeAll { owner: None, issued_before: None }).await?;
+    Ok(Zeroizing::new("every owner session has ended\n".to_owned()))
 }
 
 fn status_of(

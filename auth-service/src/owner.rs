@@ -24,7 +24,7 @@ mod edit;
 mod list;
 
 pub use self::{
-    edit::{ChangePassword, Edit, EndSessions, OwnerStored, RemoveOwner, SetOwner},
+    edit::{ChangePassword, Edit, OwnerStored, RemoveOwner, SetOwner},
     list::{GetOwner, ListOwners, OwnerPage, ReadForEdit},
 };
 

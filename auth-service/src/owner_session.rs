@@ -1,4 +1,4 @@
-//! Owner sessions: sign in, refresh, sign out.
+//! Owner sessions: sign in, refresh, sign out; lists of them, and their end by others.
 //!
 //! An owner session is a chain of refresh tokens, each with at most one successor (I9), and the access
 //! tokens that were issued beside them. An access token that was issued stays valid until its own end,
@@ -27,15 +27,19 @@ use crate::{
     trust::NewCredential,
 };
 
+mod list;
 mod login;
 mod logout;
 mod refresh;
+mod revoke;
 mod status;
 
 pub use self::{
+    list::{ListSessions, SessionPage, Whose},
     login::{Login, RefuseLogin, SignedIn},
     logout::{LoggedOut, Logout},
     refresh::{Refresh, Refreshed, Successors},
+    revoke::{RevokeAll, RevokeSession},
     status::{KnownAs, SessionStatus, SignedInAs, StatusOfSession, WhoAmI},
 };
 
@@ -60,7 +64,28 @@ pub struct OwnerSession {
     pub elevation: Option<Elevation>,
 }
 
+/// Where a list of owner sessions goes on: by owner, the oldest first. Before all is the default.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionPlace {
+    /// Whose.
+    pub owner: OwnerId,
+    /// The session's issuance number.
+    pub issuance: u64,
+}
+
+impl Default for SessionPlace {
+    fn default() -> Self {
+        Self { owner: OwnerId::made(""), issuance: 0 }
+    }
+}
+
 impl OwnerSession {
+    /// Its place in lists.
+    #[must_use]
+    pub fn place(&self) -> SessionPlace {
+        SessionPlace { owner: self.owner.clone(), issuance: self.issuance }
+    }
+
     /// Whether it was ended: by itself, or with all of its owner's.
     #[must_use]
     pub fn is_ended(&self, owner: &Owner) -> bool {

@@ -33,6 +33,16 @@ pub enum Act {
     ReadOwners,
     /// Add, change and remove owners.
     EditOwners,
+    /// See owner sessions.
+    ListSessions {
+        /// They are the caller's own.
+        own: bool,
+    },
+    /// End owner sessions.
+    EndSessions {
+        /// They are the caller's own.
+        own: bool,
+    },
     /// Ask what a credential proves, or who may enter what, or read the revocation log.
     Verify,
     /// Make a project.
@@ -121,9 +131,8 @@ pub fn decide(caller: &Caller, act: Act, now: Timestamp) -> Result<(), Error> {
         return Err(login_required());
     }
     let allowed = match act {
-        Act::ReadRoleTokens | Act::ReadOwners | Act::EditOwners => {
-            matches!(rank, Rank::AdminToken | Rank::SessionRoot { .. } | Rank::Host)
-        }
+        Act::ReadRoleTokens | Act::ReadOwners | Act::EditOwners => administers(rank),
+        Act::ListSessions { own } | Act::EndSessions { own } => administers(rank) || (own && is_person(rank)),
         // DESIGN 14.1: by role alone nobody; the admin token meets the root condition.
         Act::RevealRoleTokens | Act::RotateRoleTokens => match rank {
             Rank::AdminToken | Rank::Host | Rank::SessionRoot { elevated: true } => true,
@@ -145,6 +154,10 @@ pub fn decide(caller: &Caller, act: Act, now: Timestamp) -> Result<(), Error> {
         Act::KnowOneself => is_person(rank) || rank == Rank::ProjectToken,
     };
     if allowed { Ok(()) } else { Err(Error::new(Reason::Forbidden, "this principal may not do this")) }
+}
+
+fn administers(rank: Rank) -> bool {
+    matches!(rank, Rank::AdminToken | Rank::SessionRoot { .. } | Rank::Host)
 }
 
 /// Administrators reach every project, others those they are members of.
@@ -232,6 +245,11 @@ impl ProjectPermit {
 }
 
 impl OwnerPermit {
+    /// Whether it is for all owners.
+    pub(crate) fn covers_all(&self) -> bool {
+        self.only.is_none()
+    }
+
     /// Whether it is for this owner.
     pub(crate) fn covers(&self, owner: &OwnerId) -> bool {
         self.only.as_ref().is_none_or(|only| only == owner)
@@ -260,6 +278,30 @@ pub(crate) fn role_tokens(caller: &Caller, act: Act, now: Timestamp) -> Result<R
 pub(crate) fn owners(caller: &Caller, act: Act, now: Timestamp) -> Result<OwnerPermit, Error> {
     assert!(matches!(act, Act::ApplyAccounts | Act::EditOwners), "{act:?} writes no owner");
     decide(caller, act, now).map(|()| OwnerPermit { only: None })
+}
+
+/// For [`Act::EndSessions`]: all of one owner, or of all owners.
+pub(crate) fn end_sessions(
+    caller: &Caller,
+    owner: Option<&OwnerId>,
+    now: Timestamp,
+) -> Result<OwnerPermit, Error> {
+    let own = owner.is_some_and(|owner| is_own(caller, owner));
+    decide(caller, Act::EndSessions { own }, now).map(|()| OwnerPermit { only: owner.cloned() })
+}
+
+/// For [`Act::EndSessions`]: one session. One that there is not is nobody's own.
+pub(crate) fn end_session(
+    caller: &Caller,
+    session: Option<&OwnerSession>,
+    now: Timestamp,
+) -> Result<Option<OwnerSessionPermit>, Error> {
+    let own = session.is_some_and(|session| is_own(caller, &session.owner));
+    decide(caller, Act::EndSessions { own }, now).map(|()| session.map(end_own))
+}
+
+fn is_own(caller: &Caller, owner: &OwnerId) -> bool {
+    caller.principal().is_some_and(|principal| principal.owner_id == *owner)
 }
 
 /// A living session of an owner is the right to change that owner's password, for who also has the present one.
@@ -388,6 +430,10 @@ mod tests {
             (Act::ApplyAccounts, "PFAFFFFFF"),
             (Act::ReadOwners, "PFAAFAAFF"),
             (Act::EditOwners, "PFAAFAAFF"),
+            (Act::ListSessions { own: false }, "PFAAFAAFF"),
+            (Act::ListSessions { own: true }, "PFAAAAAAF"),
+            (Act::EndSessions { own: false }, "PFAAFAAFF"),
+            (Act::EndSessions { own: true }, "PFAAAAAAF"),
             (Act::Verify, "PAAFFFFFF"),
             (Act::CreateProject, "PFFAAAAAF"),
             (Act::AddMember { member: false }, "PFFAFAAFF"),

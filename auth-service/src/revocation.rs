@@ -45,6 +45,8 @@ pub enum Subject {
     Role(Role),
     /// One owner's membership in one project.
     Membership(OwnerId, ProjectId),
+    /// All owner sessions of everybody.
+    EveryOwnerSession,
 }
 
 /// Reads the log in order: what a verifier that has applied `after` must still hear.

@@ -126,7 +126,9 @@ impl Subjects {
         let after = |subject: Subject| self.newest.get(&subject).is_some_and(|newest| *newest > checked);
         let by_proof = match &principal.proof {
             Proof::RoleToken { .. } => after(Subject::Role(principal.role)),
-            Proof::OwnerSession { session } => after(Subject::OwnerSession(session.clone())),
+            Proof::OwnerSession { session } => {
+                after(Subject::OwnerSession(session.clone())) || after(Subject::EveryOwnerSession)
+            }
             Proof::ProjectToken { project, .. } => {
                 after(Subject::Membership(principal.owner_id.clone(), project.clone()))
             }
@@ -208,6 +210,9 @@ mod tests {
             (session(), Subject::Credential(CredentialId::made("crd_1")), true),
             (session(), Subject::OwnerSession(OwnerSessionId::made("ows_1")), true),
             (session(), Subject::Owner(alice()), true),
+            (session(), Subject::EveryOwnerSession, true),
+            (role(), Subject::EveryOwnerSession, false),
+            (token(), Subject::EveryOwnerSession, false),
             (role(), Subject::Role(Role::User), true),
             (token(), Subject::Membership(alice(), project()), true),
             (session(), Subject::Credential(CredentialId::made("crd_2")), false),

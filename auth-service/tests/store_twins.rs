@@ -22,9 +22,11 @@ use std::{
 use interlock_auth::{
     caller::{Call, Caller},
     elevation::{EndElevation, Lock, OnAnotherSecret, Unlock, Why},
-    ids::{CredentialId, OwnerId, ProjectId, ProjectName, RequestId},
+    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{ChangePassword, Edit, ListOwners, ReadForLogin, RemoveOwner, SetOwner},
-    owner_session::{Logout, Refreshed, SignedIn},
+    owner_session::{
+        ListSessions, Logout, Refreshed, RevokeAll, RevokeSession, SessionPlace, SignedIn, Whose,
+    },
     password::PasswordHash,
     project::{AddMember, CreateProject, ListProjects, RemoveMember},
     project_token::{Grant, IssueToken, Issued, ListTokens, RevokeToken, RotateToken},
@@ -140,6 +142,19 @@ enum Op {
         verified: bool,
         keep: bool,
     },
+    EndSession {
+        caller: usize,
+        session: usize,
+    },
+    EndSessions {
+        caller: usize,
+        owner: Option<usize>,
+        age: Option<u64>,
+    },
+    ListSessions {
+        caller: usize,
+        owner: Option<usize>,
+    },
     /// The root password is changed.
     RootSecret {
         other: bool,
@@ -187,6 +202,15 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => (place.clone(), 0..OWNERS.len() + 1).prop_map(|(caller, owner)| Op::RemoveOwner { caller, owner }),
         1 => (place.clone(), any::<bool>(), any::<bool>())
             .prop_map(|(caller, verified, keep)| Op::ChangePassword { caller, verified, keep }),
+        1 => (place.clone(), place.clone()).prop_map(|(caller, session)| Op::EndSession { caller, session }),
+        2 => (
+            place.clone(),
+            prop::option::weighted(0.6, 0..OWNERS.len()),
+            prop_oneof![Just(None), Just(Some(0_u64)), Just(Some(15)), Just(Some(100))],
+        )
+            .prop_map(|(caller, owner, age)| Op::EndSessions { caller, owner, age }),
+        2 => (place.clone(), prop::option::of(0..OWNERS.len()))
+            .prop_map(|(caller, owner)| Op::ListSessions { caller, owner }),
         1 => Just(Op::Sweep),
     ];
     prop::collection::vec(op, 1..STEPS)
@@ -438,6 +462,28 @@ impl World {
                 let verb = ChangePassword { verified: verified.then_some(2), password, keep_sessions: *keep };
                 drop(self.all(&call, verb).await);
             }
+            Op::EndSession { caller, session } => {
+                let known: Vec<String> = self.family.values().cloned().collect();
+                let Some(session) = pick(&known, *session) else { return };
+                let call = self.call(*caller, "owner_session.revoke").await;
+                let verb = RevokeSession { session: OwnerSessionId::made(session.as_str()) };
+                if matches!(self.all(&call, verb).await, Ok(Some(_))) {
+                    assert!(self.ended.insert(session), "a session ends once");
+                }
+            }
+            Op::EndSessions { caller, owner, age } => {
+                let call = self.call(*caller, "owner_session.revoke").await;
+                let owner = owner.map(|owner| OwnerId::made(OWNERS[owner]));
+                let now = self.twins[0].clock.now();
+                let issued_before = age.map(|age| now.before(Duration::from_secs(age)));
+                drop(self.all(&call, RevokeAll { owner, issued_before }).await);
+            }
+            Op::ListSessions { caller, owner } => {
+                let call = self.call(*caller, "owner_session.list").await;
+                let whose =
+                    owner.map_or(Whose::Everybody, |owner| Whose::Owner(OwnerId::made(OWNERS[owner])));
+                self.list_sessions(&call, whose).await;
+            }
             Op::RootSecret { other } => {
                 for twin in &self.twins {
                     twin.root_secret(if *other { OTHER_HASH } else { HASH });
@@ -539,6 +585,24 @@ impl World {
         let ended = self.all(&nobody("owner_session.logout"), verb).await.expect("idempotent");
         if let Some(ended) = ended {
             assert!(self.ended.insert(ended.session.to_string()), "a session ends once");
+        }
+    }
+
+    /// Page by page: no session twice, and none that has ended.
+    async fn list_sessions(&self, call: &Call, whose: Whose) {
+        let mut after = SessionPlace::default();
+        loop {
+            let query = ListSessions { whose: whose.clone(), after: after.clone(), limit: 2 };
+            let Ok(page) = self.ask(call, query).await else { return };
+            for session in &page.sessions {
+                assert!(session.place() > after, "in order");
+                assert!(!self.ended.contains(session.id.as_str()), "an ended one is listed");
+                after = session.place();
+            }
+            match page.next {
+                Some(next) => assert_eq!(next, after),
+                None => return,
+            }
         }
     }
 

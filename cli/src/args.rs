@@ -78,7 +78,7 @@ pub(crate) enum Command {
     /// Run a program for each job of an agent.
     #[command(subcommand)]
     Worker(command::worker::Worker),
-    /// Role tokens.
+    /// Role tokens, and owner sessions.
     #[command(subcommand)]
     Auth(command::role_token::Auth),
     /// Show by four calls that the doors are shut.

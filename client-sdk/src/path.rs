@@ -13,6 +13,8 @@ paths! {
     REFRESH = "/interlock.auth.v1.OwnerSessionService/Refresh";
     LOGOUT = "/interlock.auth.v1.OwnerSessionService/Logout";
     SIGN_IN_STATUS = "/interlock.auth.v1.OwnerSessionService/GetStatus";
+    LIST_OWNER_SESSIONS = "/interlock.auth.v1.OwnerSessionService/ListOwnerSessions";
+    REVOKE_OWNER_SESSIONS = "/interlock.auth.v1.OwnerSessionService/RevokeOwnerSessions";
     WHO_AM_I = "/interlock.auth.v1.IdentityService/WhoAmI";
     UNLOCK = "/interlock.auth.v1.ElevationService/Unlock";
     LOCK = "/interlock.auth.v1.ElevationService/Lock";

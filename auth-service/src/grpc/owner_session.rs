@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use interlock_kit::{authn::Admit as _, error::Error};
+use interlock_kit::{authn::Admit as _, error::Error, field};
 use interlock_proto::{
     auth::v1::{
-        LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, OwnerSessionServiceGetStatusRequest,
-        OwnerSessionServiceGetStatusResponse, RefreshRequest, RefreshResponse,
+        ListOwnerSessionsRequest, ListOwnerSessionsResponse, LoginRequest, LoginResponse, LogoutRequest,
+        LogoutResponse, OwnerSessionServiceGetStatusRequest, OwnerSessionServiceGetStatusResponse,
+        RefreshRequest, RefreshResponse, RevokeOwnerSessionsRequest, RevokeOwnerSessionsResponse,
         owner_session_service_server::OwnerSessionService,
     },
     credential::{Credential, Kind},
@@ -15,7 +16,14 @@ use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::{Asked, answer, wire};
-use crate::{ids::OwnerId, limits, owner_session::SessionStatus, parts::Parts, policy, sign_in};
+use crate::{
+    caller::{Principal, Proof},
+    ids::{OwnerId, OwnerSessionId},
+    limits,
+    owner_session::{ListSessions, OwnerSession, RevokeAll, RevokeSession, SessionStatus, Whose},
+    parts::Parts,
+    policy, sign_in,
+};
 
 pub(super) struct OwnerSessions(pub(super) Arc<Parts>);
 
@@ -75,6 +83,90 @@ impl OwnerSessionService for OwnerSessions {
         })
         .await
     }
+
+    async fn list_owner_sessions(
+        &self,
+        request: Request<ListOwnerSessionsRequest>,
+    ) -> Result<Response<ListOwnerSessionsResponse>, Status> {
+        answer(request, async |asked| {
+            let page = self.0.shell.ask(&asked.call(), list(&asked.message)?).await?;
+            let caller = asked.caller.principal();
+            let shown = |session: &OwnerSession| wire::owner_session(session, is_of(caller, session));
+            let next_page_token = page.next.as_ref().map(wire::page_token).unwrap_or_default();
+            Ok(ListOwnerSessionsResponse {
+                sessions: page.sessions.iter().map(shown).collect(),
+                next_page_token,
+            })
+        })
+        .await
+    }
+
+    async fn revoke_owner_sessions(
+        &self,
+        request: Request<RevokeOwnerSessionsRequest>,
+    ) -> Result<Response<RevokeOwnerSessionsResponse>, Status> {
+        answer(request, async |asked| {
+            let revocation = match target(&asked.message)? {
+                Target::One(verb) => self.0.shell.run(&asked.call(), verb).await?,
+                Target::All(verb) => Some(self.0.shell.run(&asked.call(), verb).await?),
+            };
+            let Some(row) = revocation else {
+                // An earlier call has ended it, and may still wait: its repetition promises the same.
+                self.0.barrier.wait_for_all().await;
+                return Ok(RevokeOwnerSessionsResponse { reached: None });
+            };
+            let reached = self.0.barrier.wait_for(row).await;
+            Ok(RevokeOwnerSessionsResponse { reached: Some(wire::reached(reached)) })
+        })
+        .await
+    }
+}
+
+fn list(asked: &ListOwnerSessionsRequest) -> Result<ListSessions, Error> {
+    if asked.page_size > limits::PAGE_MAX {
+        return Err(Error::invalid_field("page_size", format!("0 to {}", limits::PAGE_MAX)));
+    }
+    let whose = match (asked.owner_id.as_str(), asked.everybody) {
+        ("", false) => Whose::Own,
+        ("", true) => Whose::Everybody,
+        (owner, false) => Whose::Owner(OwnerId::parse("owner_id", owner)?),
+        (_, true) => return Err(Error::invalid_field("everybody", "not beside owner_id")),
+    };
+    Ok(ListSessions { whose, after: wire::session_place(&asked.page_token)?, limit: asked.page_size })
+}
+
+enum Target {
+    One(RevokeSession),
+    All(RevokeAll),
+}
+
+fn target(asked: &RevokeOwnerSessionsRequest) -> Result<Target, Error> {
+    const ONE: &str = "one of owner_session_id, owner_id and everybody";
+    let issued_before = field::instant("issued_before", asked.issued_before)?;
+    match (asked.owner_session_id.as_str(), asked.owner_id.as_str(), asked.everybody) {
+        ("", "", false) => Err(Error::missing_field("owner_session_id")),
+        ("", "", true) => Ok(Target::All(RevokeAll { owner: None, issued_before })),
+        ("", owner, false) => {
+            let owner = Some(OwnerId::parse("owner_id", owner)?);
+            Ok(Target::All(RevokeAll { owner, issued_before }))
+        }
+        (_, _, true) => Err(Error::invalid_field("everybody", ONE)),
+        (_, "", false) if issued_before.is_some() => {
+            Err(Error::invalid_field("issued_before", "not beside owner_session_id"))
+        }
+        (session, "", false) => {
+            let session = OwnerSessionId::parse("owner_session_id", session)?;
+            Ok(Target::One(RevokeSession { session }))
+        }
+        (_, _, false) => Err(Error::invalid_field("owner_id", ONE)),
+    }
+}
+
+/// Whether the caller calls on this very session.
+fn is_of(caller: Option<&Principal>, session: &OwnerSession) -> bool {
+    caller.is_some_and(
+        |caller| matches!(&caller.proof, Proof::OwnerSession { session: calling } if *calling == session.id),
+    )
 }
 
 impl OwnerSessions {

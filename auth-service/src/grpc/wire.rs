@@ -9,8 +9,9 @@ use crate::{
     barrier::{Granted, Outgoing, Reached},
     caller::{Principal, Proof},
     elevation::StatusOfElevation,
+    ids::OwnerId,
     owner::Owner,
-    owner_session::{SignedIn, StatusOfSession, Successors},
+    owner_session::{OwnerSession, SessionPlace, SignedIn, StatusOfSession, Successors},
     policy,
     project::Project,
     project_token::ProjectToken,
@@ -168,6 +169,35 @@ pub(super) fn owner(owner: &Owner) -> wire::Owner {
     }
 }
 
+pub(super) fn owner_session(session: &OwnerSession, current: bool) -> wire::OwnerSession {
+    wire::OwnerSession {
+        owner_session_id: session.id.to_string(),
+        owner_id: session.owner.to_string(),
+        created_at: at(session.created_at),
+        expires_at: at(session.expires_at),
+        refreshes: session.refreshes,
+        unlocked_until: session.elevation.and_then(|elevation| at(elevation.until)),
+        current,
+    }
+}
+
+/// No id has a colon.
+pub(super) fn page_token(place: &SessionPlace) -> String {
+    format!("{}:{}", place.owner, place.issuance)
+}
+
+pub(super) fn session_place(page_token: &str) -> Result<SessionPlace, Error> {
+    let read = || {
+        let (owner, issuance) = page_token.split_once(':')?;
+        let issuance = issuance.parse().ok().filter(|number: &u64| i64::try_from(*number).is_ok())?;
+        Some(SessionPlace { owner: OwnerId::parse("page_token", owner).ok()?, issuance })
+    };
+    match page_token {
+        "" => Ok(SessionPlace::default()),
+        _ => read().ok_or_else(|| Error::invalid_field("page_token", "from the answer before")),
+    }
+}
+
 pub(super) fn elevation(status: StatusOfElevation) -> wire::ElevationServiceGetStatusResponse {
     wire::ElevationServiceGetStatusResponse {
         enabled: status.enabled,
@@ -218,6 +248,7 @@ pub(super) fn revoked(revocation: &Revocation) -> wire::HoldLeaseResponse {
         Subject::Membership(owner, project) => {
             On::Membership(wire::Membership { owner_id: owner.to_string(), project_id: project.to_string() })
         }
+        Subject::EveryOwnerSession => On::EveryOwnerSession(true),
     };
     let row = wire::Revoked {
         sequence: revocation.sequence,

@@ -146,34 +146,6 @@ impl Verb for RemoveOwner {
     }
 }
 
-/// Ends all owner sessions of an owner: one row of the log, however many there are.
-#[derive(Clone, Debug)]
-pub struct EndSessions {
-    /// Whose.
-    pub owner: OwnerId,
-}
-
-impl Verb for EndSessions {
-    /// The row of the revocation log.
-    type Out = u64;
-    const REVOKES: bool = true;
-
-    fn run(&self, tx: &mut Tx<'_>) -> Result<u64, Stop> {
-        tx.concerning(self.owner.as_str());
-        let permit = tx.authorize_owners(Act::EditOwners)?;
-        trust::admit_again(tx)?;
-        let living = tx.owner(&self.owner)?.filter(|owner| !owner.is_removed());
-        let living = living.ok_or_else(|| Error::new(Reason::NotFound, "no such owner"))?;
-        let revocation = tx.revoke(Subject::Owner(living.id.clone()))?;
-        // The next version: who is about to sign in by a password that was verified before does so again.
-        let (version, sessions_from) = (living.version + 1, revocation.issued_before);
-        let after = Owner { version, sessions_from, changed_at: tx.now(), ..living };
-        tx.update_owner(&permit, version - 1, after);
-        tx.audit(Outcome::Done, r#"{"sessions":"ended"}"#);
-        Ok(revocation.sequence)
-    }
-}
-
 /// Changes the caller's own password. The present one was verified outside.
 #[derive(Clone, Debug)]
 pub struct ChangePassword {

@@ -9,7 +9,7 @@ use crate::{
     accounts::Source,
     ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, Owner},
-    owner_session::{Access, OwnerSession, RefreshToken},
+    owner_session::{Access, OwnerSession, RefreshToken, SessionPlace},
     project::Project,
     project_token::{ProjectToken, TokenAnswer},
     revocation::Revocation,
@@ -79,6 +79,21 @@ impl Rows for Missing<'_> {
 
     fn living_sessions(&self, owner: &OwnerId, from: u64, now: Timestamp) -> Found<u64> {
         self.after(Key::LivingSessions(owner.clone()))?.living_sessions(owner, from, now)
+    }
+
+    fn owner_sessions(
+        &self,
+        owner: Option<&OwnerId>,
+        after: &SessionPlace,
+        now: Timestamp,
+        limit: u32,
+    ) -> Found<Vec<OwnerSession>> {
+        self.after(Key::OwnerSessions(owner.cloned(), after.clone(), now, limit))?
+            .owner_sessions(owner, after, now, limit)
+    }
+
+    fn first_session_since(&self, owner: Option<&OwnerId>, at: Timestamp) -> Found<Option<u64>> {
+        self.after(Key::FirstSessionSince(owner.cloned(), at))?.first_session_since(owner, at)
     }
 
     fn elevated_but_for(&self, root: Option<RootFingerprint>, limit: u32) -> Found<Vec<OwnerSessionId>> {

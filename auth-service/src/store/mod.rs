@@ -22,7 +22,7 @@ use crate::{
     elevation::Elevation,
     ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, Owner},
-    owner_session::{Access, OwnerSession, RefreshToken, Successor},
+    owner_session::{Access, OwnerSession, RefreshToken, SessionPlace, Successor},
     password::PasswordHash,
     project::Project,
     project_token::{Ended, ProjectToken, TokenAnswer},
@@ -124,6 +124,17 @@ pub trait Rows: Sealed {
     fn owner_session(&self, id: &OwnerSessionId) -> Found<Option<OwnerSession>>;
     /// How many of an owner's sessions have not ended at `now`, of those issued from `from` on.
     fn living_sessions(&self, owner: &OwnerId, from: u64, now: Timestamp) -> Found<u64>;
+    /// Living owner sessions at `now`, by owner and number: all, or one owner's.
+    fn owner_sessions(
+        &self,
+        owner: Option<&OwnerId>,
+        after: &SessionPlace,
+        now: Timestamp,
+        limit: u32,
+    ) -> Found<Vec<OwnerSession>>;
+    /// The issuance number of the first owner session that began at `at` or later, of an owner or of all. Numbers
+    /// grow with time: those that began before have smaller ones.
+    fn first_session_since(&self, owner: Option<&OwnerId>, at: Timestamp) -> Found<Option<u64>>;
     /// Owner sessions with an elevation that stands on another root secret than `root`; any, where there is none.
     fn elevated_but_for(&self, root: Option<RootFingerprint>, limit: u32) -> Found<Vec<OwnerSessionId>>;
     /// What the root password is hashed with by programs that share this store.
@@ -206,6 +217,10 @@ pub enum Key {
     OwnerSession(OwnerSessionId),
     /// [`Rows::living_sessions`].
     LivingSessions(OwnerId),
+    /// [`Rows::owner_sessions`].
+    OwnerSessions(Option<OwnerId>, SessionPlace, Timestamp, u32),
+    /// [`Rows::first_session_since`].
+    FirstSessionSince(Option<OwnerId>, Timestamp),
     /// [`Rows::elevated_but_for`].
     ElevatedButFor(Option<RootFingerprint>, u32),
     /// [`Rows::root_salt`].
@@ -259,31 +274,85 @@ pub struct Change(pub(crate) Planned);
 /// The writes there are.
 #[derive(Clone, Debug)]
 pub(crate) enum Planned {
-    Counters { from: Counters, to: Counters },
+    Counters {
+        from: Counters,
+        to: Counters,
+    },
     InsertRoleToken(RoleToken),
     EndRoleToken(Hash),
-    LimitRoleToken { hash: Hash, valid_until: Timestamp },
-    PutAnswer { replaces: bool, answer: Answer },
+    LimitRoleToken {
+        hash: Hash,
+        valid_until: Timestamp,
+    },
+    PutAnswer {
+        replaces: bool,
+        answer: Answer,
+    },
     InsertOwner(Owner),
-    UpdateOwner { was: u64, owner: Owner },
-    Rehash { owner: OwnerId, version: u64, hash: PasswordHash },
-    PutApplied { replaces: bool, applied: Applied },
-    ForgetApplied { source: Source, owner: OwnerId },
+    UpdateOwner {
+        was: u64,
+        owner: Owner,
+    },
+    Rehash {
+        owner: OwnerId,
+        version: u64,
+        hash: PasswordHash,
+    },
+    PutApplied {
+        replaces: bool,
+        applied: Applied,
+    },
+    ForgetApplied {
+        source: Source,
+        owner: OwnerId,
+    },
     InsertOwnerSession(OwnerSession),
-    EndOwnerSession { id: OwnerSessionId, at: Timestamp },
-    CountRefresh { id: OwnerSessionId, was: u32 },
-    SetElevation { id: OwnerSessionId, was: Option<Elevation>, elevation: Option<Elevation> },
+    EndOwnerSession {
+        id: OwnerSessionId,
+        at: Timestamp,
+    },
+    /// Owner sessions with a smaller issuance number, of every owner.
+    EndSessionsBefore(u64),
+    CountRefresh {
+        id: OwnerSessionId,
+        was: u32,
+    },
+    SetElevation {
+        id: OwnerSessionId,
+        was: Option<Elevation>,
+        elevation: Option<Elevation>,
+    },
     InsertAccess(Access),
     InsertRefresh(RefreshToken),
-    UseRefresh { hash: Hash, answer: Successor },
+    UseRefresh {
+        hash: Hash,
+        answer: Successor,
+    },
     SpendRefresh(Hash),
     InsertProject(Project),
-    InsertMember { project: ProjectId, owner: OwnerId, at: Timestamp, since: u64 },
-    RemoveMember { project: ProjectId, owner: OwnerId },
+    InsertMember {
+        project: ProjectId,
+        owner: OwnerId,
+        at: Timestamp,
+        since: u64,
+    },
+    RemoveMember {
+        project: ProjectId,
+        owner: OwnerId,
+    },
     InsertProjectToken(ProjectToken),
-    ReplaceProjectToken { hash: Hash, expires_at: Timestamp },
-    EndProjectToken { hash: Hash, ended: Ended },
-    PutTokenAnswer { replaces: bool, answer: TokenAnswer },
+    ReplaceProjectToken {
+        hash: Hash,
+        expires_at: Timestamp,
+    },
+    EndProjectToken {
+        hash: Hash,
+        ended: Ended,
+    },
+    PutTokenAnswer {
+        replaces: bool,
+        answer: TokenAnswer,
+    },
     Revoke(Revocation),
     Clear(Due),
 }

@@ -13,7 +13,7 @@ use crate::{
     accounts::Source,
     ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, Owner},
-    owner_session::{Access, OwnerSession, RefreshState, RefreshToken},
+    owner_session::{Access, OwnerSession, RefreshState, RefreshToken, SessionPlace},
     project::Project,
     project_token::{ProjectToken, TokenAnswer},
     revocation::Revocation,
@@ -159,6 +159,29 @@ impl Rows for Model {
             s.owner == *owner && s.issuance >= from && s.ended_at.is_none() && !s.expires_at.is_over(now)
         };
         Ok(self.sessions.values().filter(living).count() as u64)
+    }
+
+    fn owner_sessions(
+        &self,
+        owner: Option<&OwnerId>,
+        after: &SessionPlace,
+        now: Timestamp,
+        limit: u32,
+    ) -> Found<Vec<OwnerSession>> {
+        let lives = |s: &OwnerSession| {
+            !s.expires_at.is_over(now) && self.owners.get(&s.owner).is_some_and(|o| !s.is_ended(o))
+        };
+        let later =
+            |s: &&OwnerSession| owner.is_none_or(|owner| s.owner == *owner) && s.place() > *after && lives(s);
+        let mut found: Vec<_> = self.sessions.values().filter(later).cloned().collect();
+        found.sort_by_key(OwnerSession::place);
+        found.truncate(limit as usize);
+        Ok(found)
+    }
+
+    fn first_session_since(&self, owner: Option<&OwnerId>, at: Timestamp) -> Found<Option<u64>> {
+        let since = |s: &&OwnerSession| owner.is_none_or(|owner| s.owner == *owner) && s.created_at >= at;
+        Ok(self.sessions.values().filter(since).map(|s| s.issuance).min())
     }
 
     fn elevated_but_for(&self, root: Option<RootFingerprint>, limit: u32) -> Found<Vec<OwnerSessionId>> {
@@ -328,6 +351,11 @@ impl Model {
                 let stored = one(&mut self.owners, &owner.id, "owner")?;
                 only(stored.version == was, "version of owner")?;
                 *stored = owner;
+            }
+            Planned::EndSessionsBefore(number) => {
+                for owner in self.owners.values_mut() {
+                    owner.sessions_from = owner.sessions_from.max(number);
+                }
             }
             Planned::Rehash { owner, version, hash } => {
                 let stored = one(&mut self.owners, &owner, "owner")?;

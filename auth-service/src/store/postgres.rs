@@ -18,7 +18,7 @@ use crate::{
     accounts::Source,
     ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, Owner},
-    owner_session::{Access as AccessToken, OwnerSession, RefreshToken},
+    owner_session::{Access as AccessToken, OwnerSession, RefreshToken, SessionPlace},
     project::Project,
     project_token::{ProjectToken, TokenAnswer},
     revocation::Revocation,
@@ -59,7 +59,9 @@ enum List {
     Revocations(Vec<Revocation>),
     Due(Vec<Due>),
     Number(u64),
+    MaybeNumber(Option<u64>),
     Sessions(Vec<OwnerSessionId>),
+    OwnerSessions(Vec<OwnerSession>),
     Owners(Vec<Owner>),
     Salt([u8; 16]),
 }
@@ -186,6 +188,25 @@ impl Rows for Working {
 
     fn living_sessions(&self, owner: &OwnerId, from: u64, now: Timestamp) -> Found<u64> {
         self.model.living_sessions(owner, from, now)
+    }
+
+    fn owner_sessions(
+        &self,
+        owner: Option<&OwnerId>,
+        after: &SessionPlace,
+        now: Timestamp,
+        limit: u32,
+    ) -> Found<Vec<OwnerSession>> {
+        let key = Key::OwnerSessions(owner.cloned(), after.clone(), now, limit);
+        self.list(key, |list| if let List::OwnerSessions(all) = list { Some(all.clone()) } else { None })
+    }
+
+    fn first_session_since(&self, owner: Option<&OwnerId>, at: Timestamp) -> Found<Option<u64>> {
+        let key = Key::FirstSessionSince(owner.cloned(), at);
+        let stored =
+            self.list(key, |list| if let List::MaybeNumber(number) = list { Some(*number) } else { None })?;
+        // One that began in this batch is not stored yet; a stored one has a smaller number.
+        Ok(stored.or(self.model.first_session_since(owner, at)?))
     }
 
     fn elevated_but_for(&self, root: Option<RootFingerprint>, limit: u32) -> Found<Vec<OwnerSessionId>> {

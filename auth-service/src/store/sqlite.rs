@@ -19,7 +19,7 @@ use crate::{
     ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     limits,
     owner::{Applied, Owner},
-    owner_session::{Access, OwnerSession, RefreshToken},
+    owner_session::{Access, OwnerSession, RefreshToken, SessionPlace},
     project::Project,
     project_token::{ProjectToken, TokenAnswer},
     revocation::Revocation,
@@ -94,6 +94,11 @@ impl SqliteRows<'_> {
 impl Sealed for SqliteRows<'_> {}
 
 const OWNER: &str = "SELECT id, display_name, roles, active, password, version, sessions_from, changed_at, removed_at FROM owner";
+const OWNER_SESSION: &str = "SELECT id, owner, issuance, created_at, expires_at, ended_at, refreshes,
+            elevated_until, elevated_by, elevated_for FROM owner_session";
+/// As `is_ended` of an owner session has it, for the owner's row.
+const LIVES: &str = "ended_at IS NULL AND expires_at > ?3 AND EXISTS (SELECT 1 FROM owner AS o
+            WHERE o.id = owner_session.owner AND o.active AND o.sessions_from <= owner_session.issuance)";
 const ROLE_TOKEN: &str =
     "SELECT hash, id, role, generation, issuance, masked, created_at, valid_until FROM role_token";
 const PROJECT: &str = "SELECT id, name, created_by, request, created_at FROM project";
@@ -177,15 +182,54 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn owner_session(&self, id: &OwnerSessionId) -> Found<Option<OwnerSession>> {
-        let sql = "SELECT id, owner, issuance, created_at, expires_at, ended_at, refreshes,
-                   elevated_until, elevated_by, elevated_for FROM owner_session WHERE id = ?1";
-        self.one(sql, [id.as_str()], owner_session)
+        self.one(&format!("{OWNER_SESSION} WHERE id = ?1"), [id.as_str()], owner_session)
     }
 
     fn living_sessions(&self, owner: &OwnerId, from: u64, now: Timestamp) -> Found<u64> {
         let sql = "SELECT COUNT(*) FROM owner_session
                    WHERE owner = ?1 AND issuance >= ?2 AND ended_at IS NULL AND expires_at > ?3";
         self.number(sql, (owner.as_str(), signed(from), now.as_micros()))
+    }
+
+    fn owner_sessions(
+        &self,
+        owner: Option<&OwnerId>,
+        after: &SessionPlace,
+        now: Timestamp,
+        limit: u32,
+    ) -> Found<Vec<OwnerSession>> {
+        let number = signed(after.issuance);
+        match owner {
+            Some(owner) => {
+                let later = "owner = ?1 AND issuance > ?2";
+                let sql = format!("{OWNER_SESSION} WHERE {later} AND {LIVES} ORDER BY issuance LIMIT ?4");
+                // A place after another owner's is not among this one's.
+                let from = if after.owner.as_str() < owner.as_str() { 0 } else { number };
+                self.all(&sql, (owner.as_str(), from, now.as_micros(), limit), owner_session)
+            }
+            None => {
+                let later = "(owner, issuance) > (?1, ?2)";
+                let sql =
+                    format!("{OWNER_SESSION} WHERE {later} AND {LIVES} ORDER BY owner, issuance LIMIT ?4");
+                self.all(&sql, (after.owner.as_str(), number, now.as_micros(), limit), owner_session)
+            }
+        }
+    }
+
+    fn first_session_since(&self, owner: Option<&OwnerId>, at: Timestamp) -> Found<Option<u64>> {
+        let number = |row: &Row<'_>| unsigned(row, 0);
+        match owner {
+            Some(owner) => {
+                let sql = "SELECT issuance FROM owner_session WHERE owner = ?1 AND created_at >= ?2
+                           ORDER BY issuance LIMIT 1";
+                self.one(sql, (owner.as_str(), at.as_micros()), number)
+            }
+            None => {
+                let sql = "SELECT issuance FROM owner_session WHERE created_at >= ?1
+                           ORDER BY created_at, issuance LIMIT 1";
+                self.one(sql, [at.as_micros()], number)
+            }
+        }
     }
 
     fn elevated_but_for(&self, root: Option<RootFingerprint>, limit: u32) -> Found<Vec<OwnerSessionId>> {

@@ -278,6 +278,12 @@ impl Tx<'_> {
         self.changes.push(Planned::EndOwnerSession { id: session.id.clone(), at: self.now });
     }
 
+    /// Ends the owner sessions of every owner that have a smaller issuance number.
+    pub(crate) fn end_sessions_before(&mut self, permit: &OwnerPermit, number: u64) {
+        assert!(permit.covers_all(), "a permit for one owner");
+        self.changes.push(Planned::EndSessionsBefore(number));
+    }
+
     pub(crate) fn count_refresh(&mut self, permit: &OwnerSessionPermit, session: &OwnerSession) {
         assert!(permit.covers(&session.id), "a permit for another session");
         self.changes.push(Planned::CountRefresh { id: session.id.clone(), was: session.refreshes });

@@ -9,7 +9,7 @@ use crate::{
     caller::Call,
     ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
     owner::{Applied, Owner, Standing},
-    owner_session::{Access, OwnerSession, RefreshToken},
+    owner_session::{Access, OwnerSession, RefreshToken, SessionPlace},
     policy::{self, Act, ProjectPermit},
     project::Project,
     project_token::{ProjectToken, TokenAnswer},
@@ -78,6 +78,16 @@ impl View<'_> {
     pub(crate) fn about(&mut self, subject: &str, project: &ProjectId) {
         subject.clone_into(&mut self.subject);
         project.as_str().clone_into(&mut self.scope);
+    }
+
+    /// The same, for what is in no project.
+    pub(crate) fn about_owner(&mut self, owner: &OwnerId) {
+        owner.as_str().clone_into(&mut self.subject);
+    }
+
+    /// Whether the caller acts as this owner.
+    pub(crate) fn is_caller(&self, owner: &OwnerId) -> bool {
+        self.call.caller.principal().is_some_and(|principal| principal.owner_id == *owner)
     }
 
     /// Whether the caller is a member of a project, and whether there is one.
@@ -161,6 +171,19 @@ impl View<'_> {
 
     pub(crate) fn living_sessions(&self, owner: &Owner) -> Found<u64> {
         self.rows.living_sessions(&owner.id, owner.sessions_from, self.now)
+    }
+
+    pub(crate) fn owner_sessions(
+        &self,
+        owner: Option<&OwnerId>,
+        after: &SessionPlace,
+        limit: u32,
+    ) -> Found<Vec<OwnerSession>> {
+        self.rows.owner_sessions(owner, after, self.now, limit)
+    }
+
+    pub(crate) fn first_session_since(&self, owner: Option<&OwnerId>, at: Timestamp) -> Found<Option<u64>> {
+        self.rows.first_session_since(owner, at)
     }
 
     pub(crate) fn elevated_but_for(

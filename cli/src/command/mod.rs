@@ -14,6 +14,7 @@ pub(crate) mod demo;
 pub(crate) mod job;
 pub(crate) mod member;
 pub(crate) mod owner;
+pub(crate) mod owner_session;
 pub(crate) mod probe;
 pub(crate) mod project;
 pub(crate) mod project_token;

@@ -1,4 +1,4 @@
-//! `auth status|rotate`: role tokens.
+//! `auth status|rotate`: role tokens. `auth sessions` is in `owner_session.rs`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,13 +7,17 @@ use serde_json::{Value, json};
 
 use crate::{
     args::Common,
-    command::{duration, signed_in},
+    command::{
+        duration,
+        owner_session::{self, Sessions},
+        signed_in,
+    },
     failure::Failure,
     keep::write_private,
     output::{instant, table},
 };
 
-/// What to do with role tokens.
+/// What to do with role tokens and owner sessions.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Auth {
     /// Show both role tokens, masked.
@@ -33,6 +37,9 @@ pub(crate) enum Auth {
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
+    /// Owner sessions: who is signed in, and how to end it.
+    #[command(subcommand)]
+    Sessions(Sessions),
 }
 
 /// Does it.
@@ -42,6 +49,7 @@ pub(crate) enum Auth {
 pub(crate) async fn run(auth: Auth, common: &Common) -> Result<(), Failure> {
     let caller = signed_in(common)?;
     match auth {
+        Auth::Sessions(sessions) => owner_session::run(sessions, &caller, common).await?,
         Auth::Status { reveal } => {
             let tokens = caller.auth().role_tokens(reveal).await?;
             let rows: Vec<_> = tokens.tokens.iter().map(row).collect();

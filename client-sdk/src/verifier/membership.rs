@@ -21,7 +21,12 @@ impl Member {
         match &row.subject {
             Some(Subject::Membership(m)) => m.owner_id == self.owner_id && m.project_id == self.project_id,
             Some(Subject::OwnerId(owner_id)) => *owner_id == self.owner_id,
-            Some(Subject::CredentialId(_) | Subject::OwnerSessionId(_) | Subject::Role(_)) => false,
+            Some(
+                Subject::CredentialId(_)
+                | Subject::OwnerSessionId(_)
+                | Subject::Role(_)
+                | Subject::EveryOwnerSession(_),
+            ) => false,
             None => true,
         }
     }

@@ -184,6 +184,7 @@ impl Verdict {
             Some(Subject::Role(role)) => {
                 issued_before && self.kind == CredentialKind::RoleToken && *role == self.role
             }
+            Some(Subject::EveryOwnerSession(_)) => issued_before && self.kind == CredentialKind::OwnerSession,
             // A project token ends with its issuer's membership.
             Some(Subject::Membership(m)) => {
                 self.kind == CredentialKind::ProjectToken && self.is_in(m, self.project_id.as_deref())

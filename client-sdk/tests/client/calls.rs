@@ -10,8 +10,9 @@ use std::{
 
 use interlock_client::{Auth, Code, Connection, Credential, Credentials, Kind, Reason};
 use interlock_proto::auth::v1::{
-    LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, OwnerSessionServiceGetStatusRequest,
-    OwnerSessionServiceGetStatusResponse, RefreshRequest, RefreshResponse,
+    ListOwnerSessionsRequest, ListOwnerSessionsResponse, LoginRequest, LoginResponse, LogoutRequest,
+    LogoutResponse, OwnerSessionServiceGetStatusRequest, OwnerSessionServiceGetStatusResponse,
+    RefreshRequest, RefreshResponse, RevokeOwnerSessionsRequest, RevokeOwnerSessionsResponse,
     owner_session_service_server::{OwnerSessionService, OwnerSessionServiceServer},
 };
 use tonic::{Code as Wire, Request, Response, Status, metadata::MetadataMap, transport::Server};
@@ -55,6 +56,20 @@ impl OwnerSessionService for Service {
     async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
         self.0.judge(&request).await?;
         Ok(Response::new(LogoutResponse::default()))
+    }
+
+    async fn list_owner_sessions(
+        &self,
+        _: Request<ListOwnerSessionsRequest>,
+    ) -> Result<Response<ListOwnerSessionsResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn revoke_owner_sessions(
+        &self,
+        _: Request<RevokeOwnerSessionsRequest>,
+    ) -> Result<Response<RevokeOwnerSessionsResponse>, Status> {
+        Err(Status::unimplemented("not here"))
     }
 
     async fn get_status(

@@ -11,8 +11,9 @@ use std::{
 
 use interlock_client::{Auth, Credential, Credentials, Kind, OwnerSession, Reason, SessionStore};
 use interlock_proto::auth::v1::{
-    LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, OwnerSessionServiceGetStatusRequest,
-    OwnerSessionServiceGetStatusResponse, RefreshRequest, RefreshResponse,
+    ListOwnerSessionsRequest, ListOwnerSessionsResponse, LoginRequest, LoginResponse, LogoutRequest,
+    LogoutResponse, OwnerSessionServiceGetStatusRequest, OwnerSessionServiceGetStatusResponse,
+    RefreshRequest, RefreshResponse, RevokeOwnerSessionsRequest, RevokeOwnerSessionsResponse,
     owner_session_service_server::{OwnerSessionService, OwnerSessionServiceServer},
 };
 use tonic::{Code, Request, Response, Status, transport::Server};
@@ -67,6 +68,20 @@ impl OwnerSessionService for Service {
     }
 
     async fn logout(&self, _: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn list_owner_sessions(
+        &self,
+        _: Request<ListOwnerSessionsRequest>,
+    ) -> Result<Response<ListOwnerSessionsResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn revoke_owner_sessions(
+        &self,
+        _: Request<RevokeOwnerSessionsRequest>,
+    ) -> Result<Response<RevokeOwnerSessionsResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
 

@@ -1,7 +1,7 @@
 //! Owners changed while both services run: who is in, who is out, at once and at the gateway too.
 
 use interlock_client::{OwnerSession, Reason, SetOwner};
-use interlock_tests::{Pair, audit};
+use interlock_tests::{Pair, audit, home::Home};
 
 const IMPORTED: &str =
     "pbkdf2_sha256$310000$AAECAwQFBgcICQoLDA0ODw==$e4rSQ5KQXKoMyeu1tFpEU3HMo6tplYmG7eJ280WPc/o=";
@@ -122,4 +122,56 @@ async fn imported_hashes_become_ours_and_a_restart_revives_nobody() {
     let rows = audit::all(&store);
     let of = |action: &str| rows.iter().filter(|row| row.action == action && row.outcome == "done").count();
     assert_eq!((of("owner.import"), of("owner.remove"), of("owner.set")), (2, 1, 1), "one for each change");
+}
+
+// Issue 6 line 1, UA-56: at the gateway too, and streams end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sign_ins_are_listed_and_ended_by_command() {
+    let pair = Pair::start().await;
+    let home = Home::of(&pair);
+    let keep = |name: &str, secret: &str| {
+        let file = home.path(name);
+        std::fs::write(&file, secret).expect("written");
+        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&file, owner_only).expect("a file of ours");
+        file.display().to_string()
+    };
+    let ran = |token: &str, line: &str, code: i32| {
+        let out = home.run(&format!("--token-file {token} auth sessions {line}"));
+        let (said, why) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert_eq!(out.status.code(), Some(code), "{line}: {said}{why}");
+        said.into_owned()
+    };
+    let admin = keep("admin.token", pair.admin().expose());
+    let run = |line: &str| ran(&admin, line, 0);
+    let (alice, other, bob) = (pair.login("alice").await, pair.login("alice").await, pair.login("bob").await);
+    let list = run("list --owner alice");
+    assert!(list.contains(&alice.owner_session_id) && list.contains(&other.owner_session_id), "{list}");
+    assert!(!list.contains(&bob.owner_session_id) && !list.contains("ilk_"), "{list}");
+    let shown: serde_json::Value = serde_json::from_str(&run("list --all -o json")).expect("JSON");
+    assert_eq!(shown.as_array().map(Vec::len), Some(3), "{shown}");
+
+    let ended = run(&format!("revoke {}", other.owner_session_id));
+    assert!(ended.contains("1 verifiers acknowledged"), "{ended}");
+    assert!(!is_in(&pair, &other).await && is_in(&pair, &alice).await);
+    assert!(run(&format!("revoke {}", other.owner_session_id)).contains("had ended before"));
+    run("revoke --all --older-than 1h");
+    assert!(is_in(&pair, &alice).await && is_in(&pair, &bob).await, "none began so early");
+    run("revoke --owner alice");
+    assert!(!is_in(&pair, &alice).await && is_in(&pair, &bob).await);
+
+    let sdk = pair.sdk_gateway(&bob.access_token);
+    let session = sdk.sessions().create("bobs").await.expect("a session").session.session_id;
+    let mut stream = sdk.sessions().stream(&session, interlock_client::StreamFrom::Start);
+    interlock_tests::within("the log", stream.next()).await.expect("it goes on").expect("no error");
+    let told = run("revoke --all");
+    assert!(told.contains("1 streams closed"), "{told}");
+    assert!(!is_in(&pair, &bob).await);
+    // By her own session: she ends that one.
+    let bob = pair.login("bob").await;
+    let own = keep("own.token", bob.access_token.expose());
+    ran(&own, "list --all", 5);
+    assert!(ran(&own, "list", 0).contains("this one"));
+    ran(&own, "revoke --owner bob", 0);
+    assert!(!is_in(&pair, &bob).await);
 }

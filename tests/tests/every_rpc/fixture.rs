@@ -241,6 +241,17 @@ impl Stage {
                 let password = self.pair.world.password(&username).to_owned();
                 auth::LoginRequest { username, password }.encode_to_vec()
             }
+            ("OwnerSessionService", "ListOwnerSessions") => {
+                let owner_id = "alice".to_owned();
+                auth::ListOwnerSessionsRequest { owner_id, ..Default::default() }.encode_to_vec()
+            }
+            ("OwnerSessionService", "RevokeOwnerSessions") => {
+                // None of hers began so early: who comes next is signed in as before.
+                let issued_before = Some(prost_types::Timestamp { seconds: 1, nanos: 0 });
+                let owner_id = "alice".to_owned();
+                auth::RevokeOwnerSessionsRequest { owner_id, issued_before, ..Default::default() }
+                    .encode_to_vec()
+            }
             ("OwnerService", "ChangePassword") => {
                 let current = match who {
                     Who::Stranger => "bob",

@@ -254,6 +254,7 @@ impl Stage {
             (_, "ChangePassword") => {
                 Metadata::bearer(&self.changing.lock().expect("nobody panics with it").access_token)
             }
+            (_, "ListOwnerSessions" | "RevokeOwnerSessions") => Metadata::bearer(&self.pair.admin()),
             (_, "SetOwner" | "GetOwner" | "ListOwners" | "RemoveOwner" | "ImportOwner") => {
                 Metadata::bearer(&self.pair.admin())
             }
@@ -311,6 +312,15 @@ impl Stage {
             ("RemoveOwner", _) => {
                 let owner_id = props.owner.clone();
                 auth::RemoveOwnerRequest { owner_id, ..Default::default() }.encode_to_vec()
+            }
+            ("ListOwnerSessions", _) => {
+                let owner_id = "alice".to_owned();
+                auth::ListOwnerSessionsRequest { owner_id, ..Default::default() }.encode_to_vec()
+            }
+            ("RevokeOwnerSessions", _) => {
+                // That one has ended already is no error.
+                let owner_session_id = "ows_ended".to_owned();
+                auth::RevokeOwnerSessionsRequest { owner_session_id, ..Default::default() }.encode_to_vec()
             }
             ("Unlock", _) => {
                 let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });

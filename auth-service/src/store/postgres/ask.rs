@@ -112,6 +112,8 @@ pub(super) fn place(key: &Key) -> Option<u8> {
         | Key::Projects(..)
         | Key::Revocations(..)
         | Key::RevocationsBefore(_)
+        | Key::OwnerSessions(..)
+        | Key::FirstSessionSince(..)
         | Key::ElevatedButFor(..)
         | Key::RootSalt
         | Key::Due(..) => None,
@@ -155,6 +157,8 @@ impl Sorted {
             Key::TokensIssuedBy(issuer) => self.issuers.push(issuer.to_string()),
             Key::TokenAnswer(owner, request) => pair(&mut self.token_answers, owner, request),
             Key::AnyActiveOwner
+            | Key::OwnerSessions(..)
+            | Key::FirstSessionSince(..)
             | Key::ElevatedButFor(..)
             | Key::RootSalt
             | Key::Owners(..)
@@ -343,6 +347,35 @@ fn list(key: Key) -> Ask<Working> {
             let instants = [*now, kept, window].map(|at: Timestamp| bind(at.as_micros()));
             let params = instants.into_iter().chain([bind(i64::from(*limit))]);
             listed(key.clone(), DUE, params, |rows| Ok(List::Due(each(rows, due)?)))
+        }
+        Key::OwnerSessions(of, after, now, limit) => {
+            let (later, order, from) = match of {
+                // A place after another owner's is not among this one's.
+                Some(of) if after.owner < *of => ("owner = $1 AND issuance > $2", "issuance", 0),
+                Some(_) => ("owner = $1 AND issuance > $2", "issuance", after.issuance),
+                None => ("(owner, issuance) > ($1, $2)", "owner, issuance", after.issuance),
+            };
+            let sql = format!(
+                "{OWNER_SESSION} WHERE {later} AND ended_at IS NULL AND expires_at > $3
+                 AND EXISTS (SELECT FROM owner AS o WHERE o.id = owner_session.owner AND o.active
+                             AND o.sessions_from <= owner_session.issuance) ORDER BY {order} LIMIT $4"
+            );
+            let owner = of.as_ref().unwrap_or(&after.owner).to_string();
+            let params = [bind(owner), bind(signed(from)), bind(now.as_micros()), bind(i64::from(*limit))];
+            listed(key.clone(), sql, params, |rows| Ok(List::OwnerSessions(each(rows, owner_session)?)))
+        }
+        Key::FirstSessionSince(of, at) => {
+            let (of, order, owner) = match of {
+                Some(owner) => ("AND owner = $2", "issuance", Some(bind(owner.to_string()))),
+                None => ("", "created_at, issuance", None),
+            };
+            let sql = format!(
+                "SELECT issuance FROM owner_session WHERE created_at >= $1 {of} ORDER BY {order} LIMIT 1"
+            );
+            let params = [bind(at.as_micros())].into_iter().chain(owner);
+            listed(key.clone(), sql, params, |rows| {
+                Ok(List::MaybeNumber(rows.first().map(|row| unsigned(row, 0)).transpose()?))
+            })
         }
         Key::ElevatedButFor(root, limit) => {
             let sql = "SELECT id FROM owner_session

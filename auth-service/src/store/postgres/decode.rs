@@ -198,6 +198,7 @@ pub(super) fn revocation(row: &Row) -> Result<Revocation, Fault> {
         "membership" => {
             Subject::Membership(OwnerId::made(named), ProjectId::made(row.try_get::<_, String>(4)?))
         }
+        "every_owner_session" => Subject::EveryOwnerSession,
         _ => return Err(unknown(2)),
     };
     Ok(Revocation {

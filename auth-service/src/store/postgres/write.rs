@@ -54,6 +54,11 @@ pub(super) fn plan(change: &Planned, flush: &mut Flush) -> Result<(), Fault> {
             "UPDATE owner_session SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL",
             [text(id), at(*ended)],
         ),
+        Planned::EndSessionsBefore(before) => flush.any(
+            "owners",
+            "UPDATE owner SET sessions_from = $1 WHERE sessions_from < $1",
+            [number(*before)],
+        ),
         Planned::CountRefresh { id, was } => flush.one(
             "owner session",
             "UPDATE owner_session SET refreshes = refreshes + 1 WHERE id = $1 AND refreshes = $2",
@@ -353,6 +358,7 @@ fn insert_revocation(flush: &mut Flush, row: &Revocation) {
         Subject::Owner(id) => ("owner", id.as_str(), ""),
         Subject::Role(role) => ("role", role.text(), ""),
         Subject::Membership(owner, project) => ("membership", owner.as_str(), project.as_str()),
+        Subject::EveryOwnerSession => ("every_owner_session", "", ""),
     };
     flush.one(
         "revocation",

@@ -195,6 +195,7 @@ pub(super) fn revocation(row: &Row<'_>) -> rusqlite::Result<Revocation> {
         "owner" => Subject::Owner(OwnerId::made(named)),
         "role" => Subject::Role(role(row, 3)?),
         "membership" => Subject::Membership(OwnerId::made(named), ProjectId::made(row.get::<_, String>(4)?)),
+        "every_owner_session" => Subject::EveryOwnerSession,
         _ => return Err(unknown(2)),
     };
     Ok(Revocation {

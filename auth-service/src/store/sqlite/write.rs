@@ -61,6 +61,11 @@ pub(super) fn apply(
             "UPDATE owner_session SET ended_at = ?2 WHERE id = ?1 AND ended_at IS NULL",
             (id.as_str(), at.as_micros()),
         ),
+        Planned::EndSessionsBefore(number) => {
+            let sql = "UPDATE owner SET sessions_from = ?1 WHERE sessions_from < ?1";
+            connection.prepare_cached(sql)?.execute([signed(number)])?;
+            Ok(())
+        }
         Planned::CountRefresh { id, was } => to.one(
             "owner session",
             "UPDATE owner_session SET refreshes = refreshes + 1 WHERE id = ?1 AND refreshes = ?2",
@@ -344,6 +349,7 @@ fn insert_revocation(to: &To<'_>, row: &Revocation) -> Result<(), Fault> {
         Subject::Owner(id) => ("owner", id.as_str(), ""),
         Subject::Role(role) => ("role", role.text(), ""),
         Subject::Membership(owner, project) => ("membership", owner.as_str(), project.as_str()),
+        Subject::EveryOwnerSession => ("every_owner_session", "", ""),
     };
     to.one(
         "revocation",
