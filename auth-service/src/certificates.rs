@@ -1,11 +1,11 @@
 //! What both listeners show and ask for: certificates, authorities, the internal token; and their reloads.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use interlock_kit::{
-    authn::{Allowed, InternalTrust},
+    authn::{InternalTrust, LiveTrust},
     clock::Clock,
-    config::{Internal, TlsVersion},
+    config::TlsVersion,
     internal_token::InternalToken,
     own_certificate::OwnCertificate,
     reload::Reloads,
@@ -17,7 +17,8 @@ use crate::{config::Config, serving::StartError};
 /// The certificates of both listeners, and what proves a service.
 pub(crate) struct Certificates {
     pub(crate) public: Arc<Tls>,
-    pub(crate) internal: Option<(Arc<Tls>, InternalTrust)>,
+    pub(crate) internal: Option<(Arc<Tls>, LiveTrust)>,
+    allow_file: Option<PathBuf>,
 }
 
 impl Certificates {
@@ -41,10 +42,11 @@ impl Certificates {
             Some(internal) => {
                 let tls = Tls::load(paths(Some(internal.client_ca.clone())), TlsKind::Internal, profile)?;
                 let token = InternalToken::load(&internal.token_file, profile)?;
-                Some((Arc::new(tls.judged(own())?), trust(internal, token)))
+                Some((Arc::new(tls.judged(own())?), InternalTrust::configured(internal, token)?.into()))
             }
         };
-        Ok(Self { public, internal })
+        let allow_file = common.internal.as_ref().and_then(|internal| internal.allow_file.clone());
+        Ok(Self { public, internal, allow_file })
     }
 
     /// Adds the reloads of these files.
@@ -52,19 +54,16 @@ impl Certificates {
         let tls = Arc::clone(&self.public);
         let reloads = reloads.on(tls.files(), "tls.public", move || Ok(tls.reload()?));
         let Some((tls, trust)) = &self.internal else { return reloads };
-        let (tls, token) = (Arc::clone(tls), trust.token.clone());
+        let reloads = match self.allow_file.clone() {
+            Some(path) => {
+                let trust = trust.clone();
+                reloads.on([path.clone()], "allow_file", move || Ok(trust.reload_allowed(&path)?))
+            }
+            None => reloads,
+        };
+        let (tls, token) = (Arc::clone(tls), trust.current().token.clone());
         let path = token.path().to_owned();
         let reloads = reloads.on(tls.files(), "tls.internal", move || Ok(tls.reload()?));
         reloads.on([path], "internal_token", move || Ok(token.reload()?))
-    }
-}
-
-/// Listed services may call whatever their kind may: the policies say what that is.
-fn trust(internal: &Internal, token: InternalToken) -> InternalTrust {
-    let all = |service: &_| Allowed { service: Clone::clone(service), paths: vec!["/".to_owned()] };
-    InternalTrust {
-        trust_domain: internal.trust_domain.clone(),
-        allowed: internal.allow.iter().map(all).collect(),
-        token,
     }
 }

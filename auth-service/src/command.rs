@@ -8,7 +8,9 @@ use interlock_kit::{
     config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE},
 };
 
-use crate::{config::Config, offline, offline_owner, opening::CHAIN_KEY_FILE, serving, store::Auth};
+use crate::{
+    config::Config, offline, offline_internal, offline_owner, opening::CHAIN_KEY_FILE, serving, store::Auth,
+};
 
 /// Who is calling and what they may do. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -48,6 +50,11 @@ enum Host {
         #[command(subcommand)]
         what: StoreCommand,
     },
+    /// The token that services show each other, while they run.
+    InternalToken {
+        #[command(subcommand)]
+        what: offline_internal::What,
+    },
     /// Owners on this host, while the service does not run.
     Owner {
         #[command(subcommand)]
@@ -74,6 +81,7 @@ pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
             let key = config.common.data_dir.join(CHAIN_KEY_FILE);
             command::store::<Auth>("interlock-auth", &what, &key, config.common.profile)
         }
+        (Ok(config), Some(Host::InternalToken { what })) => offline_internal::main(&config, what),
         (Ok(config), Some(Host::Owner { what })) => offline_owner::main(&config, what),
         (Ok(config), None) => serve(Config { print_first_tokens: command.print_first_tokens, ..config }),
     }

@@ -10,7 +10,7 @@
 //! | [`grpc`] | wire to verb and back |
 //! | [`admit`], [`verdicts`] | gate 1: from a credential to a caller; what is known of credentials |
 //! | [`sign_in`], [`owner_edit`], [`root`], [`rotation`], [`token_issue`], [`guesses`], [`parts`] | what stands around verbs: hashing, sealing, the copy, the barrier |
-//! | [`token_file`], [`first_start`], [`offline`], [`offline_owner`] | role tokens, and owners, on this host |
+//! | [`token_file`], [`first_start`], [`offline`], [`offline_owner`], [`offline_internal`] | role tokens, owners, the internal token, on this host |
 //! | [`accounts_apply`], [`sweeper`], [`opening`] | accounts sources; rounds; the data directory |
 //! | [`config`], [`command`], [`listeners`], `certificates`, [`serving`] | settings; the command line; sockets; TLS and its reloads; the wiring |
 //!
@@ -36,6 +36,7 @@ pub mod ids;
 pub mod limits;
 pub mod listeners;
 pub mod offline;
+pub mod offline_internal;
 pub mod offline_owner;
 pub mod opening;
 pub mod owner;

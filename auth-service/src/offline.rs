@@ -11,6 +11,7 @@ use interlock_kit::{
     command::say,
     config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE},
     error::Error,
+    internal_token::rotation::RotationError,
     secret_file::SecretFileError,
     store::postgres,
 };
@@ -93,6 +94,10 @@ pub(crate) enum Failed {
     RevokeNotConfirmed,
     #[error("{0}: no such store; start the service once")]
     NoStore(String),
+    #[error(transparent)]
+    InternalToken(Box<RotationError>),
+    #[error("internal_token_file: must be set: the file of which the token is rotated")]
+    NoInternalToken,
 }
 
 impl Failed {
@@ -102,7 +107,7 @@ impl Failed {
             Self::Tokens(error) => error.is_configuration(),
             Self::File(error) => error.is_configuration(),
             Self::SecretFile(error) => error.is_configuration(),
-            Self::Accounts(_) | Self::NotText(_) => true,
+            Self::Accounts(_) | Self::NotText(_) | Self::NoInternalToken => true,
             Self::Owner(..)
             | Self::NoPassword
             | Self::PasswordsDiffer
@@ -111,7 +116,8 @@ impl Failed {
             | Self::Output(_)
             | Self::NotConfirmed
             | Self::RevokeNotConfirmed
-            | Self::NoStore(_) => false,
+            | Self::NoStore(_)
+            | Self::InternalToken(_) => false,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use interlock_kit::{
     audit_log::AuditLog,
+    authn::AllowFileError,
     clock::Clock,
     error::Error,
     hasher::Hasher,
@@ -66,6 +67,9 @@ pub enum StartError {
     /// The internal token.
     #[error(transparent)]
     InternalToken(#[from] InternalTokenError),
+    /// The allow list.
+    #[error(transparent)]
+    AllowFile(#[from] AllowFileError),
     /// An accounts source.
     #[error(transparent)]
     Accounts(#[from] ApplyError),
@@ -121,7 +125,7 @@ impl StartError {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Tls(_) | Self::InternalToken(_) | Self::Telemetry(_) => true,
+            Self::Tls(_) | Self::InternalToken(_) | Self::AllowFile(_) | Self::Telemetry(_) => true,
             Self::Accounts(error) => !matches!(error, ApplyError::Refused(_) | ApplyError::Hash(_)),
             Self::Opening(error) => error.is_configuration(),
             Self::Root(error) => error.is_configuration(),

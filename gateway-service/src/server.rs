@@ -14,7 +14,7 @@ use interlock_client::{
 };
 use interlock_kit::{
     audit_log::AuditLog,
-    authn::InternalTrust,
+    authn::{AllowFileError, InternalTrust, LiveTrust},
     clock::Clock,
     config::Common,
     hasher::Hasher,
@@ -100,6 +100,9 @@ pub enum RunError {
     /// The internal token.
     #[error(transparent)]
     InternalToken(#[from] InternalTokenError),
+    /// The allow list.
+    #[error(transparent)]
+    AllowFile(#[from] AllowFileError),
     /// Certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -125,7 +128,11 @@ impl RunError {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::InternalToken(_) | Self::Tls(_) | Self::Auth(_) | Self::Telemetry(_) => true,
+            Self::InternalToken(_)
+            | Self::AllowFile(_)
+            | Self::Tls(_)
+            | Self::Auth(_)
+            | Self::Telemetry(_) => true,
             Self::File(error) => error.is_configuration(),
             Self::ChainKey(error) => error.is_configuration(),
             Self::Io(_)
@@ -257,7 +264,8 @@ fn front(
 /// What both TLS listeners show and ask for.
 struct Doors {
     public: Arc<Tls>,
-    internal: Option<(Arc<Tls>, InternalTrust)>,
+    internal: Option<(Arc<Tls>, LiveTrust)>,
+    allow_file: Option<PathBuf>,
 }
 
 impl Doors {
@@ -267,12 +275,14 @@ impl Doors {
         let tls =
             |paths, kind| Tls::load(paths, kind, common.profile)?.judged(own_certificate(common, false));
         let public = Arc::new(tls(paths.clone(), kind)?);
-        let Some(internal) = &common.internal else { return Ok(Self { public, internal: None }) };
+        let Some(internal) = &common.internal else {
+            return Ok(Self { public, internal: None, allow_file: None });
+        };
         let paths = TlsPaths { client_ca: Some(internal.client_ca.clone()), ..paths };
         let tls = Arc::new(tls(paths, TlsKind::Internal)?);
         let token = InternalToken::load(&internal.token_file, common.profile)?;
-        let trust = InternalTrust::new(internal.trust_domain.clone(), internal.allow.clone(), token);
-        Ok(Self { public, internal: Some((tls, trust)) })
+        let trust = InternalTrust::configured(internal, token)?.into();
+        Ok(Self { public, internal: Some((tls, trust)), allow_file: internal.allow_file.clone() })
     }
 
     /// The listeners, and what of them is read again when it changes.
@@ -286,7 +296,14 @@ impl Doors {
         let server = server.public(public, self.public);
         let (Some(socket), Some((tls, trust))) = (internal, self.internal) else { return (server, reloads) };
         let reloads = reload_tls(reloads, "tls.internal", &tls);
-        let token = trust.token.clone();
+        let reloads = match self.allow_file {
+            Some(path) => {
+                let trust = trust.clone();
+                reloads.on([path.clone()], "allow_file", move || Ok(trust.reload_allowed(&path)?))
+            }
+            None => reloads,
+        };
+        let token = trust.current().token.clone();
         let path = token.path().to_owned();
         let reloads = reloads.on([path], "internal_token", move || Ok(token.reload()?));
         (server.internal(socket, tls, trust), reloads)

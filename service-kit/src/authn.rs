@@ -10,12 +10,16 @@ use http::{HeaderMap, Request, Response};
 use interlock_proto::{credential::Credential, options::v1::Listener};
 use tonic::body::Body;
 
+mod allow_file;
 mod presented;
 mod trust;
 
 pub(crate) use self::trust::PeerTrust;
-pub use self::trust::{Allowed, InternalTrust, LiveTrust};
 use self::trust::{not_allowed, prove_service};
+pub use self::{
+    allow_file::AllowFileError,
+    trust::{Allowed, InternalTrust, LiveTrust},
+};
 pub use crate::serve::{Call, Source};
 use crate::{
     clock::Clock,

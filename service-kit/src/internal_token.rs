@@ -1,7 +1,7 @@
 //! The secret that services show each other beside their certificates.
 //!
 //! A file of one or two lines: the first is sent, both are accepted. So it rolls without downtime: add the new
-//! one as second line everywhere, promote it to the first, drop the old one.
+//! one as second line everywhere, promote it to the first, drop the old one. [`rotation`] does that.
 
 use std::{
     fmt,
@@ -19,6 +19,8 @@ use crate::{
     config::Profile,
     secret_file::{self, SecretFileError},
 };
+
+pub mod rotation;
 
 /// The shortest token, bytes: 32 characters of a random text cannot be guessed.
 const TOKEN_BYTES_MIN: usize = 32;
@@ -96,6 +98,14 @@ impl InternalToken {
         Ok(changed)
     }
 
+    /// Whether two tokens are accepted: a rotation has begun and is not finished.
+    #[must_use]
+    pub fn is_rolling(&self) -> bool {
+        let tokens = self.tokens.load();
+        let [first, second] = &tokens.accepted;
+        !bool::from(first.ct_eq(second))
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -110,6 +120,16 @@ impl fmt::Debug for InternalToken {
 }
 
 fn read(path: &Path, profile: Profile) -> Result<Tokens, InternalTokenError> {
+    let (first, second) = lines(path, profile)?;
+    let digest = |line: &str| Sha256::digest(line.as_bytes()).into();
+    let accepted = [digest(&first), digest(second.as_ref().unwrap_or(&first))];
+    Ok(Tokens { sent: first, accepted })
+}
+
+type Line = Zeroizing<String>;
+
+/// The one or two tokens of a file.
+fn lines(path: &Path, profile: Profile) -> Result<(Line, Option<Line>), InternalTokenError> {
     let secret = secret_file::read(path, FILE_BYTES_MAX, profile)?;
     if let Some(exposed) = &secret.exposed {
         tracing::warn!("{exposed}");
@@ -118,16 +138,16 @@ fn read(path: &Path, profile: Profile) -> Result<Tokens, InternalTokenError> {
     let text = std::str::from_utf8(&secret.contents).map_err(|_| malformed())?;
     let mut lines = text.lines();
     let first = lines.next().ok_or_else(malformed)?;
-    let second = lines.next().unwrap_or(first);
+    let second = lines.next();
     let good = |line: &str| {
         (TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&line.len())
             && line.bytes().all(|b| b.is_ascii_graphic())
     };
-    if lines.next().is_some() || !good(first) || !good(second) {
+    if lines.next().is_some() || !good(first) || !second.is_none_or(good) {
         return Err(malformed());
     }
-    let accepted = [first, second].map(|line| Sha256::digest(line.as_bytes()).into());
-    Ok(Tokens { sent: Zeroizing::new(first.to_owned()), accepted })
+    let kept = |line: &str| Zeroizing::new(line.to_owned());
+    Ok((kept(first), second.map(kept)))
 }
 
 #[cfg(test)]

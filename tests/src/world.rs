@@ -179,6 +179,10 @@ impl World {
             [("accounts_json_file", "accounts.json"), ("argon2.m_kib", "8"), ("argon2.t", "1")].map(owned),
         );
         all.extend(self.setup.auth.clone());
+        // One or the other says who may call.
+        if all.contains_key("allow_file") {
+            all.remove("allow");
+        }
         self.write_config("auth", all);
     }
 

@@ -34,7 +34,7 @@ pub struct InternalTrust {
 pub struct LiveTrust(Arc<ArcSwap<InternalTrust>>);
 
 /// A service on the allow list.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
     /// Its id.
     pub service: SpiffeId,
@@ -89,7 +89,7 @@ impl InternalTrust {
         Self { trust_domain, allowed: allow.into_iter().map(all).collect(), token }
     }
 
-    fn allows(&self, service: &SpiffeId, path: &str) -> bool {
+    pub(super) fn allows(&self, service: &SpiffeId, path: &str) -> bool {
         let covers = |p: &String| p == path || (p.ends_with('/') && path.starts_with(p.as_str()));
         let listed = |a: &Allowed| a.service == *service && a.paths.iter().any(covers);
         *service.trust_domain() == self.trust_domain && self.allowed.iter().any(listed)

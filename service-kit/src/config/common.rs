@@ -69,8 +69,10 @@ pub struct Internal {
     pub trust_domain: TrustDomain,
     /// The file with the internal token.
     pub token_file: PathBuf,
-    /// Which services may connect: key `allow`.
+    /// Which services may connect, and call every internal method: key `allow`.
     pub allow: Vec<SpiffeId>,
+    /// A file that says so instead, and which methods: key `allow_file`. Read again when it changes.
+    pub allow_file: Option<PathBuf>,
 }
 
 /// The sections that every service has.
@@ -124,7 +126,7 @@ impl Common {
         check_listeners(r, profile, &listeners);
         let tls = read_tls(r);
         let internal_token_file = r.path("internal_token_file");
-        let allow = r.list("allow");
+        let allow = (r.list("allow"), r.path("allow_file"));
         let internal = internal_address
             .and_then(|address| read_internal(r, address, &tls, internal_token_file.as_ref(), allow));
         Self {
@@ -192,25 +194,28 @@ fn read_internal(
     address: SocketAddr,
     tls: &Tls,
     token_file: Option<&PathBuf>,
-    allow: Vec<SpiffeId>,
+    (allow, allow_file): (Vec<SpiffeId>, Option<PathBuf>),
 ) -> Option<Internal> {
     let missing = [
         ("tls.client_ca", tls.client_ca.is_none()),
         ("tls.trust_domain", tls.trust_domain.is_none()),
         ("internal_token_file", token_file.is_none()),
-        ("allow", allow.is_empty()),
+        ("allow", allow.is_empty() && allow_file.is_none()),
     ];
     for (key, missing) in missing {
         if missing && !r.is_mistaken(key) {
             r.mistake(key, "must be set where internal.address is");
         }
     }
+    if !allow.is_empty() && allow_file.is_some() {
+        r.mistake("allow_file", "not beside allow");
+    }
     let trust_domain = tls.trust_domain.clone()?;
     if allow.iter().any(|id| *id.trust_domain() != trust_domain) {
         r.mistake("allow", "SPIFFE ids of tls.trust_domain only");
     }
     let (client_ca, token_file) = (tls.client_ca.clone()?, token_file?.clone());
-    Some(Internal { address, client_ca, trust_domain, token_file, allow })
+    Some(Internal { address, client_ca, trust_domain, token_file, allow, allow_file })
 }
 
 fn read_filter(r: &mut Reader) -> String {
@@ -273,6 +278,11 @@ mod tests {
         ];
         let internal = read(&[&bare[..], &rest[..]].concat()).expect("good").internal.expect("there");
         assert_eq!(internal.allow[0].to_string(), "spiffe://example.org/gateway");
+        let file = [&bare[..], &rest[..3], &[("allow_file", "/allow")]].concat();
+        let internal = read(&file).expect("good").internal.expect("there");
+        assert_eq!((internal.allow.len(), internal.allow_file), (0, Some(PathBuf::from("/allow"))));
+        let both = [&bare[..], &rest[..], &[("allow_file", "/allow")]].concat();
+        assert_eq!(places(read(&both)), ["allow_file (flag)"]);
         let foreign = [&bare[..], &rest[..3], &[("allow", "spiffe://other/gateway")]].concat();
         assert_eq!(places(read(&foreign)), ["allow (flag)"]);
     }
