@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Auth(command::role_token::Auth),
     /// Show by four calls that the doors are shut.
     Verify(command::verify::Verify),
+    /// Look whether everything is as it must be, and say what to do where it is not.
+    Doctor(command::doctor::Doctor),
     /// Audit logs: what was done and what was refused; administrators only.
     #[command(subcommand)]
     Audit(command::audit::Audit),

@@ -79,6 +79,11 @@ impl Failure {
         self
     }
 
+    /// What went wrong, and what to do about it.
+    pub(crate) fn told(&self) -> (&str, Option<&str>) {
+        (&self.message, self.next.as_deref())
+    }
+
     /// Prints it to standard error and gives the exit code.
     pub(crate) fn report(&self, format: Format) -> ExitCode {
         let reason = self.reason.map(Reason::text);

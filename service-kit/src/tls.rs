@@ -316,7 +316,10 @@ fn revocations(path: &Path, pem: &[u8]) -> Result<Vec<CertificateRevocationListD
 }
 
 /// When a certificate ends (`notAfter`, RFC 5280 section 4.1.2.5).
-pub(crate) fn certificate_end(der: &[u8]) -> Result<Timestamp, String> {
+///
+/// # Errors
+/// What is wrong with it, where it is no certificate.
+pub fn certificate_end(der: &[u8]) -> Result<Timestamp, String> {
     let (_, parsed) = x509_parser::parse_x509_certificate(der).map_err(|e| e.to_string())?;
     Ok(Timestamp::from_micros(parsed.validity().not_after.timestamp().saturating_mul(1_000_000)))
 }

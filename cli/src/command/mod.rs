@@ -11,6 +11,7 @@ use crate::{
 pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod job;
 pub(crate) mod member;
 pub(crate) mod owner;
@@ -52,6 +53,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Worker(worker) => worker::run(worker, &common).await?,
         Command::Auth(auth) => role_token::run(auth, &common).await?,
         Command::Verify(verify) => return verify::run(&verify, &common).await,
+        Command::Doctor(doctor) => return doctor::run(&doctor, &common).await,
         Command::Audit(audit) => return audit::run(audit, &common).await,
         // Taken before clap looks: see `main`.
         Command::Probe => return Err(Failure::usage("interlock probe -addr HOST:PORT")),

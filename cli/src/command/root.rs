@@ -35,7 +35,8 @@ impl Standing {
         format!("Root auth: {}", self.word())
     }
 
-    fn word(&self) -> &'static str {
+    /// `locked`, `unlocked` or `session-root`.
+    pub(crate) fn word(&self) -> &'static str {
         match self.0 {
             RootStatus { unlocked_until: Some(_), .. } => "unlocked",
             RootStatus { session_root: true, .. } => "session-root",

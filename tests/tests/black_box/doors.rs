@@ -118,3 +118,87 @@ async fn planted(pair: &Pair, open: &'static str) -> SocketAddr {
     tokio::spawn(async move { server.serve_with_incoming(service, connections).await });
     address
 }
+
+fn json(home: &Home, arguments: &str, expected: i32) -> Vec<(String, String, String)> {
+    let said = ran(home, &format!("{arguments} -o json"), expected);
+    assert!(!said.contains("ilk_"), "no secret: {said}");
+    let shown: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let text = |check: &serde_json::Value, field: &str| check[field].as_str().unwrap_or_default().to_owned();
+    let checks = shown["checks"].as_array().expect("checks").iter();
+    checks.map(|check| (text(check, "check"), text(check, "of"), text(check, "outcome"))).collect()
+}
+
+// Issue 6 line 9, FN-21
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_finds_what_is_wrong_and_what_to_do() {
+    let mut pair = Pair::start().await;
+    let home = Home::of(&pair);
+    let path = |name: &str| pair.world.path(name).display().to_string();
+    let with =
+        format!("doctor --auth-config {} --gateway-config {}", path("auth.toml"), path("gateway.toml"));
+    // Before the sign-in: enabled, not authenticated, locked.
+    let found = json(&home, &with, 0);
+    let is = |found: &[(String, String, String)], check: &str, of: &str, outcome: &str| {
+        let fits =
+            |(c, o, w): &(String, String, String)| c == check && (of.is_empty() || o == of) && w == outcome;
+        assert!(found.iter().any(fits), "{check} {of}: {outcome}\n{found:#?}");
+    };
+    for check in ["config", "name", "tls", "certificate life", "health", "clock"] {
+        for service in ["auth", "gateway"] {
+            is(&found, check, service, "success");
+        }
+    }
+    is(&found, "internal token", "auth", "success");
+    is(&found, "token", "", "warning");
+    is(&found, "session auth", "", "success");
+    is(&found, "project file", "", "warning");
+    assert!(found.iter().all(|(.., outcome)| outcome != "failure"), "{found:#?}");
+    let said = ran(&home, "doctor", 0);
+    for line in [
+        "  ok  session auth: enabled",
+        "  ok  root auth: locked",
+        "warn  token: not signed in",
+        "next: interlock login NAME",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    let alice = pair.login("alice").await;
+    home.keep(&alice);
+    assert!(ran(&home, "doctor", 0).contains("  ok  token: alice (user), by owner session, until "));
+    // What is wrong is found, one thing at a time, with what to do.
+    let context = home.kept().join("context.json");
+    let good = std::fs::read_to_string(&context).expect("there");
+    let wrong = |from: &str, to: &str| {
+        let text = good.replace(from, to);
+        assert_ne!(text, good, "{from}");
+        std::fs::write(&context, text).expect("written");
+        json(&home, "doctor", 1)
+    };
+    let auth = pair.auth.address("public").to_string();
+    is(&wrong(&format!("https://{auth}"), "https://no-such-host.invalid:1"), "name", "auth", "failure");
+    is(&wrong(&format!("https://{auth}"), &format!("http://{auth}")), "name", "auth", "failure");
+    is(&wrong(&format!("https://{auth}"), "https://127.0.0.1:1"), "tls", "auth", "failure");
+    let (other, _) = pair.world.leaf("pki/tester");
+    is(
+        &wrong(&pair.world.ca().display().to_string(), &other.display().to_string()),
+        "tls",
+        "gateway",
+        "failure",
+    );
+    std::fs::write(&context, "{").expect("written");
+    is(&json(&home, "doctor", 1), "config", "context", "failure");
+    std::fs::write(&context, &good).expect("written");
+    pair.sdk_auth().logout(&alice.access_token).await.expect("signed out");
+    is(&json(&home, "doctor", 1), "token", "", "failure");
+    std::fs::write(pair.world.path("broken.toml"), "lease = \"1 year\"\n").expect("written");
+    is(
+        &json(&home, &format!("doctor --auth-config {}", path("broken.toml")), 1),
+        "config",
+        "auth",
+        "failure",
+    );
+    std::fs::write(pair.world.path("internal.token"), "short\n").expect("written");
+    is(&json(&home, &with, 1), "internal token", "gateway", "failure");
+    pair.gateway.kill();
+    is(&json(&home, "doctor", 1), "tls", "gateway", "failure");
+}

@@ -156,7 +156,7 @@ async fn the_internal_token_is_rotated_without_downtime() {
         // What the runbook asks for: whoever sends looks at the file again after a second.
         let promoted = Instant::now();
         eventually("that senders have looked", async || (promoted.elapsed() > 3 * LOOK).then_some(())).await;
-        assert_eq!(step("--finish"), [new.clone()]);
+        assert_eq!(step("--finish"), std::slice::from_ref(new));
         eventually("the end of the old one", async || {
             (!takes(&old).await && !gateway_takes(&old).await).then_some(())
         })
