@@ -25,7 +25,7 @@ use crate::{
     field,
     store::{
         Fault,
-        audit::{Filter, HEADS_MAX, Head, Trail},
+        audit::{Filter, HEADS_MAX, Head, Look, Trail},
     },
 };
 
@@ -224,14 +224,9 @@ struct Page {
 impl Reader {
     async fn page(&self, filter: Filter) -> Result<Page, Error> {
         self.on_a_thread(move |trail| {
-            let newest = trail.newest()?;
-            let through = filter.after.saturating_add(WINDOW).min(newest);
-            if through <= filter.after {
-                return Ok(Page { rows: Vec::new(), next: filter.after, at_end: true });
-            }
-            let limit = filter.limit as usize;
-            let rows = trail.rows(&Filter { through: Some(through), ..filter })?;
-            let next = rows.last().filter(|_| rows.len() == limit).map_or(through, |row| row.id);
+            let Look { rows, through, newest } = trail.look(&filter, WINDOW)?;
+            let is_full = rows.len() == filter.limit as usize;
+            let next = rows.last().filter(|_| is_full).map_or(through.max(filter.after), |row| row.id);
             Ok(Page { rows, next, at_end: next >= newest })
         })
         .await

@@ -23,9 +23,18 @@ mod heads;
 /// Rows of one call.
 const PAGE: u32 = 1_000;
 
-/// What to do with audit logs.
+/// What to do with audit logs, or for them.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Audit {
+    #[command(flatten)]
+    Rows(Rows),
+    /// Call every RPC of both services as everyone who must not get in; exit code 1 where one is open.
+    Endpoints(endpoints::Endpoints),
+}
+
+/// What to do with their rows.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Rows {
     /// Show the newest rows of both services, in the order of time.
     List {
         #[command(flatten)]
@@ -56,8 +65,6 @@ pub(crate) enum Audit {
     /// Compare every row of both services with its hash chain, and the chains with what was seen of them the last
     /// time; exit code 1 where something was edited, cut or put back.
     Verify,
-    /// Call every RPC of both services as everyone who must not get in; exit code 1 where one is open.
-    Endpoints(endpoints::Endpoints),
 }
 
 /// Which rows.
@@ -115,20 +122,20 @@ impl Service {
 /// # Errors
 /// What the services refuse; a damaged log.
 pub(crate) async fn run(audit: Audit, common: &Common) -> Result<ExitCode, Failure> {
-    if let Audit::Endpoints(asked) = audit {
+    let rows = match audit {
         // Who must not get in need not be signed in to be tried.
-        return endpoints::audit(&Caller::open(common)?, &asked, common).await;
-    }
+        Audit::Endpoints(asked) => return endpoints::audit(&Caller::open(common)?, &asked, common).await,
+        Audit::Rows(rows) => rows,
+    };
     let caller = signed_in(common)?;
-    match audit {
-        Audit::List { which, since, last } => {
+    match rows {
+        Rows::List { which, since, last } => {
             let filter = AuditFilter { since: SystemTime::now().checked_sub(since), ..which.filter() };
             list(&caller, &filter, usize::from(last), common.output).await?;
         }
-        Audit::Export { service, which, after } => export(&caller, service, &which.filter(), after).await?,
-        Audit::Tail { which } => tail(&caller, &which.filter(), common.output).await?,
-        Audit::Verify => return heads::verify(&caller, common).await,
-        Audit::Endpoints(_) => {}
+        Rows::Export { service, which, after } => export(&caller, service, &which.filter(), after).await?,
+        Rows::Tail { which } => tail(&caller, &which.filter(), common.output).await?,
+        Rows::Verify => return heads::verify(&caller, common).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -17,7 +17,7 @@ mod trail;
 
 pub use chain::{DAMAGES_MAX, Damage, Filter, HEADS_MAX, Report};
 pub(in crate::store) use chain::{Link, Walk};
-pub use trail::Trail;
+pub use trail::{Look, Trail};
 
 /// Who asked for what, from where: the same for each entry of one call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

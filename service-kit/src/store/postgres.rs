@@ -49,7 +49,7 @@ mod trouble;
 mod working;
 mod writer;
 
-pub(in crate::store) use audit::{newest, report};
+pub(in crate::store) use audit::{look, newest, report};
 pub(in crate::store) use {filling::fill, trouble::told};
 
 pub use tokio_postgres::{Row, types::ToSql};

@@ -25,6 +25,17 @@ enum Place {
     Database(Box<Target>),
 }
 
+/// What one bounded look at the rows found.
+#[derive(Debug)]
+pub struct Look {
+    /// In the order they were stored.
+    pub rows: Vec<Row>,
+    /// All rows up to this id were looked at, or as many found as were asked for.
+    pub through: i64,
+    /// The id of the newest row; 0 where there is none.
+    pub newest: i64,
+}
+
 impl Trail {
     /// Of the embedded store in this file.
     #[must_use]
@@ -38,15 +49,26 @@ impl Trail {
         Self { place: Place::Database(Box::new(target)), key }
     }
 
-    /// Rows in the order they were stored.
+    /// Looks at the next `window` ids after [`Filter::after`], on one connection; [`Filter::through`] is not looked at.
     ///
     /// # Errors
     /// What the store says.
-    pub fn rows(&self, filter: &Filter) -> Result<Vec<Row>, Fault> {
-        match &self.place {
-            Place::File(path) => sqlite::rows(&open(path)?, filter),
-            Place::Database(target) => postgres::rows(target, filter),
-        }
+    pub fn look(&self, filter: &Filter, window: i64) -> Result<Look, Fault> {
+        let through = |newest: i64| filter.after.saturating_add(window).min(newest);
+        let bounded = |newest: i64| {
+            let some = newest > filter.after;
+            some.then(|| Filter { through: Some(through(newest)), ..filter.clone() })
+        };
+        let (newest, rows) = match &self.place {
+            Place::File(path) => {
+                let connection = open(path)?;
+                let newest = sqlite::newest(&connection)?;
+                let rows = bounded(newest).map(|filter| sqlite::rows(&connection, &filter)).transpose()?;
+                (newest, rows)
+            }
+            Place::Database(target) => postgres::look(target, bounded)?,
+        };
+        Ok(Look { rows: rows.unwrap_or_default(), through: through(newest), newest })
     }
 
     /// The id of the newest row; 0 where there is none.

@@ -108,6 +108,28 @@ pub(super) async fn open_heads(link: &mut Link, writers: &[String]) -> Result<Ve
 /// # Errors
 /// What the store says.
 pub fn rows(target: &Target, filter: &Filter) -> Result<Vec<Row>, Fault> {
+    offline(target, async |link| read(link, filter).await)
+}
+
+/// The newest id and the rows that it bounds, on one connection.
+pub(in crate::store) fn look(
+    target: &Target,
+    bounded: impl Fn(i64) -> Option<Filter> + Send + Sync,
+) -> Result<(i64, Option<Vec<Row>>), Fault> {
+    offline(target, async |link| {
+        let found = link.client().query_one(NEWEST, &[]).await?;
+        let newest = found.try_get(0)?;
+        let rows = match bounded(newest) {
+            Some(filter) => Some(read(link, &filter).await?),
+            None => None,
+        };
+        Ok((newest, rows))
+    })
+}
+
+const NEWEST: &str = "SELECT COALESCE(MAX(id), 0) FROM audit";
+
+async fn read(link: &mut Link, filter: &Filter) -> Result<Vec<Row>, Trouble> {
     let sql = "SELECT id, at, principal, role, credential_id, peer, request_id, rpc, action, outcome, reason,
                       subject, scope, detail, count FROM audit
                WHERE id > $1 AND id <= $2 AND at >= $3 AND at < $4
@@ -127,16 +149,14 @@ pub fn rows(target: &Target, filter: &Filter) -> Result<Vec<Row>, Fault> {
         bind(filter.scope.clone()),
         bind(i64::from(filter.limit)),
     ];
-    offline(target, async |link| {
-        let found = link.rows(sql, &params).await?;
-        Ok(found.iter().map(|found| row(found, 0)).collect::<Result<_, _>>()?)
-    })
+    let found = link.rows(sql, &params).await?;
+    Ok(found.iter().map(|found| row(found, 0)).collect::<Result<_, _>>()?)
 }
 
 /// The id of the newest row; 0 where there is none.
 pub(in crate::store) fn newest(target: &Target) -> Result<i64, Fault> {
     offline(target, async |link| {
-        let found = link.client().query_one("SELECT COALESCE(MAX(id), 0) FROM audit", &[]).await?;
+        let found = link.client().query_one(NEWEST, &[]).await?;
         Ok(found.try_get(0)?)
     })
 }
