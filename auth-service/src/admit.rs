@@ -34,6 +34,8 @@ use crate::{
 };
 
 const SOURCES_MAX: usize = 16_384;
+/// How often a credential is looked up again because of what was revoked meanwhile.
+const LOOKS_MAX: usize = 3;
 const COUNTED: &str = "denials.counted";
 const HANDSHAKE: &str = "tls.handshake";
 
@@ -154,14 +156,23 @@ impl Gate {
             return Ok(verdict.principal);
         }
         self.lookups.check(call.source())?;
-        match self.look_up(&call_of(call, Caller::Nobody), hash, Authenticate { hash }).await? {
-            Validation::Valid(verdict) => Ok(verdict.principal),
-            Validation::Expired(principal) => Err(Refused {
-                caller: Some(Caller::Principal(principal)),
-                error: Error::new(Reason::TokenExpired, "the credential has expired"),
-            }),
-            Validation::Refused => Err(authn::login_required().into()),
+        for _ in 0..LOOKS_MAX {
+            match self.look_up(&call_of(call, Caller::Nobody), hash, Authenticate { hash }).await? {
+                // What was read may have been revoked while this one slept: then it is asked again.
+                Validation::Valid(verdict) if self.verdicts.stands(&verdict).await => {
+                    return Ok(verdict.principal);
+                }
+                Validation::Valid(_) => {}
+                Validation::Expired(principal) => {
+                    return Err(Refused {
+                        caller: Some(Caller::Principal(principal)),
+                        error: Error::new(Reason::TokenExpired, "the credential has expired"),
+                    });
+                }
+                Validation::Refused => return Err(authn::login_required().into()),
+            }
         }
+        Err(Error::new(Reason::StoreUnavailable, "what is revoked cannot be followed now").into())
     }
 
     /// Gives a refusal its row, or counts it; says which.

@@ -21,6 +21,8 @@
 //!    everything, and its earlier lease is waited out: nothing it says later speaks for that one.
 //! 4. Leases of an earlier process are unknown to this one: no wait ends before those must have run out.
 //! 5. A queue that is full is closed. Its verifier is fenced by the end of its lease like any that went.
+//! 6. Where others use the store, too, no lease ends after what this program's row there promises; `replicas.rs` has
+//!    that part.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -33,7 +35,10 @@ use interlock_kit::{clock::Clock, error::Error};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc};
 
-use crate::revocation::Revocation;
+use crate::{
+    revocation::Revocation,
+    vouch::{Stamp, Vouch},
+};
 
 mod account;
 #[cfg(test)]
@@ -57,6 +62,7 @@ pub struct Barrier(Arc<Shared>);
 
 struct Shared {
     terms: Terms,
+    vouch: Vouch,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -84,9 +90,19 @@ impl Barrier {
     /// A barrier that starts now. See [`Core::new`].
     #[must_use]
     pub fn new(terms: Terms, sequence: u64, unknown_leases: Duration) -> Self {
-        let core = Core::new(terms, sequence, Clock::instant(), unknown_leases);
+        Self::under(Vouch::always(), terms, sequence, unknown_leases)
+    }
+
+    /// The same, where leases may be granted only as far as this program may vouch.
+    #[must_use]
+    pub fn under(vouch: Vouch, terms: Terms, sequence: u64, unknown_leases: Duration) -> Self {
+        let now = Clock::instant();
+        let mut core = Core::new(terms, sequence, now, unknown_leases);
+        if vouch.is_leased() {
+            core.promise(now);
+        }
         let state = Mutex::new(State { core, queues: BTreeMap::new(), waited: BTreeMap::new() });
-        Self(Arc::new(Shared { terms, state, changed: Notify::new() }))
+        Self(Arc::new(Shared { terms, vouch, state, changed: Notify::new() }))
     }
 
     /// How long a lease is.
@@ -112,6 +128,51 @@ impl Barrier {
                 state.send(slot, Outgoing::Revoked(Arc::clone(&revocation)), now);
             }
         }
+        // Where nobody holds a lease it has reached everyone.
+        self.tell_waiting(state, now);
+    }
+
+    /// This program may vouch for `span` from then on: everything that was revoked before has been published.
+    pub fn vouch(&self, from: Stamp, span: Duration) {
+        let mut state = self.0.state.lock();
+        if !self.0.vouch.holds() {
+            state.core.lapse(Clock::instant());
+        }
+        self.0.vouch.extend(from, span);
+        let now = self.hold_to_the_promise(&mut state);
+        for (slot, granted) in state.core.answer_all(now) {
+            state.send(slot, Outgoing::Granted(granted), now);
+        }
+        self.tell_waiting(state, now);
+    }
+
+    /// Begins anew behind `sequence`: see [`Core::start_over`].
+    pub fn start_over(&self, sequence: u64) {
+        let mut state = self.0.state.lock();
+        let now = Clock::instant();
+        state.core.start_over(sequence, now);
+        state.queues.clear();
+        self.tell_waiting(state, now);
+    }
+
+    /// The newest revocation that was published here.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.0.state.lock().core.newest()
+    }
+
+    /// The last revocation that has reached every verifier of this program, with all before it; and what those after
+    /// `after` reached, `most` of them.
+    #[must_use]
+    pub fn reached(&self, after: u64, most: usize) -> (u64, Vec<(u64, Reached)>) {
+        let state = self.0.state.lock();
+        let reached = state.core.reached(Clock::instant());
+        (reached, state.core.latest(after, reached, most))
+    }
+
+    /// Returns when this program's verifiers are reached by the first revocation after `after`, once there is one.
+    pub async fn moved(&self, after: u64) {
+        self.wait_for(after + 1).await;
     }
 
     /// Returns when no verifier admits what the revocation `sequence`, or one before it, matches. At most
@@ -133,12 +194,6 @@ impl Barrier {
         }
     }
 
-    /// As [`Barrier::wait_for`], for everything that has been published.
-    pub async fn wait_for_all(&self) {
-        let newest = self.0.state.lock().core.newest();
-        self.wait_for(newest).await;
-    }
-
     /// A verifier has come. Where it is behind, the caller sends it what it missed and then calls
     /// [`Seat::caught_up`]; only then it passes on the queue.
     ///
@@ -146,7 +201,7 @@ impl Barrier {
     /// `LIMIT_REACHED` where too many verifiers have a stream or a lease.
     pub fn seat(&self, hello: &Hello) -> Result<Seated, Error> {
         let mut state = self.0.state.lock();
-        let now = Clock::instant();
+        let now = self.hold_to_the_promise(&mut state);
         let (slot, came) = state.core.hello(hello, now)?;
         let (queue, messages) = mpsc::channel(self.0.terms.outgoing_max);
         state.queues.insert(slot, queue);
@@ -165,6 +220,15 @@ impl Barrier {
 }
 
 impl Barrier {
+    /// Now; from here on nothing is granted beyond what this program may vouch for.
+    fn hold_to_the_promise(&self, state: &mut State) -> Instant {
+        let now = Clock::instant();
+        if let Some(until) = self.0.vouch.end_as_of(now) {
+            state.core.promise(until);
+        }
+        now
+    }
+
     /// Wakes those who wait, where the first of them has waited long enough: whoever waits for a later one waits
     /// no shorter, and looks by itself when a lease ends.
     fn tell_waiting(&self, state: MutexGuard<'_, State>, now: Instant) {
@@ -261,7 +325,7 @@ impl Seat {
         say: impl FnOnce(&mut Core, Slot, Instant) -> Result<Option<Granted>, Violation>,
     ) -> Result<(), Violation> {
         let mut state = self.barrier.0.state.lock();
-        let now = Clock::instant();
+        let now = self.barrier.hold_to_the_promise(&mut state);
         if let Some(granted) = say(&mut state.core, self.slot, now)? {
             state.send(self.slot, Outgoing::Granted(granted), now);
         }

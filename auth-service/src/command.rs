@@ -8,9 +8,7 @@ use interlock_kit::{
     config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE},
 };
 
-use crate::{
-    config::Config, offline, offline_internal, offline_owner, opening::CHAIN_KEY_FILE, serving, store::Auth,
-};
+use crate::{config::Config, offline, offline_internal, offline_owner, serving, store::Auth};
 
 /// Who is calling and what they may do. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -78,8 +76,7 @@ pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
         (Err(mistakes), _) => command::misconfigured("interlock-auth", &mistakes),
         (Ok(config), Some(Host::Auth { what })) => offline::main(&config, &what),
         (Ok(config), Some(Host::Store { what })) => {
-            let key = config.common.data_dir.join(CHAIN_KEY_FILE);
-            command::store::<Auth>("interlock-auth", &what, &key, config.common.profile)
+            command::store::<Auth>("interlock-auth", &what, &config.chain_key_file, config.common.profile)
         }
         (Ok(config), Some(Host::InternalToken { what })) => offline_internal::main(&config, what),
         (Ok(config), Some(Host::Owner { what })) => offline_owner::main(&config, what),

@@ -14,12 +14,15 @@ use std::{
 use interlock_kit::{
     config::{Common, Defaults, Hashing, Layers, Mistake, Reader},
     serve::ServerLimits,
-    store::postgres::Target,
+    store::postgres::{Sharing, Target},
     unscoped::Unscoped,
 };
 use zeroize::Zeroizing;
 
-use crate::limits::{ACCESS_TTL, LEASE, OWNER_SESSION_TTL, ROOT_TTL, Span};
+use crate::{
+    limits::{ACCESS_TTL, LEASE, OWNER_SESSION_TTL, ROOT_TTL, Span},
+    opening::CHAIN_KEY_FILE,
+};
 
 /// `public.address` follows it: `INTERLOCK_AUTH_PUBLIC_ADDRESS`.
 const ENV_PREFIX: &str = "INTERLOCK_AUTH";
@@ -87,6 +90,10 @@ pub struct Config {
     pub unscoped: Unscoped,
     /// `store`: the URL of a database, `postgres://…`. Unset: a file in `data_dir`.
     pub store: Option<Target>,
+    /// `store_sharing`: whether other auth-services use that database at the same time.
+    pub sharing: Sharing,
+    /// `chain_key_file`: the key of the audit chain; `audit.key` in `data_dir` otherwise.
+    pub chain_key_file: PathBuf,
     /// Whether the first role tokens are printed once on stdout: flag `--print-first-tokens` only.
     pub print_first_tokens: bool,
 }
@@ -137,12 +144,15 @@ fn read(
     let common = Common::read(&mut r, Defaults { public, limits: ServerLimits::auth() });
     let beside = file.map(|path| path.with_file_name(OWNERS_FILE_DEFAULT)).filter(|path| path.exists());
     let store = r.database("store", common.profile);
+    let chain_key_file = r.path("chain_key_file").unwrap_or_else(|| common.data_dir.join(CHAIN_KEY_FILE));
     let root_ttl = r.value("root.ttl", ROOT_TTL.default);
     let unscoped = Unscoped::read(&mut r, common.profile);
     let config = Config {
         common,
         unscoped,
+        sharing: r.sharing("store_sharing", store.as_ref()),
         store,
+        chain_key_file,
         lease: span(&mut r, "lease", LEASE),
         owner_session_ttl: span(&mut r, "owner_session.ttl", OWNER_SESSION_TTL),
         access_ttl: span(&mut r, "owner_session.access_ttl", ACCESS_TTL),

@@ -76,7 +76,8 @@ async fn first(shell: &Shell, copy: &TokenFile, kept: Option<Tokens>) -> Result<
     let first = shell.run(&host_call("role_token.first"), verb).await?;
     let settled = settle_after(shell, copy, &pending).await?;
     tracing::info!(path = %copy.path().display(), "role tokens made; the recoverable copy is here");
-    Ok(Started { made: (first == First::Stored).then_some(settled), fresh })
+    let stored = first == First::Stored;
+    Ok(Started { made: stored.then_some(settled), fresh: fresh && stored })
 }
 
 /// Replaces both tokens: `auth reset`. A damaged copy is replaced, too: that is what the command is for.

@@ -74,6 +74,10 @@ id!(
     CredentialId, text::NAME, text::is_name
 );
 id!(
+    /// One start of a program that shares the store: `epo_…`, its epoch.
+    ReplicaId, text::NAME, text::is_name
+);
+id!(
     /// What a caller calls a request, so that a repeated one is known.
     RequestId, "1 to 64 bytes that all show, without blanks at the ends",
     |text| text::is_label(text, limits::REQUEST_ID_BYTES_MAX)

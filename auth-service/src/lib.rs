@@ -8,6 +8,7 @@
 //! | [`store`] | the door to the store, and its engines |
 //! | [`caller`], [`ids`], [`limits`], [`password`], [`accounts`] | what nouns are made of |
 //! | [`grpc`] | wire to verb and back |
+//! | [`replica`], [`replicas`], [`vouch`] | programs that share the store: a row each; the barrier among them; what they may promise |
 //! | [`admit`], [`verdicts`] | gate 1: from a credential to a caller; what is known of credentials |
 //! | [`sign_in`], [`owner_edit`], [`root`], [`rotation`], [`token_issue`], [`guesses`], [`parts`] | what stands around verbs: hashing, sealing, the copy, the barrier |
 //! | [`token_file`], [`first_start`], [`offline`], [`offline_owner`], [`offline_internal`] | role tokens, owners, the internal token, on this host |
@@ -47,6 +48,8 @@ pub mod password;
 pub mod policy;
 pub mod project;
 pub mod project_token;
+pub mod replica;
+pub mod replicas;
 pub mod revocation;
 pub mod role_token;
 pub mod root;
@@ -60,6 +63,7 @@ pub mod token_file;
 pub mod token_issue;
 pub mod trust;
 pub mod verdicts;
+pub mod vouch;
 
 pub use crate::{config::Config, listeners::Listeners, serving::StartError};
 

@@ -94,6 +94,10 @@ pub const PAGE_MAX: u32 = 500;
 pub const REVOCATIONS_CLEARED_MAX: u64 = 1_000;
 /// Things that one round of a sweep clears.
 pub const SWEEP_MAX: u32 = 256;
+/// Programs that share one store, those included whose promise is not over yet.
+pub const REPLICAS_MAX: usize = 32;
+/// Revocations that a program's row tells the reach of.
+pub const TOLD_MAX: usize = 64;
 /// A password's least length, in characters.
 pub const PASSWORD_CHARS_MIN: usize = 12;
 /// A password's most length, in bytes.

@@ -24,7 +24,7 @@ use crate::{
     config::Config,
     first_start::{self, TokensError},
     ids::OwnerId,
-    opening::{self, OpeningError},
+    opening::{self, Database, OpeningError},
     owner_session::RevokeAll,
     parts::host_call,
     role_token::{Reveal, RoleToken, Status},
@@ -206,7 +206,11 @@ pub(crate) fn with_store(
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let opened = opening::open(folder, config.store.as_ref(), config.common.profile, Clock::system())?;
+        // Alone, whatever the services are told: none of them runs meanwhile.
+        let database =
+            config.store.as_ref().map(|target| Database { target, sharing: postgres::Sharing::Alone });
+        let profile = config.common.profile;
+        let opened = opening::open(folder, &config.chain_key_file, database, profile, Clock::system())?;
         let done = work(Shell::new(opened.store.clone())).await;
         opened.store.close().await;
         done

@@ -16,18 +16,22 @@ use interlock_kit::{
     store::{
         ChainKeyError, Fault, Observer, Store, StoreLock,
         audit::{ChainKey, Trail},
-        postgres::{self, Target},
+        postgres::{self, Sharing, Target},
         sqlite::{self, OpenError, Options, Place},
         writer::QueueLimits,
     },
 };
+use parking_lot::Mutex;
 use thiserror::Error;
 
 use crate::{
     barrier::Barrier,
     limits::LEASE,
+    replicas::Wake,
+    revocation::Revocation,
     store::{Auth, Signal},
     verdicts::Verdicts,
+    vouch::Vouch,
 };
 
 /// The store's file.
@@ -100,13 +104,23 @@ pub fn check_folder(folder: &Path) -> Result<(), OpeningError> {
     }
 }
 
-/// Opens the store: in this database, or in the folder.
+/// A store in a database.
+#[derive(Clone, Copy, Debug)]
+pub struct Database<'a> {
+    /// Which.
+    pub target: &'a Target,
+    /// Whether other programs use it at the same time.
+    pub sharing: Sharing,
+}
+
+/// Opens the store: in this database, or in the folder. Its audit chain has the key of that file.
 ///
 /// # Errors
 /// [`OpeningError`]; what was there is left as it was.
 pub fn open(
     folder: &Path,
-    database: Option<&Target>,
+    key: &Path,
+    database: Option<Database<'_>>,
     profile: Profile,
     clock: Clock,
 ) -> Result<Opened, OpeningError> {
@@ -115,10 +129,9 @@ pub fn open(
     let lock = StoreLock::take(folder).map_err(OpeningError::Lock)?;
     let announcer = Arc::new(Announcer::default());
     let observer: Arc<dyn Observer<Auth>> = announcer.clone();
-    let key = folder.join(CHAIN_KEY_FILE);
     let (store, trail) = match database {
-        Some(target) => in_database(target, &key, profile, clock, observer)?,
-        None => in_folder(folder, &key, profile, clock, observer)?,
+        Some(database) => in_database(database, key, profile, clock, observer)?,
+        None => in_folder(folder, key, profile, clock, observer)?,
     };
     Ok(Opened { store, trail, announcer, _lock: lock })
 }
@@ -144,7 +157,7 @@ fn in_folder(
 }
 
 fn in_database(
-    target: &Target,
+    Database { target, sharing }: Database<'_>,
     key: &Path,
     profile: Profile,
     clock: Clock,
@@ -152,7 +165,7 @@ fn in_database(
 ) -> Result<(Store<Auth>, Trail), OpeningError> {
     let options = postgres::Options {
         target: target.clone(),
-        sharing: postgres::Sharing::Alone,
+        sharing,
         clock,
         chain_key: ChainKey::beside(key, postgres::is_begun(target)?, profile)?,
         limits: QueueLimits::default(),
@@ -221,8 +234,19 @@ impl LeaseNote {
 #[derive(Debug, Default)]
 pub struct Announcer {
     verdicts: Arc<Verdicts>,
-    barrier: OnceLock<Barrier>,
-    health: OnceLock<Health>,
+    told: OnceLock<Told>,
+    /// The last row of the log that was published here. Held while one is: they go out in order.
+    newest: Mutex<u64>,
+    wake: Arc<Wake>,
+}
+
+/// Whom commits are told.
+#[derive(Debug)]
+struct Told {
+    barrier: Barrier,
+    health: Health,
+    /// Whether others add to the log, too.
+    shared: bool,
 }
 
 impl Announcer {
@@ -232,10 +256,57 @@ impl Announcer {
         Arc::clone(&self.verdicts)
     }
 
-    /// From now on these are told. Before, nobody can hold a lease of this process.
-    pub fn tell(&self, barrier: Barrier, health: Health) {
+    /// Wakes who follows the log of a store that others use, too.
+    #[must_use]
+    pub fn wake(&self) -> Arc<Wake> {
+        Arc::clone(&self.wake)
+    }
+
+    /// From now on these are told, and verdicts are kept as long as this program may `vouch`. Before, nobody can hold a
+    /// lease of this process.
+    pub fn tell(&self, barrier: Barrier, health: Health, vouch: &Vouch) {
+        let mut newest = self.newest.lock();
+        *newest = barrier.newest();
+        self.verdicts.begin(vouch.clone(), *newest);
         // A second call has nobody else to tell.
-        let _ = (self.barrier.set(barrier), self.health.set(health));
+        let _ = self.told.set(Told { barrier, health, shared: vouch.is_leased() });
+    }
+
+    /// Publishes rows of the log: from the return on no kept verdict that they match is used, and all verifiers hear of
+    /// them. Rows that have been published are passed over; behind a hole nothing is, and whoever follows is woken.
+    pub fn publish(&self, rows: Vec<Revocation>) {
+        let mut newest = self.newest.lock();
+        let told = self.told.get();
+        let mut next = Vec::with_capacity(rows.len());
+        for row in rows {
+            // Without others there are no holes.
+            if told.is_some_and(|told| told.shared) {
+                if row.sequence <= *newest {
+                    continue;
+                }
+                if row.sequence > *newest + 1 {
+                    self.wake.log();
+                    break;
+                }
+            }
+            *newest = row.sequence;
+            // This process is a verifier, too: the one that acknowledges at once.
+            self.verdicts.revoked(&row);
+            next.push(row);
+        }
+        if let Some(told) = told.filter(|_| !next.is_empty()) {
+            told.barrier.published(next);
+        }
+    }
+
+    /// Rows before this one are gone, and not all of them were published: nothing that was known counts any more.
+    pub fn start_over(&self, newest: u64) {
+        let mut last = self.newest.lock();
+        *last = newest;
+        self.verdicts.forget(newest);
+        if let Some(told) = self.told.get() {
+            told.barrier.start_over(newest);
+        }
     }
 }
 
@@ -245,19 +316,32 @@ impl Observer<Auth> for Announcer {
             .into_iter()
             .filter_map(|signal| match signal {
                 Signal::Revoked(revocation) => Some(revocation),
-                Signal::RoleTokensChanged(_) => None,
+                Signal::RoleTokensChanged(_) | Signal::LogGrown | Signal::Reached => None,
             })
             .collect();
-        // This process is a verifier, too: the one that acknowledges at once.
-        revoked.iter().for_each(|revocation| self.verdicts.revoked(revocation));
-        if let Some(barrier) = self.barrier.get() {
-            barrier.published(revoked);
+        if !revoked.is_empty() {
+            self.publish(revoked);
         }
+    }
+
+    fn heard(&self, signals: Vec<Signal>) {
+        for signal in signals {
+            match signal {
+                Signal::LogGrown | Signal::Revoked(_) => self.wake.log(),
+                Signal::Reached => self.wake.look(),
+                Signal::RoleTokensChanged(_) => {}
+            }
+        }
+    }
+
+    fn missed(&self) {
+        self.wake.log();
+        self.wake.look();
     }
 
     fn failed(&self, fault: &Fault) {
         tracing::error!(%fault, "the store failed");
-        let Some(health) = self.health.get() else { return };
+        let Some(Told { health, .. }) = self.told.get() else { return };
         health.set(
             STORE_CONDITION,
             Err(match fault {
@@ -303,12 +387,13 @@ mod tests {
     #[test]
     fn a_store_without_its_chain_key_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
-        let open = || open(folder.path(), None, Profile::Hardened, Clock::system());
+        let key = folder.path().join(CHAIN_KEY_FILE);
+        let open = || open(folder.path(), &key, None, Profile::Hardened, Clock::system());
         drop(open().expect("made"));
-        fs::remove_file(folder.path().join(CHAIN_KEY_FILE)).expect("there");
+        fs::remove_file(&key).expect("there");
         let refused = open().expect_err("no key").to_string();
         assert!(refused.contains("restore it"), "{refused}");
-        fs::write(folder.path().join(CHAIN_KEY_FILE), "short").expect("written");
+        fs::write(&key, "short").expect("written");
         assert!(open().is_err());
     }
 }

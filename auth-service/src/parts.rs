@@ -7,9 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admit::Gate,
-    barrier::Barrier,
+    barrier::{Barrier, Reached},
     caller::{Call, Caller},
     guesses::GuessLimit,
+    replicas::Replicas,
     root::Root,
     store::Shell,
     token_file::TokenFile,
@@ -21,12 +22,14 @@ pub struct Parts {
     pub gate: Arc<Gate>,
     /// Where verbs are run.
     pub shell: Shell,
-    /// Where ends of revocations are waited for.
+    /// The account of this program's verifiers. [`Parts::wait_for`] waits for those of all.
     pub barrier: Barrier,
+    /// The programs that share the store, where it is in a database.
+    pub replicas: Option<Replicas>,
     /// Where passwords are hashed.
     pub hasher: Hasher,
     /// The recoverable copy of the role tokens. Locked while one is changed: one change at a time.
-    pub copy: tokio::sync::Mutex<TokenFile>,
+    pub copy: Arc<tokio::sync::Mutex<TokenFile>>,
     /// How often passwords may be tried.
     pub guesses: GuessLimit,
     /// The root secret.
@@ -52,6 +55,21 @@ pub struct Parts {
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+impl Parts {
+    /// Returns when no verifier of any program on the store admits what the revocation `sequence`, or one before it,
+    /// matches.
+    pub async fn wait_for(&self, sequence: u64) -> Reached {
+        let Some(replicas) = &self.replicas else { return self.barrier.wait_for(sequence).await };
+        let (here, elsewhere) = tokio::join!(self.barrier.wait_for(sequence), replicas.wait_for(sequence));
+        here.and(elsewhere)
+    }
+
+    /// As [`Parts::wait_for`], for everything that has been published here.
+    pub async fn wait_for_all(&self) {
+        self.wait_for(self.barrier.newest()).await;
     }
 }
 

@@ -85,6 +85,8 @@ pub enum Act {
     KnowOneself,
     /// Clear away what has ended.
     Sweep,
+    /// Keep the row of this program among those that share the store.
+    Replicate,
 }
 
 /// What a caller is, as far as the table below tells callers apart.
@@ -139,7 +141,7 @@ pub fn decide(caller: &Caller, act: Act, now: Timestamp) -> Result<(), Error> {
             Rank::SessionRoot { elevated: false } => return Err(root_required()),
             Rank::Nobody | Rank::Service | Rank::UserToken | Rank::Owner | Rank::ProjectToken => false,
         },
-        Act::ResetRoleTokens | Act::ApplyAccounts | Act::Sweep => rank == Rank::Host,
+        Act::ResetRoleTokens | Act::ApplyAccounts | Act::Sweep | Act::Replicate => rank == Rank::Host,
         // The host reads the log for its barrier; administrators have nothing to ask here.
         Act::Verify => matches!(rank, Rank::Service | Rank::Host),
         Act::CreateProject => is_person(rank),
@@ -236,6 +238,10 @@ pub struct OwnerSessionPermit {
 /// What has ended may be cleared.
 #[derive(Debug)]
 pub struct SweepPermit(());
+
+/// Rows of programs that share the store may be written.
+#[derive(Debug)]
+pub struct ReplicaPermit(());
 
 impl ProjectPermit {
     /// Whether it is for this project.
@@ -361,6 +367,11 @@ pub(crate) fn sweep(caller: &Caller, now: Timestamp) -> Result<SweepPermit, Erro
     decide(caller, Act::Sweep, now).map(|()| SweepPermit(()))
 }
 
+/// For [`Act::Replicate`].
+pub(crate) fn replicas(caller: &Caller, now: Timestamp) -> Result<ReplicaPermit, Error> {
+    decide(caller, Act::Replicate, now).map(|()| ReplicaPermit(()))
+}
+
 /// A verified password is the right to begin a session of that owner, if the owner is active and is
 /// still what it was when the password was verified.
 pub(crate) fn sign_in(
@@ -441,6 +452,7 @@ mod tests {
             (Act::ListProjects, "PFFAAAAAA"),
             (Act::KnowOneself, "PFFAAAAAA"),
             (Act::Sweep, "PFAFFFFFF"),
+            (Act::Replicate, "PFAFFFFFF"),
         ];
         let session = || Proof::OwnerSession { session: OwnerSessionId::made("ows_1") };
         let token = || Proof::RoleToken { generation: 1 };

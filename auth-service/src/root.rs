@@ -116,7 +116,7 @@ pub async fn unlock(parts: &Parts, call: &Call, ask: Ask) -> Result<(Unlocked, R
     // The verb refuses what is not verified, and leaves the row.
     let unlocked = parts.shell.run(call, verb).await?;
     parts.root_guesses.succeeded(ask.source);
-    let reached = parts.barrier.wait_for(unlocked.revocation).await;
+    let reached = parts.wait_for(unlocked.revocation).await;
     Ok((unlocked, reached))
 }
 
@@ -126,10 +126,10 @@ pub async fn unlock(parts: &Parts, call: &Call, ask: Ask) -> Result<(Unlocked, R
 /// `LOGIN_REQUIRED` for another kind of credential.
 pub async fn lock(parts: &Parts, call: &Call) -> Result<Option<Reached>, Error> {
     match parts.shell.run(call, Lock).await? {
-        Some(revocation) => Ok(Some(parts.barrier.wait_for(revocation).await)),
+        Some(revocation) => Ok(Some(parts.wait_for(revocation).await)),
         None => {
             // An earlier call has locked it, and may still wait: its repetition promises the same.
-            parts.barrier.wait_for_all().await;
+            parts.wait_for_all().await;
             Ok(None)
         }
     }

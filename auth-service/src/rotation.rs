@@ -74,7 +74,7 @@ pub async fn rotate(parts: &Arc<Parts>, call: &Call, ask: Ask) -> Result<Answer,
     let change = async move { commit(&parts_of_it, &call, verb, token).await };
     let changed = tokio::spawn(change.instrument(tracing::Span::current())).await;
     let (rotated, path) = changed.map_err(Error::internal)??;
-    let reached = parts.barrier.wait_for(rotated.revocation).await;
+    let reached = parts.wait_for(rotated.revocation).await;
     let text = seal.open(context, &rotated.sealed);
     let token = text.and_then(|text| Credential::parse(std::str::from_utf8(&text).ok()?).ok());
     Ok(Answer {
@@ -118,6 +118,21 @@ async fn commit(
 async fn settle(shell: &Shell, copy: &TokenFile, pending: &Tokens) -> Result<(), Error> {
     let stored = shell.ask(&host_call("role_token.settle"), PresentTokens).await?;
     write(copy, pending.settled(&stored)).await.map_err(|e| not_stored(&e))
+}
+
+/// Another program has replaced tokens: the copy here gives up what it has of them (DESIGN 5).
+pub async fn forget_replaced(shell: &Shell, copy: &tokio::sync::Mutex<TokenFile>) {
+    let copy = copy.lock().await;
+    let forgotten = async {
+        let Some(kept) = read(&copy).await.map_err(|e| not_stored(&e))? else { return Ok(()) };
+        let stored = shell.ask(&host_call("role_token.settle"), PresentTokens).await?;
+        let settled = kept.settled(&stored);
+        if settled == kept { Ok(()) } else { write(&copy, settled).await.map_err(|e| not_stored(&e)) }
+    };
+    if let Err(error) = forgotten.await {
+        let error: Error = error;
+        tracing::warn!(%error, "the recoverable copy may have replaced role tokens; the next change or start settles it");
+    }
 }
 
 /// What of the stored tokens the copy knows; and whether it knows every present one.

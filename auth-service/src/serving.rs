@@ -39,14 +39,17 @@ use crate::{
     first_start::{self, TokensError},
     grpc,
     guesses::GuessLimit,
+    ids::ReplicaId,
     listeners::Listeners,
-    opening::{self, LeaseNote, Opened, OpeningError, STORE_CONDITION},
+    opening::{self, Database, LeaseNote, Opened, OpeningError, STORE_CONDITION},
     parts::{Parts, host_call},
+    replicas::{self, Joining, Replicas},
     revocation::RevocationsAfter,
     root::{self, Root, RootError},
     store::Shell,
     sweeper,
     token_file::TokenFile,
+    vouch::Vouch,
 };
 
 /// Verifiers with a stream or a lease.
@@ -179,7 +182,9 @@ pub async fn run(
     let root = root::Place::take(&mut config);
     let told = Told { accounts: checked(&config)?, root_password: root.read()?, root };
     let common = &config.common;
-    let opened = opening::open(&common.data_dir, config.store.as_ref(), common.profile, clock.clone())?;
+    let database = config.store.as_ref().map(|target| Database { target, sharing: config.sharing });
+    let (folder, key) = (&common.data_dir, &config.chain_key_file);
+    let opened = opening::open(folder, key, database, common.profile, clock.clone())?;
     let outcome = with_store(&config, &opened, tls, told, listeners, clock, shutdown).await;
     opened.store.close().await;
     outcome
@@ -220,8 +225,29 @@ async fn with_store(
     let tokens = first_start::settle(&shell, &copy).await?;
     let health = Health::new([STORE_CONDITION]);
     let note = opening::unknown_leases(&common.data_dir, config.lease)?;
-    let barrier = barrier_of(&shell, config.lease, &note, tokens.fresh).await?;
-    opened.announcer.tell(barrier.clone(), health.clone());
+    let epoch = random::id("epo");
+    let vouch = if config.store.is_some() { Vouch::leased(clock.clone()) } else { Vouch::always() };
+    let copy = Arc::new(tokio::sync::Mutex::new(copy));
+    let (barrier, replicas) = match &config.store {
+        None => (barrier_of(&shell, config.lease, &note, tokens.fresh).await?, None),
+        Some(_) => {
+            let own = ReplicaId::made(&epoch);
+            let promise = replicas::promise(config.lease).max(barrier::fence(note.longest));
+            let joined = replicas::join(&shell, &own, promise).await?;
+            // What others have granted stands in their rows; without any, an earlier version may have granted it.
+            let known = tokens.fresh || !joined.others.is_empty();
+            let unknown = if known { Duration::ZERO } else { barrier::fence(note.longest) };
+            let barrier = Barrier::under(vouch.clone(), terms(config.lease), joined.newest, unknown);
+            let (shell, vouch) = (shell.clone(), vouch.clone());
+            let (announcer, copy) = (Arc::clone(&opened.announcer), Arc::clone(&copy));
+            let joining = Joining { own, promise, shell, barrier: barrier.clone(), vouch, announcer, copy };
+            (barrier, Some(Replicas::new(joining)))
+        }
+    };
+    opened.announcer.tell(barrier.clone(), health.clone(), &vouch);
+    let beating = CancellationToken::new();
+    let beats = replicas.clone().map(|replicas| tokio::spawn(replicas.run(beating.clone())));
+    let _until_the_end = beating.clone().drop_guard();
     let hasher = Hasher::start(config.hashing.params, config.hashing.threads, config.hashing.queue)?;
     accounts_apply::apply(&shell, &hasher, &accounts).await?;
     drop(accounts);
@@ -234,7 +260,7 @@ async fn with_store(
     root::configure(&shell, &hasher, &root, root_password, shared).await?;
     if let Some(made) = tokens.made.filter(|_| config.print_first_tokens) {
         use std::io::Write as _;
-        let shown = first_start::shown(&made, &copy);
+        let shown = first_start::shown(&made, &*copy.lock().await);
         let mut out = io::stdout();
         out.write_all(shown.as_bytes()).and_then(|()| out.flush()).map_err(StartError::FirstTokens)?;
     }
@@ -250,13 +276,14 @@ async fn with_store(
         shell: gate.shell(),
         barrier: barrier.clone(),
         hasher: hasher.clone(),
-        copy: tokio::sync::Mutex::new(copy),
+        copy,
+        replicas: replicas.clone(),
         guesses: GuessLimit::default(),
         root: Arc::clone(&root),
         root_guesses: GuessLimit::default(),
         root_ttl: config.root_ttl,
         clock,
-        epoch: random::id("epo"),
+        epoch,
         access_ttl: config.access_ttl,
         session_ttl: config.owner_session_ttl,
         unscoped: config.unscoped,
@@ -278,6 +305,13 @@ async fn with_store(
     if sweeping.await.is_err() {
         tracing::error!("the sweeper did not end cleanly");
     }
+    beating.cancel();
+    if let (Some(replicas), Some(beats)) = (replicas, beats) {
+        if beats.await.is_err() {
+            tracing::error!("the beats did not end cleanly");
+        }
+        replicas.leave().await;
+    }
     if let Err(error) = gate.record_counted(true).await {
         tracing::error!(%error, "counted refusals could not be recorded");
     }
@@ -293,8 +327,11 @@ async fn barrier_of(
     let log = shell.ask(&host_call("trust.start"), RevocationsAfter { after: 0, limit: 1 }).await?;
     // A first start: nobody can hold a lease yet.
     let unknown = if fresh { Duration::ZERO } else { barrier::fence(note.longest) };
-    let terms = Terms { lease, verifiers_max: VERIFIERS_MAX, outgoing_max: OUTGOING_MAX };
-    Ok(Barrier::new(terms, log.newest, unknown))
+    Ok(Barrier::new(terms(lease), log.newest, unknown))
+}
+
+fn terms(lease: Duration) -> Terms {
+    Terms { lease, verifiers_max: VERIFIERS_MAX, outgoing_max: OUTGOING_MAX }
 }
 
 async fn shrink_note(note: LeaseNote) {
@@ -354,7 +391,7 @@ async fn serve_all(
 
 fn limits_of(config: &Config) -> ServerLimits {
     let mut limits = config.common.limits.clone();
-    let wait = barrier::fence(config.lease) * 2 + BEYOND_A_LEASE;
+    let wait = barrier::fence(replicas::promise(config.lease)) + BEYOND_A_LEASE;
     limits.own_timeouts.extend(WAITING.map(|path| (path, wait)));
     limits
 }

@@ -117,7 +117,7 @@ pub async fn refresh(
         }
         Refreshed::Unknown => Ok(None),
         Refreshed::Replayed { session, revocation } => {
-            let reached = parts.barrier.wait_for(revocation).await;
+            let reached = parts.wait_for(revocation).await;
             tracing::warn!(%session, ?reached, "a refresh token was replayed; its owner session was ended");
             Err(policy::wrong_credentials())
         }
@@ -131,10 +131,10 @@ pub async fn refresh(
 pub async fn logout(parts: &Parts, call: &Call, presented: &Credential) -> Result<Option<Reached>, Error> {
     let verb = Logout { kind: presented.kind(), presented: presented.hash() };
     match parts.shell.run(call, verb).await? {
-        Some(LoggedOut { revocation, .. }) => Ok(Some(parts.barrier.wait_for(revocation).await)),
+        Some(LoggedOut { revocation, .. }) => Ok(Some(parts.wait_for(revocation).await)),
         None => {
             // An earlier call has ended it, and may still wait: its repetition promises the same.
-            parts.barrier.wait_for_all().await;
+            parts.wait_for_all().await;
             Ok(None)
         }
     }

@@ -100,7 +100,7 @@ pub async fn rotate(parts: &Parts, call: &Call, rotation: Rotation, asked: &Aske
     let (new, request) = (stored_form(&secret), asked.request.clone());
     let verb = RotateToken { project, token, grace, ttl, new, request, sealed };
     let Issued { sealed, token, revocation, in_grace, .. } = parts.shell.run(call, verb).await?;
-    let reached = parts.barrier.wait_for(revocation).await;
+    let reached = parts.wait_for(revocation).await;
     let secret = asked.open(&seal, &sealed)?;
     Ok(Answer { secret, token, reached: (!in_grace).then_some(reached) })
 }

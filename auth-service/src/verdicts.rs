@@ -6,14 +6,19 @@
 //! [`Verdicts::revoked`] is called on the store's writer thread before the revoking verb is answered;
 //! so when a revocation has returned, what it matches is asked of the store again.
 //!
+//! Where others use the store, too, this holds only as long as this program may vouch (`vouch.rs`): with the end of that
+//! nothing is found, and who has asked the store waits until it may again, and asks once more where something was
+//! revoked meanwhile.
+//!
 //! Only what is good is kept: whoever makes up credentials fills nothing here.
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use interlock_kit::clock::Timestamp;
@@ -25,12 +30,15 @@ use crate::{
     caller::{Principal, Proof},
     revocation::{Revocation, Subject},
     trust::Verdict,
+    vouch::Vouch,
 };
 
 /// Verdicts that are kept.
 const KEPT_MAX: usize = 65_536;
 /// Subjects of revocations that are remembered. Beyond, all that was kept before is asked again.
 const SUBJECTS_MAX: usize = 16_384;
+/// How long a call waits for the right to vouch.
+const VOUCH_WITHIN: Duration = Duration::from_secs(2);
 
 /// The verdicts. Shared by all calls.
 pub struct Verdicts {
@@ -40,6 +48,8 @@ pub struct Verdicts {
     subjects: RwLock<Subjects>,
     /// The latest instant that a call was judged at: a clock that is set back revives nothing.
     latest: AtomicI64,
+    /// Unset before the first call, and then always.
+    vouch: OnceLock<Vouch>,
 }
 
 /// One verdict.
@@ -65,6 +75,7 @@ impl Default for Verdicts {
             heard: AtomicU64::new(0),
             subjects: RwLock::default(),
             latest: AtomicI64::new(i64::MIN),
+            vouch: OnceLock::new(),
         }
     }
 }
@@ -80,6 +91,9 @@ impl Verdicts {
     /// What is known to be good at `now`. `None`: ask the store, which also knows why something is not.
     #[must_use]
     pub fn find(&self, hash: &Hash, now: Timestamp) -> Option<Verdict> {
+        if !self.vouches() {
+            return None;
+        }
         let kept = self.kept.get(hash)?;
         let now = self.not_before_the_latest(now);
         if kept.principal.expires_at.is_some_and(|end| end.is_over(now)) {
@@ -95,6 +109,35 @@ impl Verdicts {
             kept.checked.fetch_max(heard, Ordering::AcqRel);
         }
         Some(Verdict { principal: Arc::clone(&kept.principal), sequence: heard.max(checked) })
+    }
+
+    /// From now on what is kept counts as long as this program may vouch, and what was read up to row `newest` does not.
+    pub fn begin(&self, vouch: Vouch, newest: u64) {
+        // A second call has nothing to begin.
+        let _ = self.vouch.set(vouch);
+        self.forget(newest);
+    }
+
+    /// Nothing that was read before row `newest` is known to be good any more.
+    pub fn forget(&self, newest: u64) {
+        let mut subjects = self.subjects.write();
+        subjects.forgotten = subjects.forgotten.max(newest);
+        self.heard.fetch_max(newest, Ordering::AcqRel);
+    }
+
+    /// Whether what the store has said may be used now: nothing that concerns it was revoked since it was read, as far
+    /// as is known here, and this program may vouch for that. Waits for the latter a while.
+    pub async fn stands(&self, verdict: &Verdict) -> bool {
+        if let Some(vouch) = self.vouch.get()
+            && !vouch.held(VOUCH_WITHIN).await
+        {
+            return false;
+        }
+        !self.subjects.read().concern(&verdict.principal, verdict.sequence) && self.vouches()
+    }
+
+    fn vouches(&self) -> bool {
+        self.vouch.get().is_none_or(Vouch::holds)
     }
 
     /// Hears of a committed row of the log. From here on nothing it matches is found.

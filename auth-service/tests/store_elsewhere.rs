@@ -3,11 +3,15 @@
 mod support;
 
 use interlock_auth::{
-    opening::{self, CHAIN_KEY_FILE},
+    opening::{self, CHAIN_KEY_FILE, Database},
     role_token::{First, FirstTokens},
     store::Shell,
 };
-use interlock_kit::{clock::Clock, config::Profile, store::postgres::Target};
+use interlock_kit::{
+    clock::Clock,
+    config::Profile,
+    store::postgres::{Sharing, Target},
+};
 use interlock_proto::credential::Kind;
 
 use support::cluster::Cluster;
@@ -18,7 +22,9 @@ async fn a_store_in_a_database_is_opened_by_one_and_never_without_its_chain_key(
     let other = tempfile::tempdir().expect("a folder");
     let target = Target::parse(&cluster.url("store"), Profile::Hardened).expect("a URL");
     let open = |folder: &tempfile::TempDir| {
-        opening::open(folder.path(), Some(&target), Profile::Hardened, Clock::system())
+        let database = Database { target: &target, sharing: Sharing::Alone };
+        let key = folder.path().join(CHAIN_KEY_FILE);
+        opening::open(folder.path(), &key, Some(database), Profile::Hardened, Clock::system())
     };
     let opened = open(&folder).expect("made");
     let shell = Shell::new(opened.store.clone());

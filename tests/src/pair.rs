@@ -140,9 +140,27 @@ impl Pair {
     /// Where it does not start.
     pub async fn start_another_gateway(&self, gateway: &mut Service, name: &str) {
         let auth = self.link.unwrap_or_else(|| self.auth.address("internal"));
+        self.start_another_gateway_at(gateway, name, &[auth]).await;
+    }
+
+    /// The same, where it finds auth at these addresses.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn start_another_gateway_at(&self, gateway: &mut Service, name: &str, auth: &[SocketAddr]) {
         self.world.configure_gateway_as(name, auth, gateway.addresses());
         gateway.start().await;
         self.admits(gateway).await;
+    }
+
+    /// Starts a further auth, with the settings of the first one but for this store, and files of that name; again,
+    /// where it was before.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn start_another_auth(&self, auth: &mut Service, name: &str, store: Option<&str>) {
+        self.world.configure_auth_as(name, store, auth.addresses());
+        auth.start().await;
     }
 
     /// Waits until the gateway admits calls: it holds a lease.
@@ -230,11 +248,24 @@ impl Pair {
     /// Where there is none, or the folder's files cannot be used.
     #[must_use]
     pub fn sdk_gateways(&self, gateways: &[&Service], credential: &Credential) -> Gateway {
-        let mut endpoints = gateways.iter().map(|gateway| format!("https://{}", gateway.address("public")));
-        let first = Connection::to(endpoints.next().expect("a gateway"));
+        Gateway::new(self.sdk_any(gateways), Credentials::bearer(credential.clone()))
+    }
+
+    /// The SDK's way to the first of these auths that answers, as nobody.
+    ///
+    /// # Panics
+    /// Where there is none, or the folder's files cannot be used.
+    #[must_use]
+    pub fn sdk_auths(&self, auths: &[&Service]) -> Auth {
+        Auth::new(self.sdk_any(auths))
+    }
+
+    fn sdk_any(&self, services: &[&Service]) -> Connection {
+        let mut endpoints = services.iter().map(|service| format!("https://{}", service.address("public")));
+        let first = Connection::to(endpoints.next().expect("a service"));
         let tls = Tls::ca_file(self.world.ca()).server_name("localhost");
         let connection = endpoints.fold(first, interlock_client::ConnectionBuilder::or).tls(tls);
-        Gateway::new(connection.open().expect("a connection"), Credentials::bearer(credential.clone()))
+        connection.open().expect("a connection")
     }
 
     fn sdk(&self, service: &Service) -> Connection {

@@ -174,32 +174,44 @@ impl World {
     /// # Panics
     /// Where it cannot be written.
     pub fn configure_auth(&self, known: &BTreeMap<String, SocketAddr>) {
+        self.configure_auth_as("auth", None, known);
+    }
+
+    /// Writes the configuration of an auth whose files have that name, and whose store may be named otherwise.
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    pub fn configure_auth_as(&self, name: &str, store: Option<&str>, known: &BTreeMap<String, SocketAddr>) {
         let mut all = self.shared("auth", &["gateway", "tester"], known);
+        all.insert("data_dir".to_owned(), name.to_owned());
+        all.insert("ready_file".to_owned(), format!("{name}.ready.json"));
         all.extend(
             [("accounts_json_file", "accounts.json"), ("argon2.m_kib", "8"), ("argon2.t", "1")].map(owned),
         );
         all.extend(self.setup.auth.clone());
+        all.extend(store.map(|store| ("store".to_owned(), store.to_owned())));
         // One or the other says who may call.
         if all.contains_key("allow_file") {
             all.remove("allow");
         }
-        self.write_config("auth", all);
+        self.write_config(name, all);
     }
 
     /// Writes the configuration of `gateway`.
     pub(crate) fn configure_gateway(&self, auth_internal: SocketAddr, known: &BTreeMap<String, SocketAddr>) {
-        self.configure_gateway_as("gateway", auth_internal, known);
+        self.configure_gateway_as("gateway", &[auth_internal], known);
     }
 
     /// Writes the configuration of a gateway whose files have that name.
     pub(crate) fn configure_gateway_as(
         &self,
         name: &str,
-        auth_internal: SocketAddr,
+        auth_internal: &[SocketAddr],
         known: &BTreeMap<String, SocketAddr>,
     ) {
         let mut all = self.shared("gateway", &["auth", "tester"], known);
-        all.insert("auth.endpoints".to_owned(), format!("https://{auth_internal}"));
+        let endpoints: Vec<_> = auth_internal.iter().map(|address| format!("https://{address}")).collect();
+        all.insert("auth.endpoints".to_owned(), endpoints.join(","));
         all.insert("data_dir".to_owned(), name.to_owned());
         all.insert("ready_file".to_owned(), format!("{name}.ready.json"));
         all.extend(self.setup.gateway.clone());

@@ -84,6 +84,8 @@ pub struct Core {
     terms: Terms,
     sequence: u64,
     no_wait_ends_before: Instant,
+    /// No lease may end later; none where this program is alone on its store.
+    promised: Option<Instant>,
     next_slot: Slot,
     verifiers: BTreeMap<Slot, Verifier>,
     publications: BTreeMap<u64, Publication>,
@@ -149,6 +151,18 @@ pub enum Came {
     Behind(Missed),
 }
 
+impl Reached {
+    /// What two programs' verifiers have reached together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            acknowledged: self.acknowledged.saturating_add(other.acknowledged),
+            fenced: self.fenced.saturating_add(other.fenced),
+            streams_closed: self.streams_closed.saturating_add(other.streams_closed),
+        }
+    }
+}
+
 impl Core {
     /// An account that starts at `now`, with `sequence` as the newest revocation of the log.
     /// `unknown_leases` is how long leases of an earlier process may still be in use.
@@ -158,6 +172,7 @@ impl Core {
             terms,
             sequence,
             no_wait_ends_before: now + unknown_leases,
+            promised: None,
             next_slot: 0,
             verifiers: BTreeMap::new(),
             publications: BTreeMap::new(),
@@ -273,11 +288,65 @@ impl Core {
         self.forget_lapsed(now);
     }
 
+    /// No lease may be granted that ends later than this, from now on: what this program's row promises (rule 6).
+    pub fn promise(&mut self, until: Instant) {
+        self.promised = Some(until);
+    }
+
+    /// What the row had promised was over: each lease has ended by its verifier's clock, whatever this one says.
+    pub fn lapse(&mut self, now: Instant) {
+        for verifier in self.verifiers.values_mut() {
+            verifier.lease_end = None;
+        }
+        self.forget_lapsed(now);
+    }
+
+    /// Grants what was asked and could not be granted before.
+    pub fn answer_all(&mut self, now: Instant) -> Vec<(Slot, Granted)> {
+        let slots: Vec<_> = self.verifiers.keys().copied().collect();
+        slots.into_iter().filter_map(|slot| Some((slot, self.answer(slot, now)?))).collect()
+    }
+
+    /// Begins anew behind `sequence`: what came before it cannot be told to anyone any more. Every stream ends, and no
+    /// wait ends before all leases must have.
+    pub fn start_over(&mut self, sequence: u64, now: Instant) {
+        self.sequence = sequence;
+        self.no_wait_ends_before = self.no_wait_ends_before.max(now + fence(self.terms.lease));
+        self.publications.clear();
+        self.verifiers.clear();
+    }
+
+    /// The last revocation that has reached everyone here, with all before it.
+    #[must_use]
+    pub fn reached(&self, now: Instant) -> u64 {
+        if now < self.no_wait_ends_before {
+            return 0;
+        }
+        let holders = self.verifiers.values().filter(|v| v.holds_lease(now)).map(|v| v.applied);
+        holders.min().map_or(self.sequence, |applied| applied.min(self.sequence))
+    }
+
+    /// What the last revocations after `after` have reached, up to and with `upto`; at most `most` of them, in order.
+    #[must_use]
+    pub fn latest(&self, after: u64, upto: u64, most: usize) -> Vec<(u64, Reached)> {
+        if after >= upto {
+            return Vec::new();
+        }
+        let latest = self.publications.range(after + 1..=upto).rev().take(most);
+        let mut latest: Vec<_> = latest.map(|(&sequence, of)| (sequence, of.reached())).collect();
+        latest.reverse();
+        latest
+    }
+
     /// Whether everyone has been reached by `sequence` and all before it.
     #[must_use]
     pub fn wait(&self, sequence: u64, now: Instant) -> Wait {
         if now < self.no_wait_ends_before {
             return Wait::Until(self.no_wait_ends_before);
+        }
+        // Committed here behind one of another program that has not been read yet: it is published in its turn.
+        if self.promised.is_some() && sequence > self.sequence {
+            return Wait::Until(now + self.terms.lease);
         }
         let waited_for = self.verifiers.values().filter(|v| v.holds_lease(now) && v.applied < sequence);
         if let Some(first_end) = waited_for.filter_map(|v| v.lease_end).min() {
@@ -309,12 +378,13 @@ impl Core {
         let ask = verifier.ask?;
         let has_all = verifier.applied >= newest;
         let had_all_and_never_lapsed = verifier.applied >= ask.sequence && verifier.holds_lease(now);
-        let worth_it = now < ask.at + fence;
+        let end = ask.at + fence;
+        let worth_it = now < end && self.promised.is_none_or(|until| end <= until);
         if !worth_it || !(has_all || had_all_and_never_lapsed) {
             return None;
         }
         verifier.ask = None;
-        verifier.lease_end = verifier.lease_end.max(Some(ask.at + fence));
+        verifier.lease_end = verifier.lease_end.max(Some(end));
         Some(Granted { nonce: ask.nonce, sequence: newest, reset: ask.reset })
     }
 

@@ -148,10 +148,10 @@ impl OwnerService for Owners {
 impl Owners {
     async fn reached(&self, revocation: Option<u64>) -> Option<Reached> {
         match revocation {
-            Some(row) => Some(self.0.barrier.wait_for(row).await),
+            Some(row) => Some(self.0.wait_for(row).await),
             None => {
                 // A repeated call changes nothing more, and its first one may still wait: both promise the same.
-                self.0.barrier.wait_for_all().await;
+                self.0.wait_for_all().await;
                 None
             }
         }

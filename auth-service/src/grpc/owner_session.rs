@@ -112,10 +112,10 @@ impl OwnerSessionService for OwnerSessions {
             };
             let Some(row) = revocation else {
                 // An earlier call has ended it, and may still wait: its repetition promises the same.
-                self.0.barrier.wait_for_all().await;
+                self.0.wait_for_all().await;
                 return Ok(RevokeOwnerSessionsResponse { reached: None });
             };
-            let reached = self.0.barrier.wait_for(row).await;
+            let reached = self.0.wait_for(row).await;
             Ok(RevokeOwnerSessionsResponse { reached: Some(wire::reached(reached)) })
         })
         .await

@@ -69,7 +69,7 @@ impl ProjectService for Projects {
             let project = project(&asked.message.project_id)?;
             let owner = OwnerId::parse("owner_id", &asked.message.owner_id)?;
             if let Some(row) = self.0.shell.run(&self.call(asked)?, AddMember { project, owner }).await? {
-                let _ = tokio::time::timeout(MEMBER_WAIT, self.0.barrier.wait_for(row)).await;
+                let _ = tokio::time::timeout(MEMBER_WAIT, self.0.wait_for(row)).await;
             }
             Ok(AddMemberResponse {})
         })
@@ -85,7 +85,7 @@ impl ProjectService for Projects {
             let owner = OwnerId::parse("owner_id", &asked.message.owner_id)?;
             let row = self.0.shell.run(&self.call(asked)?, RemoveMember { project, owner }).await?;
             let Some(row) = row else { return Ok(RemoveMemberResponse { reached: None }) };
-            let reached = Some(wire::reached(self.0.barrier.wait_for(row).await));
+            let reached = Some(wire::reached(self.0.wait_for(row).await));
             Ok(RemoveMemberResponse { reached })
         })
         .await
@@ -145,7 +145,7 @@ impl ProjectService for Projects {
             let project = project(&asked.message.project_id)?;
             let token = CredentialId::parse("token_id", &asked.message.token_id)?;
             let row = self.0.shell.run(&self.call(asked)?, RevokeToken { project, token }).await?;
-            let reached = Some(wire::reached(self.0.barrier.wait_for(row).await));
+            let reached = Some(wire::reached(self.0.wait_for(row).await));
             Ok(RevokeTokenResponse { reached })
         })
         .await

@@ -161,6 +161,12 @@ impl Line {
 
     /// Gives the verifier its place and what it missed. Where that is gone, it begins anew.
     async fn seated(&self, hello: barrier::Hello) -> Result<(Seat, mpsc::Receiver<Outgoing>), Error> {
+        if let Some(replicas) =
+            self.parts.replicas.as_ref().filter(|_| hello.applied > self.parts.barrier.newest())
+        {
+            // It comes from another program on the store, which is ahead.
+            replicas.follow().await?;
+        }
         let Seated { seat, missed, messages } = self.parts.barrier.seat(&hello)?;
         let Some(missed) = missed else { return Ok((seat, messages)) };
         if self.send_missed(missed).await? {

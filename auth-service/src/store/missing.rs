@@ -12,6 +12,7 @@ use crate::{
     owner_session::{Access, OwnerSession, RefreshToken, SessionPlace},
     project::Project,
     project_token::{ProjectToken, TokenAnswer},
+    replica::Replica,
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -164,6 +165,10 @@ impl Rows for Missing<'_> {
     fn revocations_before(&self, at: Timestamp) -> Found<u64> {
         let earlier = self.loaded.range(Key::before_all()..=Key::RevocationsBefore(at)).next_back();
         self.after(earlier.cloned().unwrap_or(Key::RevocationsBefore(at)))?.revocations_before(at)
+    }
+
+    fn replicas(&self) -> Found<Vec<Replica>> {
+        self.after(Key::Replicas)?.replicas()
     }
 
     fn due(&self, now: Timestamp, limit: u32) -> Found<Vec<Due>> {

@@ -20,12 +20,13 @@ pub use self::{shell::Shell, tx::Tx, view::View};
 use crate::{
     accounts::Source,
     elevation::Elevation,
-    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, ReplicaId, RequestId},
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshToken, SessionPlace, Successor},
     password::PasswordHash,
     project::Project,
     project_token::{Ended, ProjectToken, TokenAnswer},
+    replica::Replica,
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -94,6 +95,10 @@ pub enum Signal {
     Revoked(Revocation),
     /// Role tokens were stored or replaced.
     RoleTokensChanged(Role),
+    /// Another program has added to the revocation log.
+    LogGrown,
+    /// A revocation has reached all verifiers of a program that shares the store.
+    Reached,
 }
 
 type Found<T> = Result<T, Stop>;
@@ -169,6 +174,8 @@ pub trait Rows: Sealed {
     fn revocations(&self, after: u64, limit: u32) -> Found<Vec<Revocation>>;
     /// The last row of the log that is older than `at`; 0 if none is.
     fn revocations_before(&self, at: Timestamp) -> Found<u64>;
+    /// The rows of all programs that share the store.
+    fn replicas(&self) -> Found<Vec<Replica>>;
     /// What has ended at `now`, but for the log.
     fn due(&self, now: Timestamp, limit: u32) -> Found<Vec<Due>>;
 }
@@ -255,6 +262,8 @@ pub enum Key {
     Revocations(u64, u32),
     /// [`Rows::revocations_before`].
     RevocationsBefore(Timestamp),
+    /// [`Rows::replicas`].
+    Replicas,
     /// [`Rows::due`].
     Due(Timestamp, u32),
 }
@@ -355,6 +364,8 @@ pub(crate) enum Planned {
     },
     Revoke(Revocation),
     Clear(Due),
+    PutReplica { was: Option<u64>, grown: bool, replica: Replica },
+    DropReplica { id: ReplicaId, beat: u64 },
 }
 
 /// The keys that an engine has loaded.

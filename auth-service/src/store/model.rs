@@ -11,11 +11,12 @@ use interlock_proto::credential::Hash;
 use super::{Auth, Change, Counters, Found, Planned, Rows, Sealed, Signal};
 use crate::{
     accounts::Source,
-    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, ReplicaId, RequestId},
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken, SessionPlace},
     project::Project,
     project_token::{ProjectToken, TokenAnswer},
+    replica::Replica,
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -51,6 +52,8 @@ pub struct Model {
     pub token_answers: BTreeMap<(OwnerId, RequestId), TokenAnswer>,
     /// By sequence.
     pub revocations: BTreeMap<u64, Revocation>,
+    /// By id.
+    pub replicas: BTreeMap<ReplicaId, Replica>,
 }
 
 impl Default for Model {
@@ -76,6 +79,7 @@ impl Default for Model {
             project_tokens: BTreeMap::new(),
             token_answers: BTreeMap::new(),
             revocations: BTreeMap::new(),
+            replicas: BTreeMap::new(),
         }
     }
 }
@@ -98,6 +102,9 @@ impl ModelDomain for Auth {
         }
         if let Planned::InsertRoleToken(token) = &change.0 {
             signals.push(Signal::RoleTokensChanged(token.role));
+        }
+        if let Planned::PutReplica { grown: true, .. } = &change.0 {
+            signals.push(Signal::Reached);
         }
         model.apply(change.0)
     }
@@ -270,6 +277,10 @@ impl Rows for Model {
         Ok(self.revocations.values().filter(|row| row.at < at).map(|row| row.sequence).max().unwrap_or(0))
     }
 
+    fn replicas(&self) -> Found<Vec<Replica>> {
+        Ok(self.replicas.values().cloned().collect())
+    }
+
     fn due(&self, now: Timestamp, limit: u32) -> Found<Vec<Due>> {
         let tokens =
             self.role_tokens.values().filter(|t| t.is_clearable(now)).map(|t| Due::RoleToken(t.hash));
@@ -390,6 +401,14 @@ impl Model {
             | Planned::PutTokenAnswer { .. } => self.apply_to_token(change)?,
             Planned::Revoke(row) => put(&mut self.revocations, row.sequence, row, false, "revocation")?,
             Planned::Clear(due) => self.clear(due)?,
+            Planned::PutReplica { was, replica, .. } => {
+                only(self.replicas.get(&replica.id).map(|stored| stored.beat) == was, "beat of a program")?;
+                self.replicas.insert(replica.id.clone(), replica);
+            }
+            Planned::DropReplica { id, beat } => {
+                let dropped = self.replicas.remove(&id);
+                only(dropped.is_some_and(|stored| stored.beat == beat), "beat of a program")?;
+            }
             Planned::InsertOwnerSession(_)
             | Planned::EndOwnerSession { .. }
             | Planned::CountRefresh { .. }

@@ -13,7 +13,9 @@ use interlock_kit::{
 use interlock_proto::credential::Hash;
 
 use self::decode::signed;
-use super::{Auth, Change, Counters, Found, Key, Model, Planned, Rows, Sealed, Stop, missing::Missing};
+use super::{
+    Auth, Change, Counters, Found, Key, Model, Planned, Rows, Sealed, Signal, Stop, missing::Missing,
+};
 use crate::{
     accounts::Source,
     ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
@@ -21,6 +23,7 @@ use crate::{
     owner_session::{Access as AccessToken, OwnerSession, RefreshToken, SessionPlace},
     project::Project,
     project_token::{ProjectToken, TokenAnswer},
+    replica::Replica,
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -30,6 +33,10 @@ use crate::{
 mod ask;
 mod decode;
 mod write;
+
+/// What programs on one database tell each other: the log has grown; a revocation has reached all verifiers of one.
+const LOG: &str = "L";
+const REACHED: &str = "R";
 
 mod embedded {
     refinery::embed_migrations!("migrations/postgres");
@@ -109,6 +116,25 @@ impl PostgresDomain for Auth {
         }
         write::plan(&change.0, out.flush)?;
         Ok(Self::model_apply(&mut working.model, change, now, out.signals)?)
+    }
+
+    fn tell(signal: &Signal) -> Option<String> {
+        match signal {
+            Signal::Revoked(_) => Some(LOG.to_owned()),
+            Signal::Reached => Some(REACHED.to_owned()),
+            // Its revocation tells of it.
+            Signal::RoleTokensChanged(_) => None,
+            // It was told by whoever did it.
+            Signal::LogGrown => None,
+        }
+    }
+
+    fn hear(told: &str) -> Option<Signal> {
+        match told {
+            LOG => Some(Signal::LogGrown),
+            REACHED => Some(Signal::Reached),
+            _ => None,
+        }
     }
 
     fn finish(working: &Working, flush: &mut Flush) {
@@ -281,6 +307,10 @@ impl Rows for Working {
         // What was old at an earlier instant is so at this one, and an older answer cuts less.
         let earlier = self.lists.range(Key::before_all()..=Key::RevocationsBefore(at)).next_back();
         self.number(earlier.map_or(Key::RevocationsBefore(at), |(key, _)| key.clone()))
+    }
+
+    fn replicas(&self) -> Found<Vec<Replica>> {
+        self.model.replicas()
     }
 
     fn due(&self, now: Timestamp, limit: u32) -> Found<Vec<Due>> {

@@ -10,8 +10,8 @@ use interlock_proto::credential::Hash;
 use rusqlite::{Connection, OptionalExtension as _, Params, Row};
 
 use self::decode::{
-    access, answer, applied, due, owner, owner_session, project, project_token, refresh_token, revocation,
-    role_token, signed, token_answer, unsigned,
+    access, answer, applied, due, owner, owner_session, project, project_token, refresh_token, replica,
+    revocation, role_token, signed, token_answer, unsigned,
 };
 use super::{Auth, Change, Counters, Found, Key, Rows, Sealed, Signal, missing::Missing};
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     owner_session::{Access, OwnerSession, RefreshToken, SessionPlace},
     project::Project,
     project_token::{ProjectToken, TokenAnswer},
+    replica::Replica,
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -332,6 +333,10 @@ impl Rows for SqliteRows<'_> {
         let sql = "SELECT COALESCE((SELECT sequence FROM revocation INDEXED BY revocation_at
                                     WHERE at < ?1 ORDER BY at DESC, sequence DESC LIMIT 1), 0)";
         self.number(sql, [at.as_micros()])
+    }
+
+    fn replicas(&self) -> Found<Vec<Replica>> {
+        self.all("SELECT id, beat, promise, reached, holders, told FROM replica ORDER BY id", [], replica)
     }
 
     fn due(&self, now: Timestamp, limit: u32) -> Found<Vec<Due>> {

@@ -19,9 +19,13 @@ use crate::{
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken, Successor},
     password::PasswordHash,
-    policy::{self, Act, OwnerPermit, OwnerSessionPermit, ProjectPermit, RoleTokenPermit, SweepPermit},
+    policy::{
+        self, Act, OwnerPermit, OwnerSessionPermit, ProjectPermit, ReplicaPermit, RoleTokenPermit,
+        SweepPermit,
+    },
     project::Project,
     project_token::{Ended, ProjectToken, TokenAnswer},
+    replica::Replica,
     revocation::{Revocation, Subject},
     role_token::{Answer, RoleToken},
     root::RootFingerprint,
@@ -73,7 +77,7 @@ pub(super) fn run<V: Verb>(
     match result {
         Ok(out) => {
             assert!(
-                changes.is_empty() || recorded.is_some() || is_sweep(&changes),
+                changes.is_empty() || recorded.is_some() || is_upkeep(&changes),
                 "a change without its audit row"
             );
             if let Some((from, to)) = counters {
@@ -107,8 +111,12 @@ pub(super) fn ask<Q: Query>(
     Ran { result, changes: Vec::new(), audit }
 }
 
-fn is_sweep(changes: &[Planned]) -> bool {
-    changes.iter().all(|change| matches!(change, Planned::Clear(_)))
+/// What no caller can see: what has ended is cleared, programs keep their rows.
+fn is_upkeep(changes: &[Planned]) -> bool {
+    let upkeep = |c: &Planned| {
+        matches!(c, Planned::Clear(_) | Planned::PutReplica { .. } | Planned::DropReplica { .. })
+    };
+    changes.iter().all(upkeep)
 }
 
 /// What each lock held, for the audit row of a `PROJECT_MISMATCH`.
@@ -176,6 +184,10 @@ impl Tx<'_> {
 
     pub(crate) fn authorize_new_project(&self, project: &ProjectId) -> Result<ProjectPermit, Error> {
         policy::new_project(&self.call.caller, project, self.now)
+    }
+
+    pub(crate) fn authorize_replicas(&self) -> Result<ReplicaPermit, Error> {
+        policy::replicas(&self.call.caller, self.now)
     }
 
     pub(crate) fn authorize_sweep(&self) -> Result<SweepPermit, Error> {
@@ -387,6 +399,16 @@ impl Tx<'_> {
 
     pub(crate) fn put_token_answer(&mut self, _permit: &ProjectPermit, replaces: bool, answer: TokenAnswer) {
         self.changes.push(Planned::PutTokenAnswer { replaces, answer });
+    }
+
+    pub(crate) fn put_replica(&mut self, _permit: &ReplicaPermit, was: Option<&Replica>, replica: Replica) {
+        assert!(replica.beat == was.map_or(0, |was| was.beat) + 1, "a beat is the next one");
+        let grown = was.is_none_or(|was| was.reached < replica.reached);
+        self.changes.push(Planned::PutReplica { was: was.map(|was| was.beat), grown, replica });
+    }
+
+    pub(crate) fn drop_replica(&mut self, _permit: &ReplicaPermit, replica: &Replica) {
+        self.changes.push(Planned::DropReplica { id: replica.id.clone(), beat: replica.beat });
     }
 
     pub(crate) fn clear(&mut self, _permit: &SweepPermit, due: Due) -> Found<()> {

@@ -13,6 +13,7 @@ use crate::{
     policy::{self, Act, ProjectPermit},
     project::Project,
     project_token::{ProjectToken, TokenAnswer},
+    replica::Replica,
     revocation::Revocation,
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -272,6 +273,10 @@ impl View<'_> {
 
     pub(crate) fn revocations_before(&self, at: Timestamp) -> Found<u64> {
         self.rows.revocations_before(at)
+    }
+
+    pub(crate) fn replicas(&self) -> Found<Vec<Replica>> {
+        self.rows.replicas()
     }
 
     pub(crate) fn due(&self, limit: u32) -> Found<Vec<Due>> {

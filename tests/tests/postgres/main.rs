@@ -4,7 +4,11 @@
 #[allow(dead_code, reason = "other tests use more of it")]
 #[path = "../../../service-kit/tests/store/cluster.rs"]
 mod cluster;
+#[allow(dead_code, reason = "other tests use more of it")]
+#[path = "../../../service-kit/tests/store/proxy.rs"]
+mod proxy;
 
+mod auths;
 mod gateways;
 mod moved;
 

@@ -13,7 +13,7 @@ use interlock_kit::{
 use super::{
     List, Working,
     decode::{
-        access, answer, applied, due, owner, owner_session, project, project_token, refresh_token,
+        access, answer, applied, due, owner, owner_session, project, project_token, refresh_token, replica,
         revocation, role_token, signed, token_answer, unsigned,
     },
 };
@@ -40,6 +40,8 @@ const PROJECT: &str = "SELECT id, name, created_by, request, created_at FROM pro
 const PROJECT_TOKEN: &str =
     "SELECT hash, id, project, issuer, label, scopes, agents, issuance, masked, created_at,
     expires_at, replaced, ended_at, revocation, by_role FROM project_token";
+/// The key of the lock of all that is decided on the present role tokens.
+const ROTATION: i64 = 0x726f_6c65_746f_6b73;
 /// The same rules as `is_clearable` of each noun; the verb asks those again. Sealed secrets come first, so that
 /// nothing keeps them longer. Each part has its index and its own bound: a sweep looks at what has ended, not at
 /// what lives. That an inactive owner's sessions have all ended is in `sessions_from`.
@@ -66,6 +68,7 @@ UNION ALL (SELECT 9, 7, hash, NULL, NULL FROM project_token
 struct Sorted {
     counters: bool,
     administrators: bool,
+    replicas: bool,
     owners: Vec<String>,
     sessions: Vec<String>,
     sessions_of: Vec<String>,
@@ -102,6 +105,7 @@ pub(super) fn place(key: &Key) -> Option<u8> {
         Key::ProjectToken(_) | Key::ProjectTokenNamed(_) => Some(9),
         Key::TokenAnswer(..) => Some(10),
         Key::Counters => Some(11),
+        Key::Replicas => Some(12),
         Key::LivingSessions(_)
         | Key::ProjectsMadeBy(_)
         | Key::TokensIssuedBy(_)
@@ -137,6 +141,7 @@ impl Sorted {
     fn add(&mut self, key: &Key) {
         match key {
             Key::Counters => self.counters = true,
+            Key::Replicas => self.replicas = true,
             Key::RoleTokens(role) => self.roles.push(role.text().to_owned()),
             Key::RoleToken(hash) => self.role_tokens.push(hash.to_vec()),
             Key::Answer(owner, request) => pair(&mut self.answers, owner, request),
@@ -177,7 +182,7 @@ impl Sorted {
         self.of_role_tokens(locked, &mut asks);
         self.of_projects(locked, &mut asks);
         self.of_project_tokens(locked, &mut asks);
-        // Last of all: every verb that gives out a number waits for this row.
+        // Nearly last: every verb that gives out a number waits for this row.
         if self.counters {
             let sql = format!("SELECT issuance, revocation, pruned FROM counter{locked}");
             asks.push(Ask::new(sql, [], |working: &mut Working, rows| {
@@ -189,6 +194,13 @@ impl Sorted {
                 };
                 (working.stored, working.model.counters) = (counters, counters);
                 Ok(())
+            }));
+        }
+        // Behind the counters, so that those who look and those who beat come one after another.
+        if self.replicas {
+            let sql = "SELECT id, beat, promise, reached, holders, told FROM replica ORDER BY id";
+            asks.push(found(format!("{sql}{locked}"), [], replica, |working: &mut Working, replica| {
+                working.model.replicas.insert(replica.id.clone(), replica);
             }));
         }
         asks.extend(self.lists.into_iter().map(list));
@@ -241,6 +253,11 @@ impl Sorted {
         let keep = |working: &mut Working, token: RoleToken| {
             working.model.role_tokens.insert(token.hash, token);
         };
+        if !locked.is_empty() && !self.roles.is_empty() {
+            // A rotation replaces the row that others wait for: who waits for the row itself would find none.
+            let sql = "SELECT pg_advisory_xact_lock($1)";
+            asks.push(Ask::new(sql, [bind(ROTATION)], |_: &mut Working, _| Ok(())));
+        }
         let sql = format!("{ROLE_TOKEN} WHERE role = ANY($1) ORDER BY hash{locked}");
         rows_of(asks, &self.roles, sql, role_token, keep);
         let sql = format!("{ROLE_TOKEN} WHERE hash = ANY($1) ORDER BY hash{locked}");

@@ -9,12 +9,13 @@ use interlock_proto::credential::Hash;
 use crate::{
     accounts::{Facts, Source},
     elevation::Elevation,
-    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, ReplicaId, RequestId},
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken, Successor},
     password::PasswordHash,
     project::Project,
     project_token::{Ended, ProjectToken, TokenAnswer},
+    replica::Replica,
     revocation::{Revocation, Subject},
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -32,6 +33,18 @@ pub(super) fn due(row: &Row) -> Result<Due, Fault> {
         8 => Due::TokenAnswer(OwnerId::made(text(2)?), RequestId::made(text(3)?)),
         7 => Due::ProjectToken(hash(row, 1)?),
         _ => Due::Answer(OwnerId::made(text(2)?), RequestId::made(text(3)?)),
+    })
+}
+
+pub(super) fn replica(row: &Row) -> Result<Replica, Fault> {
+    let told = Replica::told_from(row.try_get(5)?);
+    Ok(Replica {
+        id: ReplicaId::made(row.try_get::<_, String>(0)?),
+        beat: unsigned(row, 1)?,
+        promise: std::time::Duration::from_micros(unsigned(row, 2)?),
+        reached: unsigned(row, 3)?,
+        holders: u32::try_from(unsigned(row, 4)?).unwrap_or(u32::MAX),
+        told: told.ok_or_else(|| Fault::Broken("what a program told cannot be read".to_owned()))?,
     })
 }
 

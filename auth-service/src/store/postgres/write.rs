@@ -15,6 +15,7 @@ use crate::{
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken},
     project::Project,
     project_token::{ProjectToken, TokenAnswer},
+    replica::Replica,
     revocation::{Revocation, Subject},
     role_token::{Answer, RoleToken},
     store::Planned,
@@ -111,6 +112,12 @@ pub(super) fn plan(change: &Planned, flush: &mut Flush) -> Result<(), Fault> {
         Planned::PutTokenAnswer { replaces, answer } => put_token_answer(flush, *replaces, answer),
         Planned::Revoke(row) => insert_revocation(flush, row),
         Planned::Clear(due) => clear(flush, due)?,
+        Planned::PutReplica { was, replica, .. } => put_replica(flush, *was, replica),
+        Planned::DropReplica { id, beat } => flush.one(
+            "beat of a program",
+            "DELETE FROM replica WHERE id = $1 AND beat = $2",
+            [text(id), number(*beat)],
+        ),
     }
     Ok(())
 }
@@ -372,6 +379,25 @@ fn insert_revocation(flush: &mut Flush, row: &Revocation) {
             at(row.at),
         ],
     );
+}
+
+fn put_replica(flush: &mut Flush, was: Option<u64>, replica: &Replica) {
+    let sql = if was.is_some() {
+        "UPDATE replica SET beat = $2, promise = $3, reached = $4, holders = $5, told = $6
+         WHERE id = $1 AND beat = $7"
+    } else {
+        "INSERT INTO replica (id, beat, promise, reached, holders, told) VALUES ($1, $2, $3, $4, $5, $6)"
+    };
+    let promise = i64::try_from(replica.promise.as_micros()).expect("bounded by the configuration");
+    let columns = [
+        text(&replica.id),
+        number(replica.beat),
+        bind(promise),
+        number(replica.reached),
+        bind(i64::from(replica.holders)),
+        bind(replica.told_text()),
+    ];
+    flush.one("beat of a program", sql, columns.into_iter().chain(was.map(number)));
 }
 
 fn clear(flush: &mut Flush, due: &Due) -> Result<(), Fault> {

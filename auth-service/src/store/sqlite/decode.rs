@@ -6,12 +6,13 @@ use rusqlite::Row;
 use crate::{
     accounts::{Facts, Source},
     elevation::Elevation,
-    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, RequestId},
+    ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId, ProjectName, ReplicaId, RequestId},
     owner::{Applied, Owner},
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken, Successor},
     password::PasswordHash,
     project::Project,
     project_token::{Ended, ProjectToken, TokenAnswer},
+    replica::Replica,
     revocation::{Revocation, Subject},
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
@@ -31,6 +32,18 @@ pub(super) fn due(row: &Row<'_>) -> rusqlite::Result<Due> {
         ),
         7 => Due::ProjectToken(row.get(1)?),
         _ => Due::Answer(OwnerId::made(row.get::<_, String>(1)?), RequestId::made(row.get::<_, String>(2)?)),
+    })
+}
+
+pub(super) fn replica(row: &Row<'_>) -> rusqlite::Result<Replica> {
+    let told = Replica::told_from(row.get_ref(5)?.as_str()?);
+    Ok(Replica {
+        id: ReplicaId::made(row.get::<_, String>(0)?),
+        beat: unsigned(row, 1)?,
+        promise: std::time::Duration::from_micros(unsigned(row, 2)?),
+        reached: unsigned(row, 3)?,
+        holders: row.get(4)?,
+        told: told.ok_or_else(|| unknown(5))?,
     })
 }
 

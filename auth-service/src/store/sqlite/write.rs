@@ -10,6 +10,7 @@ use crate::{
     owner::{Applied, Owner},
     owner_session::{OwnerSession, RefreshState, RefreshToken},
     project_token::{ProjectToken, TokenAnswer},
+    replica::Replica,
     revocation::{Revocation, Subject},
     role_token::{Answer, RoleToken},
     store::{Planned, Signal},
@@ -138,6 +139,17 @@ pub(super) fn apply(
             Ok(())
         }
         Planned::Clear(due) => clear(&to, due),
+        Planned::PutReplica { was, grown, replica } => {
+            if grown {
+                signals.push(Signal::Reached);
+            }
+            put_replica(&to, was, &replica)
+        }
+        Planned::DropReplica { id, beat } => to.one(
+            "beat of a program",
+            "DELETE FROM replica WHERE id = ?1 AND beat = ?2",
+            (id.as_str(), signed(beat)),
+        ),
     }
 }
 
@@ -356,6 +368,25 @@ fn insert_revocation(to: &To<'_>, row: &Revocation) -> Result<(), Fault> {
         "INSERT INTO revocation (sequence, issued_before, kind, subject, project, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         (signed(row.sequence), signed(row.issued_before), kind, subject, project, row.at.as_micros()),
     )
+}
+
+fn put_replica(to: &To<'_>, was: Option<u64>, replica: &Replica) -> Result<(), Fault> {
+    let promise = i64::try_from(replica.promise.as_micros()).expect("bounded by the configuration");
+    let (id, beat, reached) = (replica.id.as_str(), signed(replica.beat), signed(replica.reached));
+    let (holders, told) = (replica.holders, replica.told_text());
+    match was {
+        None => to.one(
+            "beat of a program",
+            "INSERT INTO replica (id, beat, promise, reached, holders, told) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            (id, beat, promise, reached, holders, told),
+        ),
+        Some(was) => to.one(
+            "beat of a program",
+            "UPDATE replica SET beat = ?2, promise = ?3, reached = ?4, holders = ?5, told = ?6
+             WHERE id = ?1 AND beat = ?7",
+            (id, beat, promise, reached, holders, told, signed(was)),
+        ),
+    }
 }
 
 fn clear(to: &To<'_>, due: Due) -> Result<(), Fault> {

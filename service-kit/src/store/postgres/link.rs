@@ -29,8 +29,8 @@ use super::{
 use crate::{clock::Timestamp, store::Fault};
 
 /// How long the database may take for one statement, and how long it waits for a lock. Short: the callers of
-/// a batch wait for both.
-const SETTINGS: &str = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s \
+/// a batch wait for both. A program that stops in the middle of a batch loses its locks before others give up on them.
+const SETTINGS: &str = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=1500ms \
     -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000 \
     -c search_path=public -c enable_seqscan=off -c enable_mergejoin=off -c jit=off -c TimeZone=UTC";
 /// How long an answer is waited for: longer than the database takes to give up on its own.
