@@ -374,3 +374,58 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn no_lease_is_granted_beyond_what_the_row_promises_and_what_waited_for_it_is_answered() {
+    let t0 = Instant::now();
+    let mut core = core(t0);
+    core.promise(t0);
+    let (a, came) = core.hello(&hello("a", 0), t0).expect("room");
+    assert!(
+        matches!(came, Came::Behind(Missed { after: 0, upto: 0 })),
+        "no lease before the first beat: {came:?}"
+    );
+    core.promise(t0 + s(6.0));
+    assert_eq!(core.answer_all(t0 + s(0.1)), [(a, Granted { nonce: 1, sequence: 0, reset: false })]);
+    let late = t0 + s(3.0);
+    assert_eq!(core.renew(a, 2, 0, late), Ok(None), "it would end behind the promise");
+    assert!(core.answer_all(late).is_empty());
+    core.promise(late + s(6.0));
+    assert_eq!(core.answer_all(late).len(), 1, "the next beat has come");
+}
+
+// I8: the promise was over, others have answered for this program: nobody gets a lease without what they revoked.
+#[test]
+fn after_a_lapse_of_the_promise_everyone_needs_all_that_was_revoked() {
+    let t0 = Instant::now();
+    let mut core = core(t0);
+    core.promise(t0 + s(60.0));
+    let a = join(&mut core, "a", t0);
+    // A machine that slept: this clock stood still, the verifier's went on. The ask was sent before the row was followed.
+    core.promise(t0);
+    assert_eq!(core.renew(a, 2, 0, t0 + s(0.5)), Ok(None));
+    core.publish(1, t0 + s(0.6));
+    core.lapse(t0 + s(0.6));
+    core.promise(t0 + s(60.0));
+    assert!(core.answer_all(t0 + s(0.6)).is_empty(), "it has not acknowledged what others did not wait for");
+    assert!(core.applied(a, 1, 0, t0 + s(0.7)).expect("published").is_some());
+}
+
+#[test]
+fn what_is_not_published_yet_has_reached_nobody() {
+    let t0 = Instant::now();
+    let mut core = core(t0);
+    core.promise(t0 + s(60.0));
+    let a = join(&mut core, "a", t0);
+    assert!(matches!(core.wait(1, t0), Wait::Until(_)), "behind one of another program");
+    core.publish(1, t0);
+    assert_eq!((core.reached(t0), core.latest(0, 1, 8).len()), (0, 1));
+    core.applied(a, 1, 4, t0).expect("published");
+    assert_eq!((core.wait(1, t0), core.reached(t0)), (over(1, 0, 4), 1));
+    let reached = Reached { acknowledged: 1, fenced: 0, streams_closed: 4 };
+    assert_eq!(core.latest(0, 1, 8), [(1, reached)]);
+    core.publish(2, t0);
+    assert_eq!((core.reached(t0), core.reached(t0 + fence(LEASE))), (1, 2), "acknowledged, or lapsed");
+    core.start_over(9, t0);
+    assert_eq!((core.reached(t0), core.reached(t0 + fence(LEASE))), (0, 9), "unknown leases first");
+}

@@ -180,6 +180,10 @@ impl Line {
 
     /// Whether all of it could be sent.
     async fn send_missed(&self, Missed { after, upto }: Missed) -> Result<bool, Error> {
+        if after == upto {
+            // It has all, and waits for what this program may vouch for.
+            return Ok(true);
+        }
         if upto - after > u64::from(limits::REVOCATION_PAGE_MAX) {
             return Ok(false);
         }
