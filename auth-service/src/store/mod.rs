@@ -364,8 +364,15 @@ pub(crate) enum Planned {
     },
     Revoke(Revocation),
     Clear(Due),
-    PutReplica { was: Option<u64>, grown: bool, replica: Replica },
-    DropReplica { id: ReplicaId, beat: u64 },
+    PutReplica {
+        was: Option<u64>,
+        grown: bool,
+        replica: Replica,
+    },
+    DropReplica {
+        id: ReplicaId,
+        beat: u64,
+    },
 }
 
 /// The keys that an engine has loaded.
