@@ -75,6 +75,9 @@ pub(crate) enum Command {
     /// Jobs of a session.
     #[command(subcommand)]
     Job(command::job::Job),
+    /// Files of a session: what its jobs read, and what they leave.
+    #[command(subcommand)]
+    File(command::file::File),
     /// Run a program for each job of an agent.
     #[command(subcommand)]
     Worker(command::worker::Worker),

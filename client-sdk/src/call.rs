@@ -213,8 +213,24 @@ impl Connection {
         A: Message + Default + 'static,
         S: Stream<Item = Q> + Send + 'static,
     {
+        self.open_within(path, who, messages, self.deadline()).await
+    }
+
+    /// The same, where the server's first word may take longer: it answers when it has all that is sent.
+    pub(crate) async fn open_within<Q, A, S>(
+        &self,
+        path: &'static str,
+        who: &Identity,
+        messages: S,
+        within: Duration,
+    ) -> Result<Opened<A>, Error>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+        S: Stream<Item = Q> + Send + 'static,
+    {
         let request_id = random::id();
-        let deadline = Instant::now() + self.deadline();
+        let deadline = Instant::now() + within;
         let opening = async {
             let presented = who.credentials.present().await?;
             let line = self.place(path);

@@ -1,4 +1,4 @@
-//! The gateway, for clients: the door to [`Sessions`], [`Jobs`] and [`Agents`].
+//! The gateway, for clients: the door to [`Sessions`], [`Jobs`], [`Files`] and [`Agents`].
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -13,6 +13,7 @@ use crate::{
     cookie::Cookie,
     credentials::Credentials,
     error::Error,
+    file::Files,
     job::Jobs,
     path,
     session::Sessions,
@@ -72,6 +73,12 @@ impl Gateway {
     #[must_use]
     pub fn jobs(&self) -> Jobs {
         Jobs::of(self.clone())
+    }
+
+    /// Files of sessions.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        Files::of(self.clone())
     }
 
     /// The registry of agents.

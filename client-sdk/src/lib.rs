@@ -11,6 +11,7 @@
 //! | sessions, jobs, agents | [`Gateway`] → [`Sessions`], [`Jobs`], [`Agents`] |
 //! | calls for the project of a folder | [`Gateway::in_folder`], [`ProjectFile`] |
 //! | what was done and what was refused, as an administrator | [`AuditLog`] from [`Auth::audit`], [`Gateway::audit`] |
+//! | what a job reads and leaves: files of a session | [`Files`] from [`Gateway::files`] |
 //! | to follow a session's log | [`EventStream`] from [`Sessions::stream`] |
 //! | to run jobs for agents | [`Worker`], [`Task`], [`Outcome`] |
 //! | to admit calls on Interlock's credentials | [`verifier::Verifier`], [`verifier::VerifierLayer`] |
@@ -94,6 +95,7 @@ mod elevation;
 mod error;
 mod event;
 mod events;
+mod file;
 mod gateway;
 mod internal_token;
 mod job;
@@ -125,6 +127,7 @@ pub use elevation::{RootStatus, Unlocked};
 pub use error::{Busy, BusyJob, BusyKind, Code, Error, FieldViolation, Precondition, Reason};
 pub use event::{Binding, Event, EventKind, JobState, LeaveCause, ReleaseCause};
 pub use events::{EventStream, StreamFrom, StreamItem};
+pub use file::{Download, File, Files, FilesOf, PutFile};
 pub use gateway::Gateway;
 pub use interlock_proto::credential::{Credential, Kind, Malformed};
 pub use job::{Job, Jobs};

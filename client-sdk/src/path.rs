@@ -58,6 +58,10 @@ paths! {
     WAIT_JOB = "/interlock.gateway.v1.JobService/WaitJob";
     CANCEL_JOB = "/interlock.gateway.v1.JobService/CancelJob";
     FORCE_FAIL_JOB = "/interlock.gateway.v1.JobService/ForceFailJob";
+    PUT_FILE = "/interlock.gateway.v1.FileService/PutFile";
+    READ_FILE = "/interlock.gateway.v1.FileService/GetFile";
+    LIST_FILES = "/interlock.gateway.v1.FileService/ListFiles";
+    DELETE_FILE = "/interlock.gateway.v1.FileService/DeleteFile";
     WORK = "/interlock.gateway.v1.WorkerService/Work";
     SET_AGENT = "/interlock.gateway.v1.AgentService/SetAgent";
     READ_AGENT = "/interlock.gateway.v1.AgentService/GetAgent";

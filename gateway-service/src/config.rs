@@ -28,6 +28,13 @@
 //! | `client_idle` | `720h` | a client that is not seen for so long is no longer of its session |
 //! | `argon2.m_kib`, `argon2.t`, `argon2.p` | 19456, 2, 1 | cost of hashing a session's password |
 //! | `hasher.threads`, `hasher.queue` | 1, 32 | threads that hash passwords, and calls that wait for them |
+//! | `files.folder` | `files` in `data_dir` | where the contents of files are |
+//! | `files.bucket` | none | `bucket` or `bucket/prefix` of an S3-compatible service, instead of the folder |
+//! | `files.endpoint`, `files.region` | of AWS, `us-east-1` | where that service is; `http` on loopback in `local` |
+//! | `files.credentials_file` | required with a bucket | two lines: the access key's id and its secret |
+//! | `files.size`, `files.session_size` | `64MiB`, `1GiB` | the largest file, and all of a session together |
+//! | `files.per_session` | 1000 | files of one session at once |
+//! | `files.upload_time` | `10m` | how long storing one file may take |
 //! | `parked_per_owner` | 256 | waits and streams of one owner at once |
 //!
 //! The only file that reads the environment.
@@ -52,6 +59,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const SIZE_MIN: ByteSize = ByteSize(1 << 20);
 const SIZE_MAX: ByteSize = ByteSize(16 << 30);
+const FILE_MAX: ByteSize = ByteSize(16 << 30);
+const FILES_MAX: ByteSize = ByteSize(1 << 40);
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -70,12 +79,34 @@ pub struct Config {
     pub limits: Limits,
     /// Calls that name no project.
     pub unscoped: Unscoped,
+    /// Where the contents of files are.
+    pub files: FileStore,
     /// Of the passwords of sessions.
     pub hashing: Hashing,
     /// Tries at passwords of sessions that one source has at once.
     pub join_tries: u32,
     /// Waits and streams of one owner at once.
     pub parked_per_owner: usize,
+}
+
+/// Where the contents of files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileStore {
+    /// In a folder of this machine.
+    Folder(PathBuf),
+    /// With an S3-compatible service.
+    Bucket {
+        /// Its name.
+        bucket: String,
+        /// Before each key; empty: nothing.
+        prefix: String,
+        /// Where the service is; `None`: AWS.
+        endpoint: Option<String>,
+        /// In which part of the world.
+        region: String,
+        /// The access key's id and its secret, a line each.
+        credentials_file: PathBuf,
+    },
 }
 
 /// The way to auth's internal listener.
@@ -116,6 +147,7 @@ fn read(
         chain_key_file: r.path("chain_key_file").unwrap_or_else(|| common.data_dir.join("gateway.chain-key")),
         auth: read_auth(&mut r, &common),
         limits: read_limits(&mut r),
+        files: read_files(&mut r, &common),
         unscoped: Unscoped::read(&mut r, common.profile),
         hashing: Hashing::read(&mut r, 1),
         join_tries: r.bounded("join_tries", 5, 1..=100_000),
@@ -150,6 +182,46 @@ fn read_auth(r: &mut Reader, common: &Common) -> AuthLink {
     }
 }
 
+fn read_files(r: &mut Reader, common: &Common) -> FileStore {
+    let folder = r.path("files.folder");
+    let bucket: Option<String> = r.optional("files.bucket");
+    let endpoint: Option<String> = r.optional("files.endpoint");
+    let region: String = r.value("files.region", "us-east-1".to_owned());
+    let credentials_file = r.path("files.credentials_file");
+    let Some(bucket) = bucket else {
+        for (key, set) in
+            [("files.endpoint", endpoint.is_some()), ("files.credentials_file", credentials_file.is_some())]
+        {
+            if set {
+                r.mistake(key, "only with files.bucket");
+            }
+        }
+        return FileStore::Folder(folder.unwrap_or_else(|| common.data_dir.join("files")));
+    };
+    if folder.is_some() {
+        r.mistake("files.folder", "none beside files.bucket");
+    }
+    let (bucket, prefix) = bucket.split_once('/').unwrap_or((&bucket, ""));
+    let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
+    let whole = |prefix: &str| prefix.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    if bucket.is_empty() || !plain(bucket) || !plain(prefix) || !(prefix.is_empty() || whole(prefix)) {
+        r.mistake("files.bucket", "`bucket` or `bucket/prefix`");
+    }
+    if let Some(endpoint) = &endpoint {
+        let loopback = ["http://127.0.0.1:", "http://[::1]:", "http://localhost:"];
+        let near = common.profile == Profile::Local && loopback.iter().any(|to| endpoint.starts_with(to));
+        if !endpoint.starts_with("https://") && !near {
+            r.mistake("files.endpoint", "`https://host:port`; `http` on loopback, in profile local");
+        }
+    }
+    let credentials_file = credentials_file.unwrap_or_else(|| {
+        r.mistake("files.credentials_file", "must be set with files.bucket");
+        PathBuf::new()
+    });
+    let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
+    FileStore::Bucket { bucket, prefix, endpoint, region, credentials_file }
+}
+
 fn read_limits(r: &mut Reader) -> Limits {
     let d = Limits::default();
     let log_age_max = r.bounded("retention.age", d.log_age_max, HOUR..=HOUR * 87_600);
@@ -165,6 +237,12 @@ fn read_limits(r: &mut Reader) -> Limits {
         client_idle_max: r.bounded("client_idle", d.client_idle_max, SECOND * 60..=HOUR * 87_600),
         log_events_max: r.bounded("retention.events", d.log_events_max, 256..=10_000_000),
         log_bytes_max: r.bounded("retention.size", ByteSize(d.log_bytes_max), SIZE_MIN..=SIZE_MAX).0,
+        file_bytes_max: r.bounded("files.size", ByteSize(d.file_bytes_max), ByteSize(1)..=FILE_MAX).0,
+        files_bytes_max: r
+            .bounded("files.session_size", ByteSize(d.files_bytes_max), ByteSize(1)..=FILES_MAX)
+            .0,
+        files_max: r.bounded("files.per_session", d.files_max, 1..=5_000),
+        upload_time_max: r.bounded("files.upload_time", d.upload_time_max, SECOND..=HOUR * 24),
         log_age_max,
         ended_jobs_kept: log_age_max,
         ..d
@@ -232,6 +310,37 @@ mod tests {
         assert_eq!(with(&[("store_sharing", "shared")]).expect_err("no database"), ["store_sharing (flag)"]);
         for bad in ["gateway.db", "postgres://g:hidden@db/g?sslmode=require", good] {
             assert_eq!(with(&[("store", bad)]).expect_err(bad), ["store (flag)"]);
+        }
+    }
+
+    #[test]
+    fn files_are_in_a_folder_or_in_a_bucket() {
+        let folder = |config: &Config| match &config.files {
+            FileStore::Folder(folder) => folder.clone(),
+            FileStore::Bucket { .. } => panic!("{config:?}"),
+        };
+        let config = with(&[]).expect("good");
+        assert_eq!(folder(&config), config.common.data_dir.join("files"));
+        assert_eq!(folder(&with(&[("files.folder", "/f")]).expect("good")), PathBuf::from("/f"));
+        let keys = ("files.credentials_file", "/keys");
+        let config = with(&[("files.bucket", "b/some/where"), keys]).expect("good");
+        let FileStore::Bucket { bucket, prefix, region, .. } = &config.files else { panic!("{config:?}") };
+        assert_eq!((&**bucket, &**prefix, &**region), ("b", "some/where", "us-east-1"));
+        let near = ("files.endpoint", "http://127.0.0.1:9000");
+        with(&[("files.bucket", "b"), keys, near]).expect("in local");
+        for (bad, place) in [
+            (vec![("files.bucket", "b")], "files.credentials_file"),
+            (vec![("files.bucket", "b"), keys, ("files.folder", "/f")], "files.folder (flag)"),
+            (vec![("files.bucket", "b/../c"), keys], "files.bucket (flag)"),
+            (
+                vec![("files.bucket", "b"), keys, ("files.endpoint", "http://s3.example")],
+                "files.endpoint (flag)",
+            ),
+            (vec![("files.bucket", "b"), keys, near, ("profile", "hardened")], "files.endpoint (flag)"),
+            (vec![keys], "files.credentials_file (flag)"),
+            (vec![("files.size", "2GiB")], "lease_ttl and the other bounds"),
+        ] {
+            assert_eq!(with(&bad).expect_err("wrong"), [place], "{bad:?}");
         }
     }
 

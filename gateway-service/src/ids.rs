@@ -113,6 +113,29 @@ id!(
     "`wai_` and 1 to 60 of a-z and 0-9"
 );
 
+id!(
+    /// A stored file's: `fil_…`. Later ones sort later. The key of its contents.
+    FileId, "file_id", |text| text::is_id(text, "fil_"), "`fil_` and 1 to 60 of a-z and 0-9"
+);
+id!(
+    /// What a file is called: data, never a path.
+    FileName, "name", text::is_file_name, text::FILE_NAME
+);
+
+impl FileId {
+    /// A new one. Later ones sort later.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(interlock_kit::random::id("fil"))
+    }
+}
+
+impl Default for FileId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl WaiterId {
     /// A new one. Later ones sort later.
     #[must_use]

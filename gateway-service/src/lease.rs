@@ -13,7 +13,7 @@ use crate::{
     job::{EndedBy, Job, Outcome, Phase, release},
     limits::Limits,
     policy::Permit,
-    store::{Stop, Tx, Verb},
+    store::{Stop, Tx, Verb, View},
 };
 
 /// A worker's right to one job.
@@ -277,9 +277,9 @@ fn running(tx: &mut Tx<'_>, held: &Held) -> Result<(Job, Permit, Lease), Stop> {
     Ok((job, permit, lease))
 }
 
-fn must_live(tx: &Tx<'_>, job: &Job) -> Result<Lease, Error> {
+pub(crate) fn must_live(view: &View<'_>, job: &Job) -> Result<Lease, Error> {
     match &job.phase {
-        Phase::Running(lease) if !lease.until.is_over(tx.now()) => Ok(lease.clone()),
+        Phase::Running(lease) if !lease.until.is_over(view.now()) => Ok(lease.clone()),
         Phase::Running(_) | Phase::Queued | Phase::Ended(_) => {
             Err(Error::new(Reason::LeaseLost, "the lease of this attempt is over: stop the job"))
         }

@@ -7,13 +7,14 @@
 //! | `command` | [`main_with`]: the command line |
 //! | `admit` | gate 1: bearer → verdict, cookie → client |
 //! | [`policy`] | who may do what to which resource; pure |
-//! | [`session`], [`binding`], [`client`], [`password`], [`join`], [`message`], [`event`], [`waiter`], [`job`], [`lease`], [`worker`], [`agent`] | one noun each: type, states, verbs |
+//! | [`session`], [`binding`], [`client`], [`password`], [`join`], [`message`], [`event`], [`file`], [`waiter`], [`job`], [`lease`], [`worker`], [`agent`] | one noun each: type, states, verbs |
 //! | [`request`], [`ids`], [`caller`], [`data`] | what a call carries |
 //! | [`sweep`], `sweeper` | what ends by time, and the loop that ends it |
 //! | [`store`] | the door to the rows, and the engines behind it |
 //! | [`hub`] | who is woken after a commit |
 //! | [`standing`], `streams`, `outlet` | what a stream stands on; which are open; how messages leave |
 //! | `stream`, `work`, `waits`, `attaching` | StreamEvents, Work, WaitJob, an attach that waits |
+//! | `vault`, `transfer` | where the contents of files are; how they come and go |
 //! | `grpc` | wire → domain → wire, one file a noun |
 //! | `joining`, `guesses`, `presence` | passwords and joining outside of transactions; how often one may guess; who was seen |
 //! | `readiness` | whether it can do its work |
@@ -25,6 +26,7 @@ pub mod client;
 pub mod config;
 pub mod data;
 pub mod event;
+pub mod file;
 pub mod hub;
 pub mod ids;
 pub mod job;
@@ -57,6 +59,8 @@ mod server;
 mod stream;
 mod streams;
 mod sweeper;
+mod transfer;
+mod vault;
 mod waits;
 mod work;
 

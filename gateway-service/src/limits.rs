@@ -15,6 +15,8 @@ pub const PAGE_TOKEN_BYTES_MAX: usize = 128;
 pub const PASSWORD_BYTES_MIN: usize = 8;
 /// Bytes of a session's password, at most: what the hasher takes.
 pub const PASSWORD_BYTES_MAX: usize = interlock_kit::hasher::PASSWORD_BYTES_MAX;
+/// Bytes of one part of a file in a request.
+pub const FILE_PART_BYTES_MAX: usize = 256 * 1024;
 /// How long WaitJob waits.
 pub const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 /// How long AttachSession waits, with an `on_busy` that waits.
@@ -59,6 +61,16 @@ pub struct Limits {
     pub line_max: usize,
     /// One message, bytes. 16 KiB.
     pub message_bytes_max: usize,
+    /// One file, bytes. Default 64 MiB.
+    pub file_bytes_max: u64,
+    /// All files of one session together, bytes. Default 1 GiB.
+    pub files_bytes_max: u64,
+    /// Files of one session. Default 1000, at most 5000: all of them are read at once.
+    pub files_max: usize,
+    /// Files of one session that are being stored, or taken away, at once. 16.
+    pub files_moving_max: usize,
+    /// How long storing one file may take. Default 10 min.
+    pub upload_time_max: Duration,
     /// Agents that one worker serves. 32.
     pub served_agents_max: usize,
     /// Jobs that one worker runs at once. 64.
@@ -111,6 +123,11 @@ impl Default for Limits {
             waiters_max: 64,
             line_max: 1024,
             message_bytes_max: 16 * 1024,
+            file_bytes_max: 64 << 20,
+            files_bytes_max: 1 << 30,
+            files_max: 1000,
+            files_moving_max: 16,
+            upload_time_max: Duration::from_secs(600),
             served_agents_max: 32,
             capacity_max: 64,
             creation_kept: Duration::from_secs(600),
@@ -165,6 +182,8 @@ impl Limits {
             ),
             ((1..=1000).contains(&self.clients_max), "a session has 1 to 1000 clients"),
             (self.client_idle_max >= Duration::from_secs(60), "a client is not idle within a minute"),
+            (self.file_bytes_max <= self.files_bytes_max, "a session's files hold the largest one"),
+            ((1..=5000).contains(&self.files_max), "a session has 1 to 5000 files"),
             (self.page_default <= self.page_max, "the usual page is no larger than the largest"),
             (self.sweep_rows_max > 0, "a sweep touches at least one row"),
             (self.sweep_logs_max > 0, "a sweep looks at at least one log"),

@@ -9,6 +9,7 @@ use interlock_kit::error::{Error, Reason};
 use crate::{
     agent::Agent,
     client::{Client, ClientRole},
+    file::File,
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId},
     job::Job,
     password::SessionPassword,
@@ -51,11 +52,15 @@ pub enum Act {
     Evict,
     /// Fail a job, whatever its worker says.
     ForceFail,
+    /// Read its files.
+    ReadFiles,
+    /// Store and delete files.
+    WriteFiles,
 }
 
 impl Act {
     /// Every act.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Get,
         Self::Stream,
         Self::Ack,
@@ -70,6 +75,8 @@ impl Act {
         Self::SetPassword,
         Self::Evict,
         Self::ForceFail,
+        Self::ReadFiles,
+        Self::WriteFiles,
     ];
 
     /// The least role of a client (DESIGN 14.4).
@@ -79,7 +86,9 @@ impl Act {
             Self::Get | Self::Stream | Self::Ack | Self::ReadJobs | Self::ListClients | Self::Quit => {
                 ClientRole::Observer
             }
-            Self::Submit | Self::Cancel | Self::Post => ClientRole::Operator,
+            Self::Submit | Self::Cancel | Self::Post | Self::ReadFiles | Self::WriteFiles => {
+                ClientRole::Operator
+            }
             Self::Attach | Self::Close | Self::SetPassword | Self::Evict | Self::ForceFail => {
                 ClientRole::Host
             }
@@ -90,10 +99,14 @@ impl Act {
     #[must_use]
     pub fn scope(self) -> &'static str {
         match self {
-            Self::Get | Self::Stream | Self::Ack | Self::ListClients | Self::Quit => "sessions:read",
+            Self::Get | Self::Stream | Self::Ack | Self::ListClients | Self::Quit | Self::ReadFiles => {
+                "sessions:read"
+            }
             Self::ReadJobs => "jobs:read",
             Self::Submit | Self::Cancel | Self::ForceFail => "jobs:submit",
-            Self::Attach | Self::Close | Self::Post | Self::SetPassword | Self::Evict => "sessions:write",
+            Self::Attach | Self::Close | Self::Post | Self::SetPassword | Self::Evict | Self::WriteFiles => {
+                "sessions:write"
+            }
         }
     }
 }
@@ -129,6 +142,8 @@ pub enum Ask<'a> {
     Serve { id: &'a AgentId, agent: Option<&'a Agent> },
     /// To use a lease of this job.
     Lease { id: &'a JobId, job: Option<&'a Job>, fencing: u64 },
+    /// To use the files of this job's session, in the job's project, by a lease of it.
+    JobFiles { id: &'a JobId, job: Option<&'a Job>, fencing: u64 },
     /// To end what is over.
     Sweep,
 }
@@ -149,6 +164,8 @@ enum Subject {
     Jobs(AgentId),
     /// One job, for the holder of its lease.
     Job(JobId),
+    /// The files of a session in a project, for the holder of a job's lease.
+    Files(SessionId, ProjectId),
     /// Whatever is over.
     Over,
 }
@@ -159,7 +176,11 @@ impl Permit {
         match &self.0 {
             Subject::Session(mine) => mine == id,
             Subject::Over => true,
-            Subject::Owner(_) | Subject::Agent(_) | Subject::Jobs(_) | Subject::Job(_) => false,
+            Subject::Owner(_)
+            | Subject::Agent(_)
+            | Subject::Jobs(_)
+            | Subject::Job(_)
+            | Subject::Files(..) => false,
         }
     }
 
@@ -170,13 +191,25 @@ impl Permit {
             Subject::Jobs(agent) => *agent == job.binding.agent,
             Subject::Job(id) => *id == job.id,
             Subject::Over => true,
-            Subject::Owner(_) | Subject::Agent(_) => false,
+            Subject::Owner(_) | Subject::Agent(_) | Subject::Files(..) => false,
         }
     }
 
     /// Whether it covers an agent's row.
     pub(crate) fn covers_agent(&self, id: &AgentId) -> bool {
         matches!(&self.0, Subject::Agent(mine) if mine == id)
+    }
+
+    /// Whether it covers a file's row.
+    pub(crate) fn covers_file(&self, file: &File) -> bool {
+        match &self.0 {
+            Subject::Session(session) => *session == file.session,
+            Subject::Files(session, project) => {
+                *session == file.session && file.project.as_ref().is_none_or(|of| of == project)
+            }
+            Subject::Over => true,
+            Subject::Owner(_) | Subject::Agent(_) | Subject::Jobs(_) | Subject::Job(_) => false,
+        }
     }
 
     /// Whether it covers this owner's list.

@@ -53,6 +53,7 @@ use crate::{
     store::Shell,
     streams::Streams,
     sweeper,
+    vault::{Vault, VaultError},
 };
 
 /// How long a start waits for auth's lease before it says that it serves: without one it serves too, and refuses.
@@ -115,6 +116,9 @@ pub enum RunError {
     /// Files cannot be watched.
     #[error(transparent)]
     Reload(#[from] ReloadError),
+    /// Where the contents of files are.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// Reflection cannot be built.
     #[error("reflection: {0}")]
     Reflection(String),
@@ -135,6 +139,7 @@ impl RunError {
             | Self::Telemetry(_) => true,
             Self::File(error) => error.is_configuration(),
             Self::ChainKey(error) => error.is_configuration(),
+            Self::Vault(error) => error.is_configuration(),
             Self::Io(_)
             | Self::Bind { .. }
             | Self::DataDir(_)
@@ -188,6 +193,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     }
     own.spawn(readiness::watch(Arc::clone(&front), health));
     own.spawn(sweeper::run(Arc::clone(&front)));
+    own.spawn(sweeper::clear_files(Arc::clone(&front)));
     own.spawn(sweeper::flush_denials(Arc::clone(&front)));
     own.spawn(end_streams(Arc::clone(&front), config.common.limits.drain.mul_f64(DRAIN_PART)));
     let announced = announce(config.common.ready_file, addresses, &front);
@@ -233,6 +239,7 @@ fn front(
     shutdown: &CancellationToken,
 ) -> Result<(Arc<Front>, Trail), RunError> {
     let (clock, hub) = (Clock::system(), Hub::new());
+    let vault = Vault::open(&config.files, config.common.profile)?;
     let (shell, trail) = open_store(config, &clock, &hub)?;
     let verifier = Verifier::start(connection, VerifierOptions::named("gateway"));
     let gate = Gate::new(
@@ -248,6 +255,7 @@ fn front(
         verifier,
         gate: Arc::new(gate),
         streams: Streams::new(config.parked_per_owner),
+        vault,
         hasher: Hasher::start(config.hashing.params, config.hashing.threads, config.hashing.queue)
             .map_err(|error| io::Error::other(error.to_string()))?,
         guesses: GuessLimit::new(config.join_tries),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::{
     client::{Client, LeaveCause, leave},
     event::ReleaseCause,
-    ids::{AgentId, ClientId, JobId, SessionId, WaiterId},
+    file,
+    ids::{AgentId, ClientId, FileId, JobId, SessionId, WaiterId},
     job::{Outcome, Phase, end_by_gateway, release},
     policy::Permit,
     session::{self, end, wind_up},
@@ -55,6 +56,9 @@ pub enum Duty {
     Idle(SessionId, ClientId),
     /// A waiter for this agent whose caller is gone.
     Waiter(AgentId, WaiterId),
+    /// A file of this session that nobody sees, or shall see any more: once it is swept its contents are to be taken
+    /// away, and then its row.
+    File(SessionId, FileId),
 }
 
 /// Does one duty. Answers whether it changed anything; repeat while it says [`Swept::More`].
@@ -120,6 +124,7 @@ impl Verb for Sweep {
             Duty::Session(session) => sweep_session(tx, &permit, session),
             Duty::Log(session) => sweep_log(tx, &permit, session),
             Duty::Waiter(agent, waiter) => sweep_waiter(tx, &permit, agent, waiter),
+            Duty::File(session, id) => file::sweep(tx, session, id),
             Duty::Idle(session, client) => sweep_idle(tx, &permit, session, client),
             Duty::Jobs(session) => {
                 let by = tx.now().before(tx.limits().ended_jobs_kept);
@@ -183,6 +188,9 @@ fn sweep_session(tx: &mut Tx<'_>, permit: &Permit, id: &SessionId) -> Result<Swe
             }
             let kept_until = session.ended_at.unwrap_or(session.created_at).after(tx.limits().creation_kept);
             if !kept_until.is_over(tx.now()) {
+                return Ok(Swept::Nothing);
+            }
+            if tx.has_files(permit, id)? {
                 return Ok(Swept::Nothing);
             }
             tx.drop_session(permit, &session);

@@ -123,7 +123,7 @@ impl Ground {
     }
 
     /// DESIGN 14.8: a waiting attach is admitted again inside the transaction that attaches.
-    fn holds(&self) -> Result<(), Error> {
+    pub(crate) fn holds(&self) -> Result<(), Error> {
         if self.given_up.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(Error::new(Reason::DeadlineExceeded, "the call was given up"));
         }

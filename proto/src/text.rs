@@ -55,6 +55,23 @@ pub fn is_label(text: &str, bytes_max: usize) -> bool {
         && !credential::is_in(text)
 }
 
+/// The longest name of a file, bytes.
+pub const FILE_NAME_BYTES_MAX: usize = 255;
+/// How many parts the name of a file has at most.
+pub const FILE_NAME_PARTS_MAX: usize = 16;
+/// The rule for names of files, for refusals.
+pub const FILE_NAME: &str = "1 to 255 bytes that all show, in 1 to 16 parts with `/` between them; no part empty, `.` or `..`, and no `\\`";
+
+/// Whether a text is the name of a file: a label, in parts. Never absolute, and no part leads out of a folder, so that
+/// whoever does write it to a disk stays below the folder it is meant for.
+#[must_use]
+pub fn is_file_name(text: &str) -> bool {
+    is_label(text, FILE_NAME_BYTES_MAX)
+        && !text.contains('\\')
+        && text.split('/').count() <= FILE_NAME_PARTS_MAX
+        && text.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
 /// Whether a character does not show, or changes how others show: controls, the format characters of Unicode
 /// (general category Cf: bidirectional overrides, zero-width ones, tags), letters that are blank, line and
 /// paragraph separators, and every blank but the space.
@@ -165,6 +182,45 @@ mod tests {
             assert!(!is_label(&format!("a{hidden}b"), 64), "{hidden:?}");
             assert!(!is_name(&format!("a{hidden}b")), "{hidden:?}");
         }
+    }
+
+    // SF-03
+    #[test]
+    fn the_name_of_a_file_is_no_path_out_of_anywhere() {
+        for good in
+            ["a", "out/report (2).txt", "..a/b..", "...", "Zoë.csv", "C:", "a//b".replace("//", "/").as_str()]
+        {
+            assert!(is_file_name(good), "{good:?}");
+        }
+        let (long, deep) = ("a".repeat(256), ["a"; 17].join("/"));
+        let bad = [
+            "",
+            ".",
+            "..",
+            "/",
+            "/etc/passwd",
+            "a/",
+            "a//b",
+            "../a",
+            "a/..",
+            "a/../b",
+            "a/./b",
+            "./a",
+            "..\\a",
+            "a\\b",
+            "C:\\a",
+            "a\0b",
+            "a\n",
+            " a",
+            "a ",
+            "\u{202e}a",
+            &long,
+            &deep,
+        ];
+        for bad in bad {
+            assert!(!is_file_name(bad), "{bad:?}");
+        }
+        assert!(is_file_name(&"a".repeat(255)) && is_file_name(&["a"; 16].join("/")));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod file;
 pub(crate) mod job;
 pub(crate) mod member;
 pub(crate) mod owner;
@@ -50,6 +51,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Agent(agent) => agent::run(agent, &common).await?,
         Command::Session(session) => session::run(session, &common).await?,
         Command::Job(job) => return job::run(job, &common).await,
+        Command::File(file) => file::run(file, &common).await?,
         Command::Worker(worker) => worker::run(worker, &common).await?,
         Command::Auth(auth) => role_token::run(auth, &common).await?,
         Command::Verify(verify) => return verify::run(&verify, &common).await,

@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `session`, `job`, `agent`, `worker` | one a noun |
+//! | `session`, `job`, `file`, `agent`, `worker` | one a noun |
 //! | `client` | the part of SessionService that is about clients |
 //! | `wire` | domain to wire and back |
 //! | `busy` | the evidence of `SESSION_BUSY` |
@@ -20,7 +20,7 @@ use interlock_kit::{
     serve::Services,
 };
 use interlock_proto::gateway::v1::{
-    agent_service_server::AgentServiceServer, job_service_server::JobServiceServer,
+    agent_service_server::AgentServiceServer, file_service_server::FileServiceServer, job_service_server::JobServiceServer,
     session_service_server::SessionServiceServer, worker_service_server::WorkerServiceServer,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -37,11 +37,13 @@ use crate::{
     presence::Presence,
     store::{Query, Resolver, Shell, Told, Verb},
     streams::Streams,
+    vault::Vault,
 };
 
 mod agent;
 mod busy;
 mod client;
+mod file;
 mod job;
 mod session;
 pub(crate) mod wire;
@@ -54,6 +56,8 @@ pub(crate) struct Front {
     pub(crate) verifier: Verifier,
     pub(crate) gate: Arc<Gate>,
     pub(crate) streams: Arc<Streams>,
+    /// Where the contents of files are.
+    pub(crate) vault: Vault,
     /// Hashes the passwords of sessions.
     pub(crate) hasher: Hasher,
     pub(crate) guesses: GuessLimit,
@@ -75,6 +79,7 @@ pub(crate) fn services(front: &Arc<Front>, message_bytes: usize) -> Services {
     Services::new()
         .with(SessionServiceServer::new(session::Rpc(front())).max_decoding_message_size(message_bytes))
         .with(JobServiceServer::new(job::Rpc(front())).max_decoding_message_size(message_bytes))
+        .with(FileServiceServer::new(file::Rpc(front())).max_decoding_message_size(message_bytes))
         .with(AgentServiceServer::new(agent::Rpc(front())).max_decoding_message_size(message_bytes))
         .with(WorkerServiceServer::new(worker::Rpc(front())).max_decoding_message_size(message_bytes))
 }

@@ -10,7 +10,8 @@ use crate::{
     binding::Binding,
     client::{Client, ClientRole, LeaveCause},
     event::{Event, EventKind, ReleaseCause},
-    ids::{ClientId, JobId, OwnerId, SessionName},
+    file::{File, FilesOf},
+    ids::{ClientId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::{self, Job, JobWhole, Outcome},
     lease::Held,
     limits,
@@ -38,6 +39,27 @@ pub(crate) fn stream_id(text: String) -> Result<String, Error> {
         return Err(Error::invalid_field("stream_id", "`str_` and 1 to 60 of a-z and 0-9"));
     }
     Ok(text)
+}
+
+/// Whose files: a session's, or those of a job's by its fencing token.
+pub(crate) fn files_of(session: String, job: String, fencing: u64) -> Result<FilesOf, Error> {
+    match (session.is_empty(), job.is_empty()) {
+        (_, true) if fencing != 0 => Err(Error::invalid_field("fencing_token", "0 without job_id")),
+        (_, true) => SessionId::parse(session).map(FilesOf::Session),
+        (false, false) => Err(Error::invalid_field("job_id", "none beside session_id")),
+        (true, false) => Ok(FilesOf::Attempt(Held { job: JobId::parse(job)?, fencing })),
+    }
+}
+
+pub(crate) fn file(file: &File) -> wire::File {
+    wire::File {
+        name: file.name.to_string(),
+        size: file.size,
+        sha256: file.hash.to_vec().into(),
+        project_id: file.project.as_ref().map(ProjectId::to_string).unwrap_or_default(),
+        epoch: file.epoch,
+        stored_at: Some(file.at.to_wire()),
+    }
 }
 
 /// How long to wait: 0 to 60 s, 30 s where absent.

@@ -46,6 +46,7 @@ pub fn decide(caller: &Caller, now: Timestamp, ask: &Ask<'_>) -> Result<Permit, 
         Ask::SetAgent { id, agent, share } => decide_set_agent(caller, now, id, agent, share),
         Ask::Serve { id, agent } => decide_serve(caller, now, id, agent),
         Ask::Lease { id, job, fencing } => decide_lease(caller, id, job, fencing),
+        Ask::JobFiles { id, job, fencing } => decide_job_files(caller, id, job, fencing),
         Ask::Sweep => match caller.principal {
             Principal::Gateway => Ok(Permit(Subject::Over)),
             Principal::Admin
@@ -277,6 +278,13 @@ fn decide_lease(caller: &Caller, id: &JobId, job: Option<&Job>, fencing: u64) ->
         return Err(LOST);
     }
     Ok(Permit(Subject::Job(id.clone())))
+}
+
+/// Whoever may use a job's lease has the files of its session, in its project.
+fn decide_job_files(caller: &Caller, id: &JobId, job: Option<&Job>, fencing: u64) -> Result<Permit, Refusal> {
+    decide_lease(caller, id, job, fencing)?;
+    let job = job.ok_or(LOST)?;
+    Ok(Permit(Subject::Files(job.session.clone(), job.binding.project.clone())))
 }
 
 /// Own, shared, or anyone's for who reaches all. Another's agent and an unknown one get one answer.

@@ -2,6 +2,7 @@
 
 use crate::{
     client::ClientRole,
+    file,
     job::{self, EndedBy, Outcome},
     request::RequestKey,
     session,
@@ -15,6 +16,17 @@ pub(in crate::store) const JOB: &str = "id, session, owner, client, agent, proje
 /// The columns of a waiter, in the order that engines read them.
 pub(in crate::store) const WAITER: &str =
     "id, session, owner, agent, present, project, deadline, alive_until";
+
+/// The columns of a file, in the order that engines read them.
+pub(in crate::store) const FILE: &str = "id, session, project, epoch, name, phase, due_at, size, hash, at";
+
+pub(in crate::store) fn file_phase(phase: file::Phase) -> i64 {
+    match phase {
+        file::Phase::Coming { .. } => 0,
+        file::Phase::Kept => 1,
+        file::Phase::Going { .. } => 2,
+    }
+}
 
 pub(in crate::store) fn phase(phase: session::Phase) -> i64 {
     match phase {

@@ -10,7 +10,8 @@ use crate::{
     caller::CookieHash,
     client::Client,
     event::Event,
-    ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName},
+    file::File,
+    ids::{AgentId, FileId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::Job,
     limits::Limits,
     password::SessionPassword,
@@ -76,6 +77,18 @@ impl<R: Rows> Rows for Missing<'_, R> {
 
     fn waiters_of(&self, owner: &OwnerId) -> Read<u32> {
         self.at(Key::WaitersOf(owner.clone()))?.waiters_of(owner)
+    }
+
+    fn files_of(&self, session: &SessionId) -> Read<Vec<File>> {
+        self.at(Key::FilesOf(session.clone()))?.files_of(session)
+    }
+
+    fn file(&self, session: &SessionId, id: &FileId) -> Read<Option<File>> {
+        self.at(Key::File(session.clone(), id.clone()))?.file(session, id)
+    }
+
+    fn is_file(&self, id: &FileId) -> Read<bool> {
+        self.at(Key::IsFile(id.clone()))?.is_file(id)
     }
 
     fn request(&self, key: &RequestKey) -> Read<Option<Request>> {

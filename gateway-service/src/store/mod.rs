@@ -47,7 +47,7 @@ pub(crate) use rows::{JobsOf, Load};
 pub(crate) use tx::Entrance;
 pub use tx::Tx;
 pub(crate) use view::broken;
-pub use view::{Found, View};
+pub use view::{Found, Shelf, View};
 
 /// The domain of this service's store.
 #[derive(Debug)]

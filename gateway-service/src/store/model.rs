@@ -12,7 +12,8 @@ use crate::{
     caller::CookieHash,
     client::Client,
     event::Event,
-    ids::{AgentId, ClientId, JobId, OwnerId, ProjectId, SessionId, SessionName, WaiterId},
+    file::{self, File},
+    ids::{AgentId, ClientId, FileId, JobId, OwnerId, ProjectId, SessionId, SessionName, WaiterId},
     job::{Job, Phase},
     limits::Limits,
     password::SessionPassword,
@@ -40,6 +41,8 @@ pub struct Model {
     pub passwords: BTreeMap<SessionId, SessionPassword>,
     /// Attaches that wait.
     pub waiters: BTreeMap<WaiterId, Waiter>,
+    /// Files, without their contents.
+    pub files: BTreeMap<FileId, File>,
     /// Agents.
     pub agents: BTreeMap<AgentId, Agent>,
     /// Jobs.
@@ -77,6 +80,7 @@ impl Default for Model {
             clients: BTreeMap::new(),
             passwords: BTreeMap::new(),
             waiters: BTreeMap::new(),
+            files: BTreeMap::new(),
             agents: BTreeMap::from([(primary.id.clone(), primary)]),
             jobs: BTreeMap::new(),
             payloads: BTreeMap::new(),
@@ -172,6 +176,18 @@ impl Rows for Model {
 
     fn waiters_of(&self, owner: &OwnerId) -> Read<u32> {
         Ok(count(self.waiters.values().filter(|waiter| waiter.owner == *owner)))
+    }
+
+    fn files_of(&self, session: &SessionId) -> Read<Vec<File>> {
+        Ok(self.files.values().filter(|file| file.session == *session).cloned().collect())
+    }
+
+    fn file(&self, session: &SessionId, id: &FileId) -> Read<Option<File>> {
+        Ok(self.files.get(id).filter(|file| file.session == *session).cloned())
+    }
+
+    fn is_file(&self, id: &FileId) -> Read<bool> {
+        Ok(self.files.contains_key(id))
     }
 
     fn request(&self, key: &RequestKey) -> Read<Option<Request>> {
@@ -330,6 +346,14 @@ impl Rows for Model {
         over.sort_by_key(|waiter| (waiter.alive_until, &waiter.id));
         let over = over.into_iter().take(part);
         due.extend(over.map(|waiter| Duty::Waiter(waiter.agent.clone(), waiter.id.clone())));
+        let mut over: Vec<&File> =
+            self.files.values().filter(|file| file.due_at().is_some_and(|at| at.is_over(now))).collect();
+        over.sort_by_key(|file| (file.due_at(), &file.id));
+        let mut left: Vec<&File> =
+            self.files.values().filter(|file| file.phase == file::Phase::Kept && self.is_gone(&file.session)).collect();
+        left.sort_by_key(|file| (&file.session, &file.id));
+        let both = over.into_iter().take(part).chain(left.into_iter().take(part));
+        due.extend(both.map(|file| Duty::File(file.session.clone(), file.id.clone())));
         Ok(due)
     }
 
@@ -357,6 +381,10 @@ impl Rows for Model {
 }
 
 impl Model {
+    fn is_gone(&self, session: &SessionId) -> bool {
+        self.sessions.get(session).is_some_and(|session| session.phase == session::Phase::Gone)
+    }
+
     fn is_due(&self, session: &Session, now: Timestamp, limits: &Limits) -> bool {
         match session.phase {
             session::Phase::Open => false,

@@ -26,7 +26,8 @@ use crate::{
     caller::CookieHash,
     client::Client,
     event::Event,
-    ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName, WaiterId},
+    file::File,
+    ids::{AgentId, FileId, JobId, OwnerId, ProjectId, SessionId, SessionName, WaiterId},
     job::{Job, Phase},
     password::SessionPassword,
     request::{Request, RequestKey},
@@ -64,6 +65,9 @@ pub struct Working {
     passwords: BTreeMap<SessionId, SessionPassword>,
     /// Of agents whose waiters are all loaded.
     lines: BTreeMap<AgentId, BTreeMap<WaiterId, Waiter>>,
+    files: BTreeMap<FileId, File>,
+    /// Sessions whose files are all loaded.
+    shelves: BTreeSet<SessionId>,
     agents: BTreeMap<AgentId, Agent>,
     requests: BTreeMap<RequestKey, Request>,
     logs: BTreeMap<SessionId, Head>,
@@ -127,6 +131,7 @@ enum List {
     Duties(Vec<Duty>),
     Logs(LogsFound),
     Named(Option<SessionId>),
+    Is(bool),
     Deadline(Option<Timestamp>),
 }
 

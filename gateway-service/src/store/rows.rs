@@ -11,7 +11,8 @@ use crate::{
     client::Client,
     data::Data,
     event::{Event, EventKind},
-    ids::{AgentId, ClientId, JobId, OwnerId, ProjectId, SessionId, SessionName},
+    file::File,
+    ids::{AgentId, ClientId, FileId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::{EndedBy, Job, Phase},
     limits::Limits,
     password::SessionPassword,
@@ -46,6 +47,12 @@ pub trait Rows {
     fn waiters(&self, agent: &AgentId) -> Read<Vec<Waiter>>;
     /// How many attaches of an owner wait.
     fn waiters_of(&self, owner: &OwnerId) -> Read<u32>;
+    /// A session's files, oldest first: those that come and go, too.
+    fn files_of(&self, session: &SessionId) -> Read<Vec<File>>;
+    /// One file of a session.
+    fn file(&self, session: &SessionId, id: &FileId) -> Read<Option<File>>;
+    /// Whether there is a file of this id, in whatever session. For queries: it locks nothing.
+    fn is_file(&self, id: &FileId) -> Read<bool>;
     /// The first answer to a call.
     fn request(&self, key: &RequestKey) -> Read<Option<Request>>;
     /// One agent.
@@ -174,6 +181,12 @@ pub enum Key {
     Waiters(AgentId),
     /// [`Rows::waiters_of`].
     WaitersOf(OwnerId),
+    /// [`Rows::files_of`].
+    FilesOf(SessionId),
+    /// [`Rows::file`].
+    File(SessionId, FileId),
+    /// [`Rows::is_file`].
+    IsFile(FileId),
     /// [`Rows::request`].
     Request(RequestKey),
     /// [`Rows::agent`].
@@ -356,6 +369,12 @@ pub enum Change {
     SetWaiter(Waiter, Waiter),
     /// It waits no longer.
     DropWaiter(Waiter),
+    /// A file begins to come.
+    AddFile(File),
+    /// A file goes on in its life.
+    SetFile(Box<(File, File)>),
+    /// Nothing is left of a file.
+    DropFile(File),
     /// A new agent.
     AddAgent(Agent),
     /// An agent changes.
@@ -416,6 +435,9 @@ impl Change {
             | Self::SetPassword(..)
             | Self::AddWaiter(_)
             | Self::SetWaiter(..)
+            | Self::AddFile(_)
+            | Self::SetFile(_)
+            | Self::DropFile(_)
             | Self::AddAgent(_)
             | Self::SetAgent(..)
             | Self::PutRequest(..)

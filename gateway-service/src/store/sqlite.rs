@@ -13,7 +13,8 @@ use crate::{
     caller::CookieHash,
     client::Client,
     event::Event,
-    ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName},
+    file::File,
+    ids::{AgentId, FileId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::Job,
     limits::Limits,
     password::SessionPassword,
@@ -152,6 +153,21 @@ impl Rows for SqliteRows<'_> {
 
     fn waiters_of(&self, owner: &OwnerId) -> Read<u32> {
         self.only("SELECT COUNT(*) FROM waiter WHERE owner = ?1", [owner.as_str()])
+    }
+
+    fn files_of(&self, session: &SessionId) -> Read<Vec<File>> {
+        let sql =
+            &format!("SELECT {} FROM file INDEXED BY file_of WHERE session = ?1 ORDER BY id", codes::FILE);
+        self.many(sql, [session.as_str()], columns::file)
+    }
+
+    fn file(&self, session: &SessionId, id: &FileId) -> Read<Option<File>> {
+        let sql = &format!("SELECT {} FROM file WHERE id = ?1 AND session = ?2", codes::FILE);
+        self.one(sql, [id.as_str(), session.as_str()], columns::file)
+    }
+
+    fn is_file(&self, id: &FileId) -> Read<bool> {
+        self.only("SELECT EXISTS (SELECT 1 FROM file WHERE id = ?1)", [id.as_str()])
     }
 
     fn request(&self, key: &RequestKey) -> Read<Option<Request>> {

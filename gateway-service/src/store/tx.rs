@@ -26,6 +26,7 @@ use crate::{
     },
 };
 
+mod files;
 mod line;
 mod members;
 mod upkeep;

@@ -29,9 +29,11 @@ use crate::{
 
 mod audit;
 mod locks;
+mod shelf;
 
 use audit::Concerns;
 use locks::Naming;
+pub use shelf::Shelf;
 
 /// The reads of one transaction, for one caller.
 pub struct View<'t> {

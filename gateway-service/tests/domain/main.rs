@@ -12,6 +12,7 @@ mod attach;
 mod audit;
 mod batches;
 mod events;
+mod files;
 mod jobs;
 mod leases;
 mod machine;

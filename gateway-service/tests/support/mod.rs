@@ -235,7 +235,7 @@ impl Calls {
         self
     }
 
-    fn line(&self) -> Line {
+    pub(crate) fn line(&self) -> Line {
         InterceptedService::new(self.channel.clone(), Carry(self.metadata.clone()))
     }
 

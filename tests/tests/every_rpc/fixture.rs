@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use interlock_client::{ClientRole, Cookie, OwnerSession, SetAgent, SetOwner, TokenGrant};
+use interlock_client::{ClientRole, Cookie, FilesOf, OwnerSession, PutFile, SetAgent, SetOwner, TokenGrant};
 use interlock_proto::{
     auth::v1 as auth,
     credential::{Credential, Kind},
@@ -164,6 +164,10 @@ impl Stage {
         if policy.path.ends_with("/JoinSession") {
             let sessions = sdk.sessions();
             sessions.set_password(&session, PASSWORD, ClientRole::Operator, false).await.expect("set");
+        }
+        if policy.path.ends_with("/GetFile") {
+            let (of, known) = (FilesOf::Session(&session), PutFile::default());
+            sdk.files().put(of, "notes", known, &b"kept"[..]).await.expect("stored");
         }
         let mut props = Props {
             session,
@@ -341,6 +345,21 @@ impl Stage {
             }
             ("JobService", "ListJobs") => {
                 gateway::ListJobsRequest { session_id, ..Default::default() }.encode_to_vec()
+            }
+            ("FileService", "PutFile") => {
+                let (name, data) = ("notes".to_owned(), "kept".into());
+                gateway::PutFileRequest { session_id, name, data, ..Default::default() }.encode_to_vec()
+            }
+            ("FileService", "GetFile") => {
+                gateway::GetFileRequest { session_id, name: "notes".to_owned(), ..Default::default() }
+                    .encode_to_vec()
+            }
+            ("FileService", "ListFiles") => {
+                gateway::ListFilesRequest { session_id, ..Default::default() }.encode_to_vec()
+            }
+            ("FileService", "DeleteFile") => {
+                gateway::DeleteFileRequest { session_id, name: "notes".to_owned(), ..Default::default() }
+                    .encode_to_vec()
             }
             ("SessionService", "CreateSession") => {
                 gateway::CreateSessionRequest { request_id, ..Default::default() }.encode_to_vec()

@@ -136,6 +136,14 @@ fn no_message_shows_what_is_marked() {
         gateway::PostMessageRequest { data: SECRET.into(), ..Default::default() }
     );
     message!(gateway::"MessagePosted", gateway::MessagePosted { data: SECRET.into(), ..Default::default() });
+    message!(
+        gateway::"PutFileRequest",
+        gateway::PutFileRequest { data: SECRET.into(), ..Default::default() }
+    );
+    message!(
+        gateway::"GetFileResponse",
+        gateway::GetFileResponse { data: SECRET.into(), ..Default::default() }
+    );
     message!(gateway::"JobProgress", gateway::JobProgress { data: SECRET.into(), ..Default::default() });
     message!(
         gateway::"Job",

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use interlock_client::{ClientRole, OwnerSession, SetAgent, SetOwner, TokenGrant};
+use interlock_client::{ClientRole, FilesOf, OwnerSession, PutFile, SetAgent, SetOwner, TokenGrant};
 use interlock_proto::{audit::v1 as audit, auth::v1 as auth, gateway::v1 as gateway};
 use interlock_tests::{
     Pair, Setup,
@@ -133,6 +133,9 @@ impl Stage {
         sdk.jobs().cancel(&job).await.expect("cancelled");
         let running = sdk.jobs().submit(&session, "runs").await.expect("a job").job_id;
         let cookie = created.cookie.expect("the first answer has the cookie").expose().to_owned();
+        let notes =
+            sdk.files().put(FilesOf::Session(&session), "notes", PutFile::default(), &b"kept"[..]).await;
+        notes.expect("a file");
         let sessions = sdk.sessions();
         sessions.set_password(&session, PASSWORD, ClientRole::Operator, false).await.expect("set");
         let request = gateway::StreamEventsRequest { session_id: session.clone(), ..Default::default() };
@@ -409,6 +412,21 @@ impl Stage {
             ("JoinSession", _) => {
                 let password = PASSWORD.to_owned();
                 gateway::JoinSessionRequest { session_id, password, request_id, ..Default::default() }
+                    .encode_to_vec()
+            }
+            ("PutFile", _) => {
+                let (name, data) = (format!("f{}", self.number() % 100), "kept".into());
+                gateway::PutFileRequest { session_id, name, data, ..Default::default() }.encode_to_vec()
+            }
+            ("GetFile", _) => {
+                gateway::GetFileRequest { session_id, name: "notes".to_owned(), ..Default::default() }
+                    .encode_to_vec()
+            }
+            ("ListFiles", _) => {
+                gateway::ListFilesRequest { session_id, ..Default::default() }.encode_to_vec()
+            }
+            ("DeleteFile", _) => {
+                gateway::DeleteFileRequest { session_id, name: "none".to_owned(), ..Default::default() }
                     .encode_to_vec()
             }
             ("ListClients", _) => gateway::ListClientsRequest { session_id }.encode_to_vec(),

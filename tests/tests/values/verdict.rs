@@ -39,7 +39,9 @@ const TYPED: &[(&str, &[&str])] = &[
     ("nanos", &["RATE_LIMITED"]),
     ("Unlock", &["INVALID_CREDENTIALS", "RATE_LIMITED"]),
     ("credential_sha256", &["PROVIDER_AUTH_FAILED"]),
-    ("name", &["NAME_TAKEN"]),
+    ("name", &["NAME_TAKEN", "NOT_FOUND"]),
+    // Of a file: more than it, or its session, may have.
+    ("size", &["LIMIT_REACHED"]),
     ("shared", &["FORBIDDEN"]),
     ("force", &["SESSION_BUSY"]),
     // When every owner's tries are used up, it is nobody who signs in.

@@ -54,6 +54,12 @@ pub(super) fn apply(
             same("waiter", model.waiters.insert(after.id.clone(), after), Some(before))
         }
         Change::DropWaiter(waiter) => same("waiter", model.waiters.remove(&waiter.id), Some(waiter)),
+        Change::AddFile(file) => fresh("file", model.files.insert(file.id.clone(), file)),
+        Change::SetFile(both) => {
+            let (before, after) = *both;
+            same("file", model.files.insert(after.id.clone(), after), Some(before))
+        }
+        Change::DropFile(file) => same("file", model.files.remove(&file.id), Some(file)),
         Change::AddAgent(agent) => fresh("agent", model.agents.insert(agent.id.clone(), agent)),
         Change::SetAgent(before, after) => {
             same("agent", model.agents.insert(after.id.clone(), after), Some(before))

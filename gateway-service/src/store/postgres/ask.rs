@@ -48,6 +48,8 @@ struct Sorted {
     lines: BTreeSet<String>,
     waiters_of: Vec<String>,
     passwords: BTreeSet<String>,
+    files_of: BTreeSet<String>,
+    files: Vec<String>,
     sessions: BTreeSet<String>,
     requests: (Vec<i16>, [Vec<String>; 2]),
     agents: BTreeSet<String>,
@@ -72,7 +74,7 @@ struct Sorted {
 pub(super) fn place(key: &Key) -> Option<u8> {
     match key {
         Key::Client(_) => Some(0),
-        Key::Session(_) | Key::ClientsOf(_) | Key::Password(_) => Some(1),
+        Key::Session(_) | Key::ClientsOf(_) | Key::Password(_) | Key::FilesOf(_) | Key::File(..) => Some(1),
         Key::Request(_) => Some(2),
         Key::Agent(_) | Key::InFlight(..) | Key::Waiters(_) => Some(3),
         Key::Job(_) => Some(4),
@@ -92,6 +94,7 @@ pub(super) fn place(key: &Key) -> Option<u8> {
         | Key::PageJobs(..)
         | Key::PageAgents(..)
         | Key::Named(..)
+        | Key::IsFile(_)
         | Key::Events(..)
         | Key::OldestEvents(..)
         | Key::Due(_)
@@ -138,6 +141,14 @@ impl Sorted {
                 self.sessions.insert(session.to_string());
                 self.passwords.insert(session.to_string());
             }
+            Key::FilesOf(session) => {
+                self.sessions.insert(session.to_string());
+                self.files_of.insert(session.to_string());
+            }
+            Key::File(session, id) => {
+                self.sessions.insert(session.to_string());
+                self.files.push(id.to_string());
+            }
             Key::Request(key) => {
                 if let RequestKey::Create(owner, _) = key {
                     self.owners.insert(owner.to_string());
@@ -181,6 +192,7 @@ impl Sorted {
             | Key::PageJobs(..)
             | Key::PageAgents(..)
             | Key::Named(..)
+            | Key::IsFile(_)
             | Key::Events(..)
             | Key::OldestEvents(..)
             | Key::StaleRequests(..)
@@ -202,6 +214,7 @@ impl Sorted {
             working.sessions.insert(session.id.clone(), session);
         });
         self.members(asks);
+        self.shelves(asks);
         let sql = format!(
             "SELECT session, hash, joiners, version FROM password WHERE session = ANY($1) ORDER BY session{locked}"
         );
@@ -250,6 +263,27 @@ impl Sorted {
                 let members = working.members.entry(client.session.clone()).or_default();
                 members.insert(client.hash);
                 working.clients.insert(client.hash, client);
+            }
+            Ok(())
+        }));
+    }
+
+    /// Files, which come and go under the lock of their session.
+    fn shelves(&self, asks: &mut Vec<Ask<Working>>) {
+        let sql = format!("SELECT {} FROM file WHERE id = ANY($1)", codes::FILE);
+        rows_of(asks, &self.files, sql, decode::file, |working, file| {
+            working.files.insert(file.id.clone(), file);
+        });
+        if self.files_of.is_empty() {
+            return;
+        }
+        let of = listed(&self.files_of);
+        let sql = format!("SELECT {} FROM file WHERE session = ANY($1)", codes::FILE);
+        asks.push(Ask::new(sql, [bind(of.clone())], move |working: &mut Working, rows| {
+            working.shelves.extend(of.into_iter().map(SessionId::stored));
+            for row in rows {
+                let file = decode::file(row)?;
+                working.files.insert(file.id.clone(), file);
             }
             Ok(())
         }));

@@ -10,8 +10,9 @@ use crate::{
     binding::Binding,
     client::{Client, ClientRole},
     event::Event,
+    file::{self, File},
     ids::{
-        AgentId, ClientId, JobId, OwnerId, ProjectId, RequestId, SessionId, SessionName, WaiterId, WorkerName,
+        AgentId, ClientId, FileId, FileName, JobId, OwnerId, ProjectId, RequestId, SessionId, SessionName, WaiterId, WorkerName,
     },
     job::{self, End, EndedBy, Job, Outcome},
     lease::Lease,
@@ -61,6 +62,26 @@ pub(super) fn password(row: &Row) -> Result<SessionPassword, Fault> {
         hash: row.try_get(1)?,
         joiners: role(row, 2)?,
         version: unsigned(row, 3)?,
+    })
+}
+
+pub(super) fn file(row: &Row) -> Result<File, Fault> {
+    let phase = match row.try_get::<_, i16>(5)? {
+        0 => file::Phase::Coming { until: instant(row, 6)? },
+        1 => file::Phase::Kept,
+        2 => file::Phase::Going { since: instant(row, 6)? },
+        _ => return Err(unknown(5)),
+    };
+    Ok(File {
+        id: FileId::stored(row.try_get(0)?),
+        session: SessionId::stored(row.try_get(1)?),
+        project: maybe_text(row, 2)?.map(ProjectId::stored),
+        epoch: unsigned(row, 3)?,
+        name: FileName::stored(row.try_get(4)?),
+        phase,
+        size: unsigned(row, 7)?,
+        hash: hash(row, 8)?,
+        at: instant(row, 9)?,
     })
 }
 

@@ -10,7 +10,8 @@ use crate::{
     caller::CookieHash,
     client::Client,
     event::Event,
-    ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName},
+    file::File,
+    ids::{AgentId, FileId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::{Job, Phase},
     limits::Limits,
     password::SessionPassword,
@@ -162,6 +163,25 @@ impl Rows for Known<'_> {
 
     fn waiters_of(&self, owner: &OwnerId) -> Read<u32> {
         self.count(Key::WaitersOf(owner.clone()))
+    }
+
+    fn files_of(&self, session: &SessionId) -> Read<Vec<File>> {
+        if !self.working.shelves.contains(session) {
+            return miss(Key::FilesOf(session.clone()));
+        }
+        Ok(self.working.files.values().filter(|file| file.session == *session).cloned().collect())
+    }
+
+    fn file(&self, session: &SessionId, id: &FileId) -> Read<Option<File>> {
+        let found = self.working.files.get(id).filter(|file| file.session == *session);
+        if found.is_none() && !self.working.shelves.contains(session) {
+            self.need(Key::File(session.clone(), id.clone()))?;
+        }
+        Ok(found.cloned())
+    }
+
+    fn is_file(&self, id: &FileId) -> Read<bool> {
+        self.list(Key::IsFile(id.clone()), |list| if let List::Is(is) = list { Some(*is) } else { None })
     }
 
     fn request(&self, key: &RequestKey) -> Read<Option<Request>> {

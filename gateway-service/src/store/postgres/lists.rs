@@ -11,7 +11,7 @@ use super::{
     decode,
 };
 use crate::{
-    ids::{AgentId, ClientId, JobId, SessionId, WaiterId},
+    ids::{AgentId, ClientId, FileId, JobId, SessionId, WaiterId},
     store::{
         Key, codes,
         rows::{DueBounds, JobList, LogBounds},
@@ -55,6 +55,13 @@ UNION ALL
 UNION ALL
     (SELECT 7, agent || ' ' || id FROM (
         SELECT agent, id FROM waiter WHERE alive_until <= $1 ORDER BY alive_until, id LIMIT $6) AS over)
+UNION ALL
+    (SELECT 8, session || ' ' || id FROM (
+        SELECT session, id FROM file WHERE due_at IS NOT NULL AND due_at <= $1 ORDER BY due_at, id LIMIT $6) AS over)
+UNION ALL
+    (SELECT 9, session || ' ' || id FROM (
+        SELECT f.session, f.id FROM session s JOIN file f ON f.session = s.id
+        WHERE s.phase > 0 AND s.phase = 2 AND f.due_at IS NULL ORDER BY f.session, f.id LIMIT $6) AS left_over)
 ) AS due ORDER BY place, id";
 
 /// A part of the table in order, each look the next one: so the time that one takes does not grow with it.
@@ -147,6 +154,13 @@ pub(super) fn list(key: Key, access: Access) -> Ask<Working> {
                 Ok(List::Named(id.map(SessionId::stored)))
             })
         }
+        Key::IsFile(id) => {
+            let sql = "SELECT EXISTS (SELECT FROM file WHERE id = $1)";
+            listed(key.clone(), sql, vec![text(id)], |rows| {
+                let row = rows.first().ok_or_else(|| Fault::Broken("no answer".to_owned()))?;
+                Ok(List::Is(row.try_get(0)?))
+            })
+        }
         Key::Events(session, after, limit) => {
             let sql = "SELECT sequence, at, project, epoch, format, facts, data FROM event
                        WHERE session = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
@@ -204,6 +218,10 @@ fn duty(row: &Row) -> Result<Duty, Fault> {
         7 => {
             let (agent, waiter) = id.split_once(' ').ok_or_else(|| decode::unknown(1))?;
             Duty::Waiter(AgentId::stored(agent.to_owned()), WaiterId::stored(waiter.to_owned()))
+        }
+        8 | 9 => {
+            let (session, file) = id.split_once(' ').ok_or_else(|| decode::unknown(1))?;
+            Duty::File(SessionId::stored(session.to_owned()), FileId::stored(file.to_owned()))
         }
         _ => {
             let (session, client) = id.split_once(' ').ok_or_else(|| decode::unknown(1))?;

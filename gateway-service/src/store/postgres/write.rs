@@ -20,6 +20,7 @@ use crate::{
     binding::Binding,
     client::Client,
     event::{Event, EventKind},
+    file::File,
     ids::{ClientId, JobId, OwnerId, SessionId},
     job::Job,
     password::SessionPassword,
@@ -94,6 +95,20 @@ pub(super) fn apply(
             flush.one("waiter", sql, [text(&waiter.id), at(waiter.alive_until)]);
         }
         Change::SetPassword(before, after) => set_password(working, flush, before.as_ref(), after)?,
+        Change::AddFile(file) => {
+            add_file(flush, &file);
+            fresh("file", working.files.insert(file.id.clone(), file))?;
+        }
+        Change::SetFile(both) => {
+            let (before, after) = *both;
+            set_file(flush, &before, &after);
+            same("file", working.files.insert(after.id.clone(), after).as_ref(), &before)?;
+        }
+        Change::DropFile(file) => {
+            same("file", working.files.remove(&file.id).as_ref(), &file)?;
+            let sql = "DELETE FROM file WHERE id = $1 AND phase = $2";
+            flush.one("file", sql, [text(&file.id), bind(small(codes::file_phase(file.phase)))]);
+        }
         Change::AddAgent(agent) => {
             add_agent(flush, &agent);
             if let Some(owner) = &agent.owner {
@@ -313,6 +328,41 @@ fn set_password(
         (found, Some(before)) => same("password", found.as_ref(), before),
         (Some(_), None) => Err(broken("password")),
     }
+}
+
+fn add_file(flush: &mut Flush, file: &File) {
+    flush.one(
+        "file",
+        format!("INSERT INTO file ({}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", codes::FILE),
+        [
+            text(&file.id),
+            text(&file.session),
+            maybe_text(file.project.as_ref()),
+            number(file.epoch),
+            text(&file.name),
+            bind(small(codes::file_phase(file.phase))),
+            maybe_at(file.due_at()),
+            number(file.size),
+            bind(file.hash.to_vec()),
+            at(file.at),
+        ],
+    );
+}
+
+fn set_file(flush: &mut Flush, before: &File, after: &File) {
+    flush.one(
+        "file",
+        "UPDATE file SET phase = $2, due_at = $3, size = $4, hash = $5, at = $6 WHERE id = $1 AND phase = $7",
+        [
+            text(&after.id),
+            bind(small(codes::file_phase(after.phase))),
+            maybe_at(after.due_at()),
+            number(after.size),
+            bind(after.hash.to_vec()),
+            at(after.at),
+            bind(small(codes::file_phase(before.phase))),
+        ],
+    );
 }
 
 fn add_agent(flush: &mut Flush, agent: &Agent) {

@@ -8,6 +8,7 @@ use crate::{
     binding::Binding,
     client::Client,
     event::{Event, EventKind},
+    file::File,
     ids::{AgentId, ClientId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::Job,
     password::SessionPassword,
@@ -56,6 +57,13 @@ pub(super) fn apply(
             "waiter",
             "DELETE FROM waiter WHERE id = ?1 AND alive_until = ?2",
             (waiter.id.as_str(), waiter.alive_until.as_micros()),
+        ),
+        Change::AddFile(file) => db.add_file(&file),
+        Change::SetFile(both) => db.set_file(&both.0, &both.1),
+        Change::DropFile(file) => db.one(
+            "file",
+            "DELETE FROM file WHERE id = ?1 AND phase = ?2",
+            (file.id.as_str(), codes::file_phase(file.phase)),
         ),
         Change::AddAgent(agent) => db.add_agent(&agent),
         Change::SetAgent(before, after) => db.set_agent(&before, &after),
@@ -188,6 +196,41 @@ impl Writes<'_> {
                 (session, &after.hash, joiners, after.version, before.version),
             ),
         }
+    }
+
+    fn add_file(&self, file: &File) -> Result<(), Fault> {
+        self.one(
+            "file",
+            &format!("INSERT INTO file ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)", codes::FILE),
+            params![
+                file.id.as_str(),
+                file.session.as_str(),
+                file.project.as_ref().map(ProjectId::as_str),
+                file.epoch,
+                file.name.as_str(),
+                codes::file_phase(file.phase),
+                file.due_at().map(Timestamp::as_micros),
+                file.size,
+                &file.hash[..],
+                file.at.as_micros(),
+            ],
+        )
+    }
+
+    fn set_file(&self, before: &File, after: &File) -> Result<(), Fault> {
+        self.one(
+            "file",
+            "UPDATE file SET phase = ?2, due_at = ?3, size = ?4, hash = ?5, at = ?6 WHERE id = ?1 AND phase = ?7",
+            params![
+                after.id.as_str(),
+                codes::file_phase(after.phase),
+                after.due_at().map(Timestamp::as_micros),
+                after.size,
+                &after.hash[..],
+                after.at.as_micros(),
+                codes::file_phase(before.phase),
+            ],
+        )
     }
 
     fn add_agent(&self, agent: &Agent) -> Result<(), Fault> {

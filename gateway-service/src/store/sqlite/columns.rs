@@ -8,8 +8,9 @@ use crate::{
     binding::Binding,
     client::{Client, ClientRole},
     event::Event,
+    file::{self, File},
     ids::{
-        AgentId, ClientId, JobId, OwnerId, ProjectId, RequestId, SessionId, SessionName, WaiterId, WorkerName,
+        AgentId, ClientId, FileId, FileName, JobId, OwnerId, ProjectId, RequestId, SessionId, SessionName, WaiterId, WorkerName,
     },
     job::{self, End, EndedBy, Job, Outcome},
     lease::Lease,
@@ -73,6 +74,26 @@ pub(super) fn password(row: &Row<'_>) -> rusqlite::Result<SessionPassword> {
         hash: row.get(1)?,
         joiners: role(row, 2)?,
         version: row.get(3)?,
+    })
+}
+
+pub(super) fn file(row: &Row<'_>) -> rusqlite::Result<File> {
+    let phase = match row.get(5)? {
+        0 => file::Phase::Coming { until: at(row, 6)? },
+        1 => file::Phase::Kept,
+        2 => file::Phase::Going { since: at(row, 6)? },
+        other => return Err(unknown(5, other)),
+    };
+    Ok(File {
+        id: FileId::stored(row.get(0)?),
+        session: SessionId::stored(row.get(1)?),
+        project: row.get::<_, Option<String>>(2)?.map(ProjectId::stored),
+        epoch: row.get(3)?,
+        name: FileName::stored(row.get(4)?),
+        phase,
+        size: row.get(7)?,
+        hash: row.get(8)?,
+        at: at(row, 9)?,
     })
 }
 

@@ -3,7 +3,7 @@
 use interlock_kit::clock::Timestamp;
 
 use crate::{
-    ids::{AgentId, ClientId, JobId, SessionId, WaiterId},
+    ids::{AgentId, ClientId, FileId, JobId, SessionId, WaiterId},
     limits::Limits,
     store::{rows::Read, sqlite::SqliteRows},
     sweep::{Duty, LogsFound},
@@ -77,6 +77,22 @@ pub(super) fn due(rows: &SqliteRows<'_>, now: Timestamp, limits: &Limits) -> Rea
          ORDER BY alive_until, id LIMIT ?2",
         (now.as_micros(), limit),
         |row| Ok(Duty::Waiter(AgentId::stored(row.get(0)?), WaiterId::stored(row.get(1)?))),
+    )?);
+    let file = |row: &rusqlite::Row<'_>| {
+        Ok(Duty::File(SessionId::stored(row.get(0)?), FileId::stored(row.get(1)?)))
+    };
+    due.extend(rows.many(
+        "SELECT session, id FROM file INDEXED BY file_due WHERE due_at IS NOT NULL AND due_at <= ?1
+         ORDER BY due_at, id LIMIT ?2",
+        (now.as_micros(), limit),
+        file,
+    )?);
+    due.extend(rows.many(
+        "SELECT f.session, f.id FROM session s INDEXED BY session_ending
+         CROSS JOIN file f INDEXED BY file_of ON f.session = s.id
+         WHERE s.phase > 0 AND s.phase = 2 AND f.due_at IS NULL ORDER BY f.session, f.id LIMIT ?1",
+        [limit],
+        file,
     )?);
     Ok(due)
 }

@@ -86,4 +86,13 @@ impl Tx<'_> {
         );
         self.changes.push(Change::DropSession(session.id.clone()));
     }
+
+    /// Whether a session has a file whose contents may be there still, for a sweep.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-up.
+    pub fn has_files(&mut self, permit: &Permit, session: &SessionId) -> Result<bool, Stop> {
+        assert!(permit.covers_upkeep(), "a sweep without a permit");
+        Ok(!self.rows().files_of(session)?.is_empty())
+    }
 }
