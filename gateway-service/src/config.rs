@@ -224,6 +224,7 @@ fn read_files(r: &mut Reader, common: &Common) -> FileStore {
 
 fn read_limits(r: &mut Reader) -> Limits {
     let d = Limits::default();
+    let all_files = ByteSize(d.files_bytes_max);
     let log_age_max = r.bounded("retention.age", d.log_age_max, HOUR..=HOUR * 87_600);
     let limits = Limits {
         lease_ttl: r.bounded("lease_ttl", d.lease_ttl, SECOND..=SECOND * 300),
@@ -238,9 +239,7 @@ fn read_limits(r: &mut Reader) -> Limits {
         log_events_max: r.bounded("retention.events", d.log_events_max, 256..=10_000_000),
         log_bytes_max: r.bounded("retention.size", ByteSize(d.log_bytes_max), SIZE_MIN..=SIZE_MAX).0,
         file_bytes_max: r.bounded("files.size", ByteSize(d.file_bytes_max), ByteSize(1)..=FILE_MAX).0,
-        files_bytes_max: r
-            .bounded("files.session_size", ByteSize(d.files_bytes_max), ByteSize(1)..=FILES_MAX)
-            .0,
+        files_bytes_max: r.bounded("files.session_size", all_files, ByteSize(1)..=FILES_MAX).0,
         files_max: r.bounded("files.per_session", d.files_max, 1..=5_000),
         upload_time_max: r.bounded("files.upload_time", d.upload_time_max, SECOND..=HOUR * 24),
         log_age_max,
