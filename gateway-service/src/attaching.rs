@@ -20,7 +20,7 @@ use crate::{
     standing::Standing,
     store::Told,
     stream::{payer, session_ended},
-    waiter::{AttachWaiting, Attempt, GiveUp, Ground},
+    waiter::{AttachWaiting, Attempt, GiveUp, Ground, LastAttach},
 };
 
 /// How often a waiter looks by itself: far oftener than its lease ends.
@@ -63,10 +63,12 @@ pub(crate) async fn attach(
 ) -> Result<Told<Attached>, Error> {
     let caller = admitted.for_session(&attach.session);
     let _parked = front.streams.place(&payer(&caller, &attach.session))?;
-    match in_line(front, call, admitted, &caller, &attach, how).await? {
+    // Made here: whoever came earlier goes before it, to its last word.
+    let waiter = WaiterId::new();
+    match in_line(front, call, admitted, (&caller, &waiter), &attach, how).await? {
         Some(attached) => Ok(attached),
         // The last word, with its evidence and its row.
-        None => front.run(call, &caller, attach).await,
+        None => front.run(call, &caller, LastAttach { attach, waiter }).await,
     }
 }
 
@@ -75,7 +77,7 @@ async fn in_line(
     front: &Arc<Front>,
     call: &Call,
     admitted: &Admitted,
-    caller: &Arc<Caller>,
+    (caller, waiter): (&Arc<Caller>, &WaiterId),
     attach: &Attach,
     how: Waits,
 ) -> Result<Option<Told<Attached>>, Error> {
@@ -85,7 +87,7 @@ async fn in_line(
     let ground = Arc::new(Ground::new(standing));
     let mut bell =
         front.hub.bell([Topic::Session(attach.session.clone()), Topic::Line(attach.agent.clone())]);
-    let mut place = Place::new(front, attach, &ground);
+    let mut place = Place::new(front, attach, waiter, &ground);
     let (mut deadline, mut left) = (None, None);
     loop {
         hold(front, &ground, until).await?;
@@ -155,11 +157,11 @@ fn passes(reason: Reason) -> bool {
 }
 
 impl Place {
-    fn new(front: &Arc<Front>, attach: &Attach, ground: &Arc<Ground>) -> Self {
+    fn new(front: &Arc<Front>, attach: &Attach, waiter: &WaiterId, ground: &Arc<Ground>) -> Self {
         Self {
             front: Arc::clone(front),
             agent: attach.agent.clone(),
-            waiter: WaiterId::new(),
+            waiter: waiter.clone(),
             ground: Arc::clone(ground),
             taken: false,
         }

@@ -314,7 +314,7 @@ mod tests {
             store(&vault, &id, &text).await;
             assert!(contents(&vault, &id, size as u64).await.expect("there") == text, "{size}");
             assert!(vault.read(&id, size as u64 + 1).await.is_err(), "another size is damage");
-            assert_eq!(all_before(&vault, later).await, [id.clone()]);
+            assert_eq!(all_before(&vault, later).await, std::slice::from_ref(&id));
             assert_eq!(all_before(&vault, later - Duration::from_secs(7200)).await, []);
             vault.remove(&id).await.expect("removed");
             vault.remove(&id).await.expect("and again");

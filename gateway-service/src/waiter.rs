@@ -95,6 +95,16 @@ pub enum Attempt {
     TimeUp,
 }
 
+/// The last word of an attach whose time is up: it attaches where nothing hinders it and nobody who came earlier still
+/// waits, and is refused with what it waited for.
+#[derive(Clone, Debug)]
+pub struct LastAttach {
+    /// What is wanted.
+    pub attach: Attach,
+    /// Its place in line, given up by now.
+    pub waiter: WaiterId,
+}
+
 /// A waiter waits no longer: its call was given up. Run by the gateway itself.
 #[derive(Clone, Debug)]
 pub struct GiveUp {
@@ -172,6 +182,27 @@ impl Verb for AttachWaiting {
         self.wait_on(tx, &found.session, own, deadline)?;
         let present = found.session.binding.as_ref().map(|binding| binding.agent.clone());
         Ok(Attempt::Waiting { deadline, present })
+    }
+}
+
+impl Verb for LastAttach {
+    type Out = Attached;
+    const ACTION: &'static str = Attach::ACTION;
+
+    // SW-34
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Attached, Stop> {
+        let (found, _) = self.attach.enter(tx)?;
+        let line = tx.line(&found, &self.attach.agent)?;
+        let now = tx.now();
+        let mut earlier =
+            line.iter().filter(|other| other.agent == self.attach.agent && other.id < self.waiter);
+        let passes = earlier.any(|other| other.is_waiting(now)) && !self.attach.is_present(&found.session);
+        if passes && self.attach.hindrance(tx, &found)?.is_none() {
+            let message = "attaches that came earlier wait for the agent";
+            let refusal = Error::new(Reason::AttachPending, message);
+            return Err(refusal.retry_after(Duration::from_secs(1)).into());
+        }
+        self.attach.run(tx)
     }
 }
 

@@ -8,7 +8,7 @@ use interlock_gateway::{
     job::{Cancel, ForceFail, Outcome, Phase},
     lease::Progress,
     standing::Standing,
-    waiter::{AttachWaiting, Attempt, GiveUp, Ground},
+    waiter::{AttachWaiting, Attempt, GiveUp, Ground, LastAttach},
 };
 use interlock_kit::{clock::Timestamp, error::Reason};
 
@@ -22,6 +22,7 @@ on_every_engine!(
     who_came_first_is_served_first,
     meanwhile_the_owner_submits_nothing_and_others_do,
     a_dead_waiter_holds_nobody_up,
+    the_last_word_of_a_waiter_passes_nobody_in_line,
     a_waiter_that_was_given_up_never_attaches,
     a_waiter_waits_no_longer_than_it_said,
     own_jobs_are_cancelled_where_that_is_asked,
@@ -101,6 +102,23 @@ async fn a_waiter_attaches_right_after_the_last_job(world: World) {
     // The same binding again is no wait.
     let mut again = parked(&world, &ann, &session, ("a", "q"));
     assert!(matches!(again.look(&world).await, Attempt::Attached(attached) if !attached.changed));
+}
+
+// SW-34
+async fn the_last_word_of_a_waiter_passes_nobody_in_line(world: World) {
+    let (ann, session, held) = busy(&world).await;
+    let (first, second) = (world.session(&ann).await, world.session(&ann).await);
+    let mut first = parked(&world, &ann, &first, ("a", "q"));
+    let second = parked(&world, &ann, &second, ("a", "q"));
+    first.waits(&world).await;
+    let last = LastAttach { attach: second.verb.attach.clone(), waiter: second.verb.waiter.clone() };
+    world.denied(&second.caller, last.clone(), Reason::SessionBusy).await;
+    world.ok(&ann, finish(&held, Outcome::Succeeded)).await;
+    world.denied(&second.caller, last.clone(), Reason::AttachPending).await;
+    first.attaches(&world).await;
+    assert!(world.ok(&second.caller, last.clone()).await.changed, "nobody waits before it any more");
+    assert!(!world.ok(&second.caller, last).await.changed);
+    assert!(world.see(&ann, &session).await.session.binding.is_some());
 }
 
 async fn who_came_first_is_served_first(world: World) {
