@@ -20,8 +20,9 @@ use interlock_kit::{
     serve::Services,
 };
 use interlock_proto::gateway::v1::{
-    agent_service_server::AgentServiceServer, file_service_server::FileServiceServer, job_service_server::JobServiceServer,
-    session_service_server::SessionServiceServer, worker_service_server::WorkerServiceServer,
+    agent_service_server::AgentServiceServer, file_service_server::FileServiceServer,
+    job_service_server::JobServiceServer, session_service_server::SessionServiceServer,
+    worker_service_server::WorkerServiceServer,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};

@@ -349,8 +349,11 @@ impl Rows for Model {
         let mut over: Vec<&File> =
             self.files.values().filter(|file| file.due_at().is_some_and(|at| at.is_over(now))).collect();
         over.sort_by_key(|file| (file.due_at(), &file.id));
-        let mut left: Vec<&File> =
-            self.files.values().filter(|file| file.phase == file::Phase::Kept && self.is_gone(&file.session)).collect();
+        let mut left: Vec<&File> = self
+            .files
+            .values()
+            .filter(|file| file.phase == file::Phase::Kept && self.is_gone(&file.session))
+            .collect();
         left.sort_by_key(|file| (&file.session, &file.id));
         let both = over.into_iter().take(part).chain(left.into_iter().take(part));
         due.extend(both.map(|file| Duty::File(file.session.clone(), file.id.clone())));

@@ -10,7 +10,8 @@ use crate::{
     event::Event,
     file::{self, File},
     ids::{
-        AgentId, ClientId, FileId, FileName, JobId, OwnerId, ProjectId, RequestId, SessionId, SessionName, WaiterId, WorkerName,
+        AgentId, ClientId, FileId, FileName, JobId, OwnerId, ProjectId, RequestId, SessionId, SessionName,
+        WaiterId, WorkerName,
     },
     job::{self, End, EndedBy, Job, Outcome},
     lease::Lease,

@@ -78,9 +78,8 @@ pub(super) fn due(rows: &SqliteRows<'_>, now: Timestamp, limits: &Limits) -> Rea
         (now.as_micros(), limit),
         |row| Ok(Duty::Waiter(AgentId::stored(row.get(0)?), WaiterId::stored(row.get(1)?))),
     )?);
-    let file = |row: &rusqlite::Row<'_>| {
-        Ok(Duty::File(SessionId::stored(row.get(0)?), FileId::stored(row.get(1)?)))
-    };
+    let file =
+        |row: &rusqlite::Row<'_>| Ok(Duty::File(SessionId::stored(row.get(0)?), FileId::stored(row.get(1)?)));
     due.extend(rows.many(
         "SELECT session, id FROM file INDEXED BY file_due WHERE due_at IS NOT NULL AND due_at <= ?1
          ORDER BY due_at, id LIMIT ?2",
