@@ -102,12 +102,17 @@ pub(crate) async fn run(doctor: &Doctor, common: &Common) -> Result<ExitCode, Fa
     let lines: Vec<_> = all.iter().map(line).collect();
     let count = |outcome| all.iter().filter(|finding| finding.outcome == outcome).count();
     let (warnings, failures) = (count(Outcome::Warning), count(Outcome::Failure));
-    let end = format!("{} looked at: {warnings} warnings, {failures} failures", all.len());
+    let (of_warnings, of_failures) = (counted(warnings, "warning"), counted(failures, "failure"));
+    let end = format!("{} looked at: {of_warnings}, {of_failures}", all.len());
     let json = json!({
         "checks": all.iter().map(shown).collect::<Vec<_>>(), "warnings": warnings, "failures": failures,
     });
     common.output.print(&format!("{}\n{end}", lines.join("\n")), &json)?;
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn context(common: &Common, findings: &mut Findings) -> Option<Context> {
