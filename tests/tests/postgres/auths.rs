@@ -24,7 +24,7 @@ struct Stage {
     other: Service,
     pair: Pair,
     proxy: Proxy,
-    _cluster: Cluster,
+    cluster: Cluster,
 }
 
 impl Stage {
@@ -45,7 +45,7 @@ impl Stage {
         let mut other_gateway = Service::another("gateway", "gateway-2", &pair.world.path(""));
         let address = other.address("internal");
         pair.start_another_gateway_at(&mut other_gateway, "gateway-2", &[address]).await;
-        Self { other_gateway, other, pair, proxy, _cluster: cluster }
+        Self { other_gateway, other, pair, proxy, cluster }
     }
 
     /// The gateways, as that credential's bearer.
@@ -64,6 +64,15 @@ impl Stage {
             self.whoami(auth, &session.access_token).await.expect("good");
         }
         session
+    }
+
+    /// Waits until both auths' rows tell of a verifier: who is waited out without a word is counted by its row.
+    async fn told(&self) {
+        let told = async || {
+            let count = self.cluster.sql("auth", "SELECT COUNT(*) FROM replica WHERE holders > 0");
+            (count == "2").then_some(())
+        };
+        eventually("two rows with verifiers", told).await;
     }
 
     async fn whoami(&self, auth: &Service, credential: &Credential) -> Result<(), Error> {
@@ -187,6 +196,7 @@ async fn a_frozen_auth_is_waited_out_and_wakes_to_vouch_for_nothing_that_was_rev
         let session = stage.known("alice").await;
         let [_, gateway] = stage.gateways(&session.access_token);
         let prober = Prober::start(&gateway);
+        stage.told().await;
         stage.other.freeze();
         let reached = within("a sign-out", stage.logout(&session)).await;
         prober.revoked.store(true, Ordering::SeqCst);
@@ -217,6 +227,7 @@ async fn an_auth_that_is_cut_off_from_the_database_stops_vouching() {
     let session = stage.known("alice").await;
     let [_, gateway] = stage.gateways(&session.access_token);
     let prober = Prober::start(&gateway);
+    stage.told().await;
     stage.proxy.close();
     let reached = within("a sign-out", stage.logout(&session)).await;
     prober.revoked.store(true, Ordering::SeqCst);

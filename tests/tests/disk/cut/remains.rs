@@ -60,6 +60,8 @@ pub(crate) struct Disk {
     seen: BTreeMap<PathBuf, u64>,
     named: BTreeMap<PathBuf, u64>,
     naming: Vec<Naming>,
+    /// Folders in the folder, which nothing is written into here: they may be there or not.
+    folders: Vec<PathBuf>,
 }
 
 impl Disk {
@@ -95,7 +97,7 @@ impl Disk {
                 self.seen.remove(path);
                 self.naming.push(Naming::Gone(path.clone()));
             }
-            Operation::MakeFolder(path) => panic!("{path:?}: a service has no folder in its folder"),
+            Operation::MakeFolder(path) => self.folders.push(path.clone()),
             Operation::Mark(_) => {}
         }
     }
@@ -118,6 +120,11 @@ impl Disk {
         for (place, naming) in self.naming.iter().enumerate() {
             if kept.keeps(rng, place, until) {
                 naming.apply(&mut named);
+            }
+        }
+        for (place, path) in self.folders.iter().enumerate() {
+            if kept.keeps(rng, place, until) {
+                fs::create_dir_all(folder.join(path)).expect("room for it");
             }
         }
         for (path, file) in named {
