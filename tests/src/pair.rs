@@ -128,7 +128,14 @@ impl Pair {
     /// # Panics
     /// Where it does not start.
     pub async fn start_gateway(&mut self) -> Duration {
-        let auth = self.link.unwrap_or_else(|| self.auth.address("internal"));
+        self.start_gateway_at(self.link.unwrap_or_else(|| self.auth.address("internal"))).await
+    }
+
+    /// The same, where it finds auth at this address.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn start_gateway_at(&mut self, auth: SocketAddr) -> Duration {
         self.world.configure_gateway(auth, self.gateway.addresses());
         self.gateway.start().await
     }

@@ -3,11 +3,17 @@
 
 use std::{convert::Infallible, net::SocketAddr};
 
-use interlock_tests::{Pair, home::Home};
+use interlock_proto::metadata::INTERNAL_TOKEN;
+use interlock_tests::{Pair, Setup, home::Home};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use tokio::sync::mpsc;
 use tonic::{
     Status,
     body::Body,
-    transport::{Identity, Server, ServerTlsConfig},
+    transport::{
+        Certificate, Identity, Server, ServerTlsConfig,
+        server::{TcpConnectInfo, TlsConnectInfo},
+    },
 };
 
 fn ran(home: &Home, arguments: &str, expected: i32) -> String {
@@ -98,17 +104,32 @@ async fn every_endpoint_is_tried_and_a_planted_open_one_is_found() {
 
 /// Refuses everything but one path.
 async fn planted(pair: &Pair, open: &'static str) -> SocketAddr {
+    let answer = move |request: &http::Request<Body>| match request.uri().path() {
+        path if path == open => Status::ok(""),
+        _ => Status::unauthenticated(""),
+    };
+    serve(pair, "pki/gateway", false, answer).await
+}
+
+/// Answers each call so, with this leaf; it may ask for certificates.
+async fn serve(
+    pair: &Pair,
+    leaf: &str,
+    asks: bool,
+    answer: impl Fn(&http::Request<Body>) -> Status + Clone + Send + 'static,
+) -> SocketAddr {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = socket.local_addr().expect("bound");
-    let (cert, key) = pair.world.leaf("pki/gateway");
+    let (cert, key) = pair.world.leaf(leaf);
     let read = |path| std::fs::read(path).expect("a PEM file");
-    let tls = ServerTlsConfig::new().identity(Identity::from_pem(read(cert), read(key)));
-    let service = tower::service_fn(move |request: http::Request<Body>| async move {
-        let status = match request.uri().path() {
-            path if path == open => Status::ok(""),
-            _ => Status::unauthenticated(""),
-        };
-        Ok::<_, Infallible>(status.into_http::<Body>())
+    let mut tls = ServerTlsConfig::new().identity(Identity::from_pem(read(cert), read(key)));
+    if asks {
+        // Whoever shows none is let in, too: what is captured is what was shown unasked for.
+        tls = tls.client_ca_root(Certificate::from_pem(read(pair.world.ca()))).client_auth_optional(true);
+    }
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let status = answer(&request);
+        async move { Ok::<_, Infallible>(status.into_http::<Body>()) }
     });
     let server = Server::builder().tls_config(tls).expect("certificates");
     let connections = futures_util::stream::unfold(socket, |socket| async move {
@@ -117,6 +138,30 @@ async fn planted(pair: &Pair, open: &'static str) -> SocketAddr {
     });
     tokio::spawn(async move { server.serve_with_incoming(service, connections).await });
     address
+}
+
+// UA-20
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gateway_shows_its_certificate_and_the_internal_token() {
+    let mut pair = Pair::stopped(Setup::default());
+    let (captured, mut calls) = mpsc::unbounded_channel();
+    let auth = serve(&pair, "pki/auth", true, move |request| {
+        let token = request.headers().get(INTERNAL_TOKEN).map(|token| token.as_bytes().to_vec());
+        let shown = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
+        let leaf = shown.and_then(TlsConnectInfo::peer_certs).and_then(|all| all.first().cloned());
+        // The test may be over.
+        let _ = captured.send((request.uri().path().to_owned(), token, leaf.map(|leaf| leaf.to_vec())));
+        Status::unavailable("only captures")
+    })
+    .await;
+    pair.start_gateway_at(auth).await;
+    let patience = std::time::Duration::from_secs(20);
+    let first = tokio::time::timeout(patience, calls.recv()).await.expect("a call");
+    let (path, token, leaf) = first.expect("it still serves");
+    let (cert, _) = pair.world.leaf("pki/gateway");
+    let own = CertificateDer::from_pem_file(cert).expect("a certificate");
+    assert_eq!(leaf.as_deref(), Some(own.as_ref()), "{path}: the gateway's own certificate");
+    assert_eq!(token.as_deref(), Some(pair.world.internal_token().as_bytes()), "{path}");
 }
 
 fn json(home: &Home, arguments: &str, expected: i32) -> Vec<(String, String, String)> {

@@ -69,6 +69,16 @@ impl Stage {
     fn sql(&self, sql: &str) -> String {
         self.cluster.sql("gateway", sql)
     }
+
+    /// A session that is bound to nothing.
+    async fn unbound(&self) -> String {
+        self.second().sessions().create("").await.expect("a session").session.session_id
+    }
+
+    async fn in_line(&self, count: usize) {
+        let waiting = async || (self.sql("SELECT COUNT(*) FROM waiter") == count.to_string()).then_some(());
+        eventually("that many in line", waiting).await;
+    }
 }
 
 /// A worker that runs until it is told to stop.
@@ -318,4 +328,65 @@ async fn a_gateway_that_was_frozen_wakes_to_leases_that_are_others() {
     assert_eq!(stage.sql("SELECT COUNT(*) FROM event WHERE facts LIKE '%ended%'"), "1", "I5: one end");
     other.end().await;
     drop(slow);
+}
+
+/// An attach that waits through this gateway.
+fn waits(gateway: Gateway, session: &str, project: &str) -> tokio::task::JoinHandle<bool> {
+    let (session, project) = (session.to_owned(), project.to_owned());
+    tokio::spawn(async move {
+        let at_most = Duration::from_secs(120);
+        let attached =
+            gateway.sessions().attach_when_free(&session, "builder", &project, at_most, false).await;
+        attached.is_ok_and(|attached| attached.changed)
+    })
+}
+
+// Issue 7 line 1, SW-34: one line for all gateways, first come, first served; who waited through one that died holds
+// nobody up, and never attaches.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_wait_through_two_gateways_stand_in_one_line() {
+    let mut stage = Stage::set("10s").await;
+    let (here, _) = stage.bound("builder", "here").await;
+    let there = stage.pair.project(&stage.alice, "there").await;
+    for round in 0..6 {
+        let (one, two) =
+            if round % 2 == 0 { (stage.first(), stage.second()) } else { (stage.second(), stage.first()) };
+        let job = one.jobs().submit(&here, "x").await.expect("queued").job_id;
+        let (early, late) = (stage.unbound().await, stage.unbound().await);
+        let came_early = waits(one.clone(), &early, &there);
+        stage.in_line(1).await;
+        let came_late = waits(two.clone(), &late, &there);
+        stage.in_line(2).await;
+        two.jobs().cancel(&job).await.expect("cancelled");
+        for waiter in [came_early, came_late] {
+            assert!(within("an answer", waiter).await.expect("no panic"), "round {round}");
+        }
+        let order = format!(
+            "SELECT string_agg(session, ' ' ORDER BY at) FROM event
+             WHERE session IN ('{early}', '{late}') AND facts LIKE '{{\"attached\"%'"
+        );
+        assert_eq!(
+            stage.sql(&order),
+            format!("{early} {late}"),
+            "first come, first served, in round {round}"
+        );
+        stage.in_line(0).await;
+    }
+
+    let job = stage.second().jobs().submit(&here, "x").await.expect("queued").job_id;
+    let (early, late) = (stage.unbound().await, stage.unbound().await);
+    let dies = waits(stage.first(), &early, &there);
+    stage.in_line(1).await;
+    let lives = waits(stage.second(), &late, &there);
+    stage.in_line(2).await;
+    stage.pair.gateway.kill();
+    stage.second().jobs().cancel(&job).await.expect("cancelled");
+    assert!(within("an answer", lives).await.expect("no panic"), "held up by a dead one");
+    stage.in_line(0).await;
+    dies.abort();
+    let bound = format!(
+        "SELECT string_agg(COALESCE(agent, '-'), ' ' ORDER BY id = '{late}') FROM session
+         WHERE id IN ('{early}', '{late}')"
+    );
+    assert_eq!(stage.sql(&bound), "- builder", "whose gateway died never attached");
 }
