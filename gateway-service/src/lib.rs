@@ -7,7 +7,7 @@
 //! | `command` | [`main_with`]: the command line |
 //! | `admit` | gate 1: bearer → verdict, cookie → client |
 //! | [`policy`] | who may do what to which resource; pure |
-//! | [`session`], [`binding`], [`client`], [`password`], [`join`], [`message`], [`event`], [`file`], [`waiter`], [`job`], [`lease`], [`worker`], [`agent`] | one noun each: type, states, verbs |
+//! | [`session`], [`binding`], [`client`], [`password`], [`join`], [`message`], [`event`], [`file`](mod@file), [`waiter`], [`job`], [`lease`], [`worker`], [`agent`] | one noun each: type, states, verbs |
 //! | [`request`], [`ids`], [`caller`], [`data`] | what a call carries |
 //! | [`sweep`], `sweeper` | what ends by time, and the loop that ends it |
 //! | [`store`] | the door to the rows, and the engines behind it |
