@@ -120,6 +120,21 @@ impl Service {
     pub async fn start(&mut self) -> Duration {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let began = Instant::now();
+        let mut pid = self.spawn();
+        self.addresses = eventually("the ready file", async || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("a child"));
+            if ended.is_some() && self.has_lost_its_port() {
+                pid = self.spawn();
+                return None;
+            }
+            assert!(ended.is_none(), "{} ended before it served: {ended:?}", self.name);
+            ready(&self.ready_file, pid)
+        })
+        .await;
+        began.elapsed()
+    }
+
+    fn spawn(&mut self) -> u32 {
         let log = File::options().create(true).append(true).open(&self.log).expect("a log");
         let child = self
             .command()
@@ -135,13 +150,14 @@ impl Service {
             .expect("the program starts");
         let pid = child.id();
         self.child = Some(child);
-        self.addresses = eventually("the ready file", async || {
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("a child"));
-            assert!(ended.is_none(), "{} ended before it served: {ended:?}", self.name);
-            ready(&self.ready_file, pid)
-        })
-        .await;
-        began.elapsed()
+        pid
+    }
+
+    /// While it was dead, somebody else's connection or listener was given the port that it had; that one passes.
+    fn has_lost_its_port(&self) -> bool {
+        let log = self.log();
+        !self.addresses.is_empty()
+            && log.trim_end().lines().last().is_some_and(|line| line.contains("Address already in use"))
     }
 
     fn command(&self) -> Command {
