@@ -227,20 +227,9 @@ async fn files_are_of_their_project(world: World) {
     assert_eq!(world.names(&p, &shelf).await, listed(&[("before", 1), ("both", 2), ("of p", 3)]));
 }
 
-/// A session of ann's in p, and a job of it that runs.
-async fn running(world: &World) -> (Caller, SessionId, Held) {
-    let ann = owner("ann");
-    world.agent(&ann, "a", false).await;
-    let session = world.session(&ann).await;
-    world.attach(&ann, &session, ("a", "p")).await;
-    world.submit(&ann, &session).await;
-    let held = world.claim(&ann, "a").await.unwrap().held;
-    (ann, session, held)
-}
-
 // DESIGN 14.17
 async fn the_holder_of_a_lease_has_the_files_of_its_job(world: World) {
-    let (ann, session, held) = running(&world).await;
+    let (ann, session, held) = world.running().await;
     let (shelf, attempt) = (of(&session), FilesOf::Attempt(held.clone()));
     world.put(&ann, &shelf, "in", 1).await.unwrap();
     let worker = token("ann", "p");

@@ -110,12 +110,7 @@ async fn a_goodbye_costs_no_attempt(world: World) {
 }
 
 async fn progress_is_stored_once(world: World) {
-    let ann = owner("ann");
-    world.agent(&ann, "a", false).await;
-    let session = world.session(&ann).await;
-    world.attach(&ann, &session, ("a", "p")).await;
-    world.submit(&ann, &session).await;
-    let held = world.claim(&ann, "a").await.unwrap().held;
+    let (ann, session, held) = world.running().await;
     assert_eq!(world.ok(&ann, progress(&held, 1)).await, 1);
     assert_eq!(world.ok(&ann, progress(&held, 2)).await, 2);
     assert_eq!(world.ok(&ann, progress(&held, 1)).await, 2);

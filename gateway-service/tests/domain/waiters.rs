@@ -72,20 +72,9 @@ impl Parked {
     }
 }
 
-/// A session of ann's, bound, and a job of it that runs.
-async fn busy(world: &World) -> (Caller, SessionId, interlock_gateway::lease::Held) {
-    let ann = owner("ann");
-    world.agent(&ann, "a", false).await;
-    let session = world.session(&ann).await;
-    world.attach(&ann, &session, ("a", "p")).await;
-    world.submit(&ann, &session).await;
-    let held = world.claim(&ann, "a").await.unwrap().held;
-    (ann, session, held)
-}
-
 // SW-34
 async fn a_waiter_attaches_right_after_the_last_job(world: World) {
-    let (ann, session, held) = busy(&world).await;
+    let (ann, session, held) = world.running().await;
     let mut waiter = parked(&world, &ann, &session, ("a", "q"));
     let deadline = waiter.waits(&world).await;
     assert_eq!(deadline, world.clock.now().after(Duration::from_secs(60)));
@@ -106,7 +95,7 @@ async fn a_waiter_attaches_right_after_the_last_job(world: World) {
 
 // SW-34
 async fn the_last_word_of_a_waiter_passes_nobody_in_line(world: World) {
-    let (ann, session, held) = busy(&world).await;
+    let (ann, session, held) = world.running().await;
     let (first, second) = (world.session(&ann).await, world.session(&ann).await);
     let mut first = parked(&world, &ann, &first, ("a", "q"));
     let second = parked(&world, &ann, &second, ("a", "q"));
@@ -122,7 +111,7 @@ async fn the_last_word_of_a_waiter_passes_nobody_in_line(world: World) {
 }
 
 async fn who_came_first_is_served_first(world: World) {
-    let (ann, _, held) = busy(&world).await;
+    let (ann, _, held) = world.running().await;
     let (first, second) = (world.session(&ann).await, world.session(&ann).await);
     let mut first = parked(&world, &ann, &first, ("a", "q"));
     let mut second = parked(&world, &ann, &second, ("a", "q"));
@@ -159,7 +148,7 @@ async fn meanwhile_the_owner_submits_nothing_and_others_do(world: World) {
 }
 
 async fn a_dead_waiter_holds_nobody_up(world: World) {
-    let (ann, session, held) = busy(&world).await;
+    let (ann, session, held) = world.running().await;
     let mut dead = parked(&world, &ann, &session, ("a", "q"));
     dead.waits(&world).await;
     let second = world.session(&ann).await;
@@ -182,7 +171,7 @@ async fn a_dead_waiter_holds_nobody_up(world: World) {
 }
 
 async fn a_waiter_that_was_given_up_never_attaches(world: World) {
-    let (ann, session, held) = busy(&world).await;
+    let (ann, session, held) = world.running().await;
     let mut waiter = parked(&world, &ann, &session, ("a", "q"));
     waiter.waits(&world).await;
     waiter.verb.ground.give_up();
@@ -203,7 +192,7 @@ async fn a_waiter_that_was_given_up_never_attaches(world: World) {
 }
 
 async fn a_waiter_waits_no_longer_than_it_said(world: World) {
-    let (ann, session, held) = busy(&world).await;
+    let (ann, session, held) = world.running().await;
     let mut waiter = parked(&world, &ann, &session, ("a", "q"));
     waiter.verb.wait = Duration::from_secs(3);
     waiter.waits(&world).await;
@@ -217,7 +206,7 @@ async fn a_waiter_waits_no_longer_than_it_said(world: World) {
 }
 
 async fn own_jobs_are_cancelled_where_that_is_asked(world: World) {
-    let (ann, session, held) = busy(&world).await;
+    let (ann, session, held) = world.running().await;
     let queued = world.submit(&ann, &session).await;
     let mut waiter = parked(&world, &ann, &session, ("a", "q"));
     waiter.verb.cancel = true;
@@ -232,7 +221,7 @@ async fn own_jobs_are_cancelled_where_that_is_asked(world: World) {
 }
 
 async fn waiters_are_bounded(world: World) {
-    let (ann, _, _) = busy(&world).await;
+    let (ann, _, _) = world.running().await;
     let most = world.shell.limits().waiters_max;
     for _ in 0..most {
         let session = world.session(&ann).await;
@@ -244,7 +233,7 @@ async fn waiters_are_bounded(world: World) {
 }
 
 async fn administrators_with_root_end_a_job_by_force(world: World) {
-    let (ann, session, held) = busy(&world).await;
+    let (ann, session, held) = world.running().await;
     let queued = world.submit(&ann, &session).await;
     let force = |job: &interlock_gateway::ids::JobId| ForceFail { job: job.clone(), cause: String::new() };
     for caller in [ann.clone(), token("ann", "p"), cookie(&session, 1)] {

@@ -397,6 +397,17 @@ impl World {
         claimed.pop()
     }
 
+    /// A session of ann's, bound to agent a and project p, and a job of it that runs.
+    pub(crate) async fn running(&self) -> (Caller, SessionId, Held) {
+        let ann = owner("ann");
+        self.agent(&ann, "a", false).await;
+        let session = self.session(&ann).await;
+        self.attach(&ann, &session, ("a", "p")).await;
+        self.submit(&ann, &session).await;
+        let held = self.claim(&ann, "a").await.unwrap().held;
+        (ann, session, held)
+    }
+
     pub(crate) async fn job(&self, caller: &Caller, job: &JobId) -> Job {
         self.ask(caller, JobState { job: job.clone() }).await.unwrap()
     }
