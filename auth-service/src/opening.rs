@@ -130,7 +130,7 @@ pub fn open(
     let announcer = Arc::new(Announcer::default());
     let observer: Arc<dyn Observer<Auth>> = announcer.clone();
     let (store, trail) = match database {
-        Some(database) => in_database(database, key, profile, clock, observer)?,
+        Some(database) => in_database(folder, database, key, profile, clock, observer)?,
         None => in_folder(folder, key, profile, clock, observer)?,
     };
     Ok(Opened { store, trail, announcer, _lock: lock })
@@ -157,12 +157,14 @@ fn in_folder(
 }
 
 fn in_database(
+    folder: &Path,
     Database { target, sharing }: Database<'_>,
     key: &Path,
     profile: Profile,
     clock: Clock,
     observer: Arc<dyn Observer<Auth>>,
 ) -> Result<(Store<Auth>, Trail), OpeningError> {
+    target.remember_in(folder)?;
     let options = postgres::Options {
         target: target.clone(),
         sharing,

@@ -342,6 +342,7 @@ fn open_store(config: &Config, clock: &Clock, hub: &Hub) -> Result<(Shell, Trail
     let (limits, observer) = (Arc::new(config.limits.clone()), Arc::new(hub.clone()));
     let (key, profile) = (&config.chain_key_file, config.common.profile);
     if let Some(target) = &config.store {
+        target.remember_in(&config.common.data_dir)?;
         let options = postgres::Options {
             target: target.clone(),
             sharing: config.sharing,

@@ -19,6 +19,8 @@
 //! - [`Target`]: the URL. [`Ask`], [`Flush`]: what a service sends. `link`: one connection.
 //! - `working`: a batch on its working set. `writer`: the writing side; `doubt`: its way back. `snapshot`: the
 //!   reading side, unlocked loads from one snapshot.
+//! - `hosts`, `epoch`: which of several hosts is the store, also when an old one comes back. `making`: a database that
+//!   is not there yet.
 //! - `bell`: what programs tell each other after a commit. `opening`: what must hold first, migrations; `holding`: alone or shared; `filling`: an empty one. `moment`: the time. `audit`: rows and chains.
 
 use std::{collections::BTreeSet, future::Future, io, sync::Arc};
@@ -37,9 +39,12 @@ use crate::{
 mod audit;
 mod bell;
 mod doubt;
+mod epoch;
 mod filling;
 mod holding;
+mod hosts;
 mod link;
+mod making;
 mod moment;
 mod opening;
 mod snapshot;
@@ -55,6 +60,7 @@ pub(in crate::store) use {filling::fill, trouble::told};
 pub use tokio_postgres::{Row, types::ToSql};
 pub use {
     audit::{rows, verify},
+    making::{Made, MakeError, make, remove},
     opening::{OpenError, is_begun},
     statement::{Ask, Flush, Param, bind, each, found, pairs_of, rows_of},
     target::{Target, TargetError},
@@ -218,8 +224,10 @@ pub fn open<D: PostgresDomain>(
 ) -> Result<Store<D>, OpenError> {
     let lane = Lane::new()?;
     let desk = lane.apart(|lane| lane.wait(opening::open::<D>(options)))?;
+    options.target.seen().keep()?;
+    let watch = hosts::Watch::start(&options.target)?;
     let snapshot = snapshot::Snapshot::<D>::new(options, Arc::clone(&desk.moment))?;
-    let engine = writer::Postgres::<D>::new(desk, lane);
+    let engine = writer::Postgres::<D>::new(desk, lane, watch);
     let reader = Writer::thread("store-reader", Box::new(snapshot), Arc::clone(&observer), options.limits)?;
     let observer = match options.sharing {
         Sharing::Alone => observer,

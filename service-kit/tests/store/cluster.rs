@@ -55,6 +55,40 @@ impl Cluster {
         Self { folder, port: 5432, settings, server: None }
     }
 
+    /// A standby of this one, which runs: a copy of its data that follows it once it serves.
+    pub(crate) fn standby(&self, settings: &[&str]) -> Self {
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let standby = Self { folder: folder(), port: 5432, settings, server: None };
+        standby.copy(self);
+        standby
+    }
+
+    /// Ends, and begins anew as a standby of another one.
+    pub(crate) fn follow(&mut self, primary: &Self) {
+        self.kill_at_once();
+        fs::remove_dir_all(self.path("data")).expect("its own");
+        self.copy(primary);
+        self.serve();
+    }
+
+    fn copy(&self, primary: &Self) {
+        let mut copy = as_server(&program("pg_basebackup"));
+        copy.arg("-h").arg(primary.folder.path()).args(["-p", &primary.port.to_string(), "-U", "postgres"]);
+        run(copy.arg("-D").arg(self.path("data")).args(["-X", "stream", "-c", "fast", "-N", "-R"]));
+    }
+
+    /// Has each commit wait for a standby from now on, over restarts, and waits until one follows.
+    pub(crate) fn commits_wait(&self) {
+        self.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'");
+        self.sql("postgres", "SELECT pg_reload_conf()");
+        self.until("SELECT COUNT(*) FROM pg_stat_replication WHERE sync_state = 'sync'");
+    }
+
+    /// A standby takes writes from now on: returns when it does.
+    pub(crate) fn promote(&self) {
+        assert_eq!(self.sql("postgres", "SELECT pg_promote(true, 60)"), "t", "promoted");
+    }
+
     /// On 127.0.0.1, too, at a port that is free.
     pub(crate) fn on_tcp(mut self) -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -105,6 +139,30 @@ impl Cluster {
         server.wait().ok();
     }
 
+    /// Ends the server and each of its processes by `kill -9`, as they stand.
+    pub(crate) fn kill_at_once(&mut self) {
+        let Some(mut server) = self.server.take() else { return };
+        // Stopped first: it starts nobody meanwhile.
+        signal("STOP", &[server.id()]);
+        signal("KILL", &children(server.id()));
+        server.kill().expect("a child of ours");
+        server.wait().expect("a dead process has a status");
+    }
+
+    /// Stops the server and each of its processes where they stand.
+    pub(crate) fn freeze(&self) {
+        let server = self.server.as_ref().expect("it runs").id();
+        signal("STOP", &[server]);
+        signal("STOP", &children(server));
+    }
+
+    /// Lets them go on.
+    pub(crate) fn wake(&self) {
+        let server = self.server.as_ref().expect("it runs").id();
+        signal("CONT", &children(server));
+        signal("CONT", &[server]);
+    }
+
     /// A path in its folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -133,8 +191,13 @@ impl Cluster {
 
     /// The URL of a database for the services' role.
     pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgres://interlock@{}/{database}", self.host())
+    }
+
+    /// Its part of a URL.
+    pub(crate) fn host(&self) -> String {
         let host = self.folder.path().to_str().expect("a name of ours").replace('/', "%2F");
-        format!("postgres://interlock@{host}:{}/{database}", self.port)
+        format!("{host}:{}", self.port)
     }
 
     /// Makes an empty database, and gives its URL.
@@ -217,6 +280,26 @@ fn program(name: &str) -> PathBuf {
     let folders = installed.chain(std::iter::once_with(told).flatten());
     let found = folders.map(|folder| folder.join(name)).find(|path| path.exists());
     found.expect("no PostgreSQL 15 or later: install it (Debian: postgresql-15), or run ./check as root once")
+}
+
+/// The processes that this one has started.
+fn children(pid: u32) -> Vec<u32> {
+    let parent = |entry: &fs::DirEntry| {
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        // The name before it may hold anything.
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
+    };
+    let entries = fs::read_dir("/proc").expect("processes").flatten();
+    let of_ours = entries.filter(|entry| parent(entry) == Some(pid));
+    of_ours.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Sent to processes of ours. One may have ended.
+fn signal(name: &str, pids: &[u32]) {
+    let pids = pids.iter().map(ToString::to_string);
+    let mut kill = Command::new("sh");
+    kill.args(["-c", "kill -$0 \"$@\"", name]).args(pids).stderr(Stdio::null());
+    kill.status().expect("sh runs");
 }
 
 fn is_root() -> bool {

@@ -28,6 +28,7 @@ use counters::{Counters, Ear, Rows, Set, add, entry, read};
 mod cluster;
 mod copied;
 mod counters;
+mod epochs;
 mod fenced;
 mod guarded;
 mod postgresql;

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     Lane, PostgresDomain, bind,
-    link::{Ear, Kind, Link},
+    link::{Ear, Kind, Link, taken_over},
     target::Target,
     trouble::Trouble,
 };
@@ -114,8 +114,10 @@ impl<D: PostgresDomain> Bell<D> {
         link.run(LISTEN).await?;
         self.here.missed();
         let mut lines = Vec::new();
+        let reign = link.reign();
         loop {
             tokio::select! {
+                () = reign.passed() => return Err(taken_over()),
                 count = self.lines.recv_many(&mut lines, NOTES_MAX) => {
                     if count == 0 {
                         return Ok(());

@@ -21,10 +21,12 @@ use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement, error::Severity, types::ToSql};
 
 use super::{
+    epoch::Seen,
+    hosts,
     moment::Stamp,
     statement::{Ask, Flush, Param},
     target::Target,
-    trouble::{Trouble, told},
+    trouble::Trouble,
 };
 use crate::{clock::Timestamp, store::Fault};
 
@@ -34,7 +36,7 @@ const SETTINGS: &str = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_tr
     -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000 \
     -c search_path=public -c enable_seqscan=off -c enable_mergejoin=off -c jit=off -c TimeZone=UTC";
 /// How long an answer is waited for: longer than the database takes to give up on its own.
-const ANSWER_WITHIN: Duration = Duration::from_secs(8);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 /// How long the answer to a commit is waited for. The database is never asked to give up on one.
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 
@@ -87,10 +89,39 @@ pub(super) struct Link {
     over: bool,
     /// Whether the database has warned of something.
     warned: Arc<AtomicBool>,
+    reign: Reign,
+}
+
+/// For how long a host is the store: until one of a newer epoch was seen.
+#[derive(Clone)]
+pub(super) struct Reign {
+    seen: Arc<Seen>,
+    timeline: u32,
+}
+
+impl Reign {
+    /// Ends when another host is the store.
+    pub(super) async fn passed(&self) {
+        self.seen.passed(self.timeline).await;
+    }
+
+    /// The answer, unless it takes too long or another host takes over meanwhile. An answer that comes then does not
+    /// count: what became of a commit is asked of the new one.
+    async fn answered<T>(
+        &self,
+        within: Duration,
+        answer: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Trouble> {
+        tokio::select! {
+            biased;
+            () = self.passed() => Err(taken_over()),
+            answer = timeout(within, answer) => Ok(answer.map_err(|_| silent())??),
+        }
+    }
 }
 
 impl Link {
-    /// Connects to the first host that takes writes.
+    /// Connects to the host that is the store.
     pub(super) async fn connect(target: &Target, kind: Kind) -> Result<Self, Trouble> {
         Self::connect_and_hear(target, kind, None).await
     }
@@ -101,10 +132,8 @@ impl Link {
         kind: Kind,
         ear: Option<Ear>,
     ) -> Result<Self, Trouble> {
-        let unprepared = |error: super::target::UnpreparedError| Fault::Unavailable(error.to_string());
-        let (config, tls) = target.prepare(SETTINGS).map_err(unprepared)?;
-        let connecting = timeout(ANSWER_WITHIN, config.connect(tls)).await.map_err(|_| silent())?;
-        let (client, mut connection) = connecting.map_err(|error| Trouble::Lost(told(&error)))?;
+        let hosts::Found { client, mut connection, timeline } = hosts::find(target, SETTINGS).await?;
+        let reign = Reign { seen: Arc::clone(target.seen()), timeline };
         let warned = Arc::new(AtomicBool::new(false));
         let heard = Arc::clone(&warned);
         let driver = tokio::spawn(async move {
@@ -124,8 +153,16 @@ impl Link {
                 }
             }
         });
-        let mut link =
-            Self { client, driver, kind, statements: HashMap::new(), begun: false, over: false, warned };
+        let mut link = Self {
+            client,
+            driver,
+            kind,
+            statements: HashMap::new(),
+            begun: false,
+            over: false,
+            warned,
+            reign,
+        };
         // A commit is durable when it is answered, whatever the server's default: more than `on` may be asked.
         link.run(
             "SELECT set_config('synchronous_commit', 'on', false)
@@ -137,13 +174,23 @@ impl Link {
 
     /// Runs statements without parameters, outside of what is counted and begun.
     pub(super) async fn run(&mut self, sql: &str) -> Result<(), Trouble> {
-        answered(ANSWER_WITHIN, self.client.batch_execute(sql)).await
+        self.reign.answered(ANSWER_WITHIN, self.client.batch_execute(sql)).await
+    }
+
+    /// For how long it may be used.
+    pub(super) fn reign(&self) -> Reign {
+        self.reign.clone()
+    }
+
+    /// Whether another host is the store now.
+    pub(super) fn is_behind(&self) -> bool {
+        self.reign.seen.timeline() > self.reign.timeline
     }
 
     /// One flight of reads. Outside a transaction each stands alone.
     pub(super) async fn rows(&mut self, sql: &str, params: &[Param]) -> Result<Vec<Row>, Trouble> {
         let statement = self.statement(sql).await?;
-        answered(ANSWER_WITHIN, query(&self.client, &statement, params)).await
+        self.reign.answered(ANSWER_WITHIN, query(&self.client, &statement, params)).await
     }
 
     /// Loads what is asked into `into`, and asks for the time last, when all of it is locked; begins the transaction
@@ -160,7 +207,7 @@ impl Link {
             let client = &self.client;
             async move { query(client, statement, params).await }
         });
-        let mut found = fly(&self.client, begin, flight).await?;
+        let mut found = fly(&self.client, &self.reign, begin, flight).await?;
         let stamp = stamp(found.pop().as_deref())?;
         for (ask, rows) in asks.into_iter().zip(found) {
             (ask.take)(into, &rows)?;
@@ -189,7 +236,7 @@ impl Link {
             let client = &self.client;
             async move { execute(client, statement, &write.params).await }
         });
-        let met = fly(&self.client, begin, flight).await?;
+        let met = fly(&self.client, &self.reign, begin, flight).await?;
         for (write, met) in flush.writes.iter().zip(met).filter(|(write, _)| write.counted) {
             let met = usize::try_from(met).unwrap_or(usize::MAX);
             Fault::unless_one(met, write.what).map_err(Trouble::Unmet)?;
@@ -207,7 +254,7 @@ impl Link {
             Kind::Write => "SET LOCAL statement_timeout = 0; COMMIT",
             Kind::Read => "COMMIT",
         };
-        answered(COMMIT_WITHIN, self.client.batch_execute(sql)).await?;
+        self.reign.answered(COMMIT_WITHIN, self.client.batch_execute(sql)).await?;
         self.begun = false;
         if self.warned.load(Ordering::SeqCst) {
             return Err(Trouble::Lost("the database warned in a commit".to_owned()));
@@ -240,7 +287,7 @@ impl Link {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(statement.clone());
         }
-        let statement = answered(ANSWER_WITHIN, self.client.prepare(sql)).await?;
+        let statement = self.reign.answered(ANSWER_WITHIN, self.client.prepare(sql)).await?;
         self.statements.insert(sql.to_owned(), statement.clone());
         Ok(statement)
     }
@@ -263,6 +310,7 @@ fn stamp(rows: Option<&[Row]>) -> Result<Stamp, Fault> {
 /// error.
 async fn fly<T, F>(
     client: &Client,
+    reign: &Reign,
     begin: Option<&'static str>,
     flight: impl Iterator<Item = F>,
 ) -> Result<Vec<T>, Trouble>
@@ -295,7 +343,7 @@ where
         }
         Ok(answers)
     };
-    answered(ANSWER_WITHIN, all).await
+    reign.answered(ANSWER_WITHIN, all).await
 }
 
 async fn query(client: &Client, statement: &Statement, params: &[Param]) -> Result<Vec<Row>, Error> {
@@ -310,10 +358,11 @@ fn borrowed(params: &[Param]) -> Vec<&(dyn ToSql + Sync)> {
     params.iter().map(|param| &**param as &(dyn ToSql + Sync)).collect()
 }
 
-async fn answered<T>(within: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Trouble> {
-    Ok(timeout(within, answer).await.map_err(|_| silent())??)
-}
-
 fn silent() -> Trouble {
     Trouble::Lost("the database does not answer".to_owned())
+}
+
+/// To be met by a new connection, to whichever host is the store then.
+pub(super) fn taken_over() -> Trouble {
+    Trouble::Lost("another host of the store has been promoted".to_owned())
 }

@@ -5,7 +5,7 @@
 //! has it alone: several that start at once do not meet in the migrations, and nobody's store changes under its feet.
 //! What the database holds is read and compared before it is brought to this version.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use refinery::Runner;
 
@@ -111,6 +111,18 @@ pub enum OpenError {
         place: String,
         /// Why.
         source: Box<refinery::Error>,
+    },
+    /// The file that remembers the store's epoch cannot be used.
+    #[error(
+        "{file}: the epoch of the store cannot be remembered: {why}; mend that, or remove the file where no old \
+         primary can come back",
+        file = file.display()
+    )]
+    Epoch {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        why: String,
     },
     /// No thread to run it.
     #[error("cannot start the store's thread: {0}")]

@@ -71,7 +71,8 @@ impl Desk {
         &mut self,
         commands: &mut [Box<dyn Command<D>>],
     ) -> Result<(), Trouble> {
-        if self.link.is_none() {
+        if self.link.as_ref().is_none_or(Link::is_behind) {
+            self.link = None;
             self.link = Some(Link::connect(&self.options.target, Kind::Read).await?);
         }
         let link = self.link.as_mut().ok_or_else(|| Trouble::Lost("there is no connection".to_owned()))?;

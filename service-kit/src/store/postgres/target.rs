@@ -11,18 +11,24 @@ use std::{
     time::Duration,
 };
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tokio_postgres::{
     Config,
-    config::{Host, SslMode, TargetSessionAttrs},
+    config::{Host, SslMode},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 use zeroize::Zeroizing;
 
+use super::{
+    epoch::{FILE, Seen},
+    opening::OpenError,
+};
 use crate::{config::Profile, secret_file};
 
+/// Hosts of one URL: each is asked whenever a connection is made.
+const HOSTS_MAX: usize = 8;
 /// No file that a URL names is larger, bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// How long a connection may take to be made: it is tried again within a write's deadline.
@@ -33,14 +39,25 @@ const SILENT_MAX: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVES: u32 = 3;
 
-/// A database, and how to reach it.
+/// What a URL of a database begins with.
+const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
+/// Where a URL names no port.
+const PORT: u16 = 5432;
+
+/// A database, and how to reach it. Clones share what they have seen of its hosts.
 #[derive(Clone)]
 pub struct Target {
-    config: Config,
+    user: String,
+    database: String,
+    /// At least one; the database is on that one of them which takes writes.
+    hosts: Vec<(Host, u16)>,
+    /// As the URL has it.
+    password: Option<Zeroizing<Vec<u8>>>,
+    password_file: Option<PathBuf>,
     /// TLS, verified against these authorities; none: in the clear.
     authorities: Option<PathBuf>,
-    password_file: Option<PathBuf>,
     profile: Profile,
+    seen: Arc<Seen>,
 }
 
 /// Why a URL is refused. Never says what it holds.
@@ -70,6 +87,9 @@ pub enum TargetError {
     /// Two passwords.
     #[error("a password or password_file, not both")]
     Passwords,
+    /// More than are looked at.
+    #[error("at most 8 hosts")]
+    Hosts,
 }
 
 /// Why a connection could not be prepared.
@@ -90,62 +110,164 @@ impl Target {
     /// [`TargetError`]
     pub fn parse(url: &str, profile: Profile) -> Result<Self, TargetError> {
         let (address, query) = url.split_once('?').unwrap_or((url, ""));
-        if !["postgres://", "postgresql://"].iter().any(|scheme| address.starts_with(scheme)) {
+        if !SCHEMES.iter().any(|scheme| address.starts_with(scheme)) {
             return Err(TargetError::Form);
         }
-        let mut config = Config::from_str(address).map_err(|_| TargetError::Form)?;
-        let named = |text: Option<&str>| text.is_some_and(|text| !text.is_empty());
-        if config.get_hosts().is_empty() || !named(config.get_user()) || !named(config.get_dbname()) {
+        let config = Config::from_str(address).map_err(|_| TargetError::Form)?;
+        let named = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        let (Some(user), Some(database)) = (named(config.get_user()), named(config.get_dbname())) else {
+            return Err(TargetError::Form);
+        };
+        let ports = config.get_ports();
+        let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(PORT);
+        let hosts: Vec<_> =
+            config.get_hosts().iter().cloned().enumerate().map(|(at, h)| (h, port(at))).collect();
+        if hosts.is_empty() {
             return Err(TargetError::Form);
         }
-        let parameters = Parameters::read(query)?;
-        let verified = match parameters.mode.as_deref() {
+        if hosts.len() > HOSTS_MAX {
+            return Err(TargetError::Hosts);
+        }
+        let Parameters { mode, authorities, password_file } = Parameters::read(query)?;
+        let verified = match mode.as_deref() {
             Some("disable") => false,
             Some("verify-full") => true,
             Some(_) => return Err(TargetError::Mode),
-            None => !config.get_hosts().iter().all(is_socket),
+            None => !hosts.iter().all(|(host, _)| is_socket(host)),
         };
-        match (verified, &parameters.authorities) {
+        match (verified, &authorities) {
             (true, None) => return Err(TargetError::NoAuthorities),
             (false, Some(_)) => return Err(TargetError::UnusedAuthorities),
             (true, Some(_)) | (false, None) => {}
         }
-        if !verified && profile == Profile::Hardened && !config.get_hosts().iter().all(is_on_this_machine) {
+        let leaves = !hosts.iter().all(|(host, _)| is_on_this_machine(host));
+        if !verified && profile == Profile::Hardened && leaves {
             return Err(TargetError::Clear);
         }
-        if [&parameters.authorities, &parameters.password_file].into_iter().flatten().any(|p| p.is_relative())
-        {
+        if [&authorities, &password_file].into_iter().flatten().any(|p| p.is_relative()) {
             return Err(TargetError::Relative);
         }
-        if parameters.password_file.is_some() && config.get_password().is_some() {
+        let password = config.get_password().map(|password| Zeroizing::new(password.to_owned()));
+        if password_file.is_some() && password.is_some() {
             return Err(TargetError::Passwords);
         }
-        config
-            .ssl_mode(if verified { SslMode::Require } else { SslMode::Disable })
-            .target_session_attrs(TargetSessionAttrs::ReadWrite)
+        let seen = Arc::new(Seen::default());
+        Ok(Self { user, database, hosts, password, password_file, authorities, profile, seen })
+    }
+
+    /// Keeps in `store.epoch` in this folder which epoch of the store was seen last, and goes by what stands there: so a
+    /// program that starts again knows an old primary that has come back. Shared by all clones. Written once the store
+    /// is open.
+    ///
+    /// # Errors
+    /// [`OpenError::Epoch`] for a file that cannot be read, or that says something else.
+    pub fn remember_in(&self, folder: &Path) -> Result<(), OpenError> {
+        self.seen.remember_in(&folder.join(FILE))
+    }
+
+    /// What was seen of the hosts.
+    pub(super) fn seen(&self) -> &Arc<Seen> {
+        &self.seen
+    }
+
+    /// How many hosts it has.
+    pub(super) fn hosts(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// One of them, for people.
+    pub(super) fn host(&self, at: usize) -> String {
+        let (host, port) = &self.hosts[at];
+        match host {
+            Host::Tcp(name) if name.contains(':') => format!("[{name}]:{port}"),
+            Host::Tcp(name) => format!("{name}:{port}"),
+            Host::Unix(path) => format!("{}:{port}", path.display()),
+        }
+    }
+
+    /// The database's name.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// Who uses it.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Another database of the same server.
+    #[must_use]
+    pub fn with_database(&self, name: &str) -> Self {
+        Self { database: name.to_owned(), ..self.clone() }
+    }
+
+    /// The same with the password in this file, and none in the URL.
+    #[must_use]
+    pub fn with_password_file(&self, file: &Path) -> Self {
+        Self { password: None, password_file: Some(file.to_owned()), ..self.clone() }
+    }
+
+    /// The password that the URL itself held.
+    #[must_use]
+    pub fn password(&self) -> Option<&[u8]> {
+        self.password.as_ref().map(|password| password.as_slice())
+    }
+
+    /// The URL, without a password that it held: one that [`Target::parse`] takes.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let coded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let hosts: Vec<_> = (0..self.hosts.len())
+            .map(|at| match &self.hosts[at] {
+                (Host::Unix(path), port) => format!("{}:{port}", coded(&path.to_string_lossy())),
+                _ => self.host(at),
+            })
+            .collect();
+        let mode = if self.authorities.is_some() { "verify-full" } else { "disable" };
+        let mut url = format!(
+            "postgres://{}@{}/{}?sslmode={mode}",
+            coded(&self.user),
+            hosts.join(","),
+            coded(&self.database)
+        );
+        for (name, path) in [("sslrootcert", &self.authorities), ("password_file", &self.password_file)] {
+            if let Some(path) = path {
+                url.push_str(&format!("&{name}={}", coded(&path.to_string_lossy())));
+            }
+        }
+        url
+    }
+
+    /// Whether the URL itself holds a password.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.password.is_some()
+    }
+
+    /// What connections are made from, with these settings of their sessions: one for each host.
+    pub(super) fn prepare(
+        &self,
+        settings: &str,
+    ) -> Result<(Vec<Config>, MakeRustlsConnect), UnpreparedError> {
+        let mut common = Config::new();
+        common
+            .user(&self.user)
+            .dbname(&self.database)
+            .options(settings)
+            .ssl_mode(if self.authorities.is_some() { SslMode::Require } else { SslMode::Disable })
             .application_name("interlock")
             .connect_timeout(CONNECT_WITHIN)
             .tcp_user_timeout(SILENT_MAX)
             .keepalives_idle(KEEPALIVE)
             .keepalives_interval(KEEPALIVE)
             .keepalives_retries(KEEPALIVES);
-        let Parameters { authorities, password_file, .. } = parameters;
-        Ok(Self { config, authorities, password_file, profile })
-    }
-
-    /// Whether the URL itself holds a password.
-    #[must_use]
-    pub fn has_password(&self) -> bool {
-        self.config.get_password().is_some()
-    }
-
-    /// What a connection is made from, with these settings of its session.
-    pub(super) fn prepare(&self, settings: &str) -> Result<(Config, MakeRustlsConnect), UnpreparedError> {
-        let mut config = self.config.clone();
-        config.options(settings);
-        if let Some(path) = &self.password_file {
-            config.password(password(path, self.profile)?.as_bytes());
-        }
+        match (&self.password_file, &self.password) {
+            (Some(path), _) => common.password(password(path, self.profile)?.as_bytes()),
+            (None, Some(password)) => common.password(password.as_slice()),
+            (None, None) => &mut common,
+        };
         let mut roots = RootCertStore::empty();
         if let Some(path) = &self.authorities {
             add_authorities(&mut roots, path)
@@ -157,25 +279,23 @@ impl Target {
             .expect("the provider has suites for them")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok((config, MakeRustlsConnect::new(tls)))
+        let of_host = |(host, port): &(Host, u16)| {
+            let mut config = common.clone();
+            match host {
+                Host::Tcp(name) => config.host(name),
+                Host::Unix(path) => config.host_path(path),
+            };
+            config.port(*port);
+            config
+        };
+        Ok((self.hosts.iter().map(of_host).collect(), MakeRustlsConnect::new(tls)))
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "postgres://{}@", self.config.get_user().unwrap_or_default())?;
-        for (at, host) in self.config.get_hosts().iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            match host {
-                Host::Tcp(name) => write!(f, "{comma}{name}")?,
-                Host::Unix(path) => write!(f, "{comma}{}", path.display())?,
-            }
-            let ports = self.config.get_ports();
-            if let Some(port) = ports.get(at).or(ports.first()) {
-                write!(f, ":{port}")?;
-            }
-        }
-        write!(f, "/{}", self.config.get_dbname().unwrap_or_default())
+        let hosts: Vec<_> = (0..self.hosts.len()).map(|at| self.host(at)).collect();
+        write!(f, "postgres://{}@{}/{}", self.user, hosts.join(","), self.database)
     }
 }
 
@@ -277,7 +397,7 @@ mod tests {
     #[test]
     fn what_is_refused_is_said_without_the_url() {
         use TargetError::{
-            Clear, Form, Mode, NoAuthorities, Parameter, Passwords, Relative, UnusedAuthorities,
+            Clear, Form, Hosts, Mode, NoAuthorities, Parameter, Passwords, Relative, UnusedAuthorities,
         };
         for (url, expected) in [
             ("", Form),
@@ -299,6 +419,7 @@ mod tests {
             ("postgres://u:secret@db/d?sslmode=disable", Clear),
             ("postgres://u:secret@127.0.0.1/d?sslmode=disable&password_file=/x", Passwords),
             ("postgres://u@127.0.0.1/d?sslmode=disable&password_file=x", Relative),
+            ("postgres://u:secret@a,b,c,d,e,f,g,h,i/d?sslmode=disable", Hosts),
         ] {
             let refused = parse(url).expect_err(url);
             assert_eq!(refused, expected, "{url}");
@@ -310,8 +431,26 @@ mod tests {
     fn nothing_shows_the_password() {
         let target = parse("postgres://u:secret@127.0.0.1:5432/d?sslmode=disable").expect("good");
         assert_eq!(target.to_string(), "postgres://u@127.0.0.1:5432/d");
-        let (config, _) = target.prepare("").expect("no files");
-        assert!(!format!("{target:?} {config:?}").contains("secret"), "{config:?}");
+        let (configs, _) = target.prepare("").expect("no files");
+        assert!(!format!("{target:?} {configs:?}").contains("secret"), "{configs:?}");
+        assert!(!target.url().contains("secret"), "{}", target.url());
+    }
+
+    #[test]
+    fn a_url_that_is_written_again_names_the_same_and_no_password() {
+        for url in [
+            "postgres://u@a:1,[::1]:2/d?sslmode=verify-full&sslrootcert=%2Fetc%2Fca%2Epem&password_file=%2Fp%20w",
+            "postgres://u@%2Frun%2Fpostgresql:5433,%2Ftmp:5432/d?sslmode=disable",
+        ] {
+            let target = parse(url).expect(url);
+            assert_eq!(target.url(), url);
+            assert_eq!(target.with_database("e%").url(), url.replace("/d?", "/e%25?"));
+        }
+        let target = parse("postgres://u:secret@127.0.0.1/d?sslmode=disable").expect("good");
+        assert_eq!(target.password(), Some(&b"secret"[..]));
+        let target = target.with_password_file(Path::new("/p"));
+        assert_eq!(target.url(), "postgres://u@127.0.0.1:5432/d?sslmode=disable&password_file=%2Fp");
+        assert_eq!(target.password(), None);
     }
 
     #[test]
@@ -327,7 +466,7 @@ mod tests {
             assert!(refused.contains("one line") && !refused.contains("two"), "{refused}");
         }
         secret_file::write(&path, b"pass word\n").expect("written");
-        let (config, _) = target.prepare("").expect("a password");
-        assert_eq!(config.get_password(), Some(&b"pass word"[..]));
+        let (configs, _) = target.prepare("").expect("a password");
+        assert_eq!(configs[0].get_password(), Some(&b"pass word"[..]));
     }
 }

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{
     Access, Flush, Lane, Options, PostgresDomain, Sharing, audit, bind,
     doubt::Doubt,
-    link::Link,
+    hosts::Watch,
+    link::{Link, taken_over},
     moment::Moment,
     trouble::Trouble,
     working::{Loaded, Planned},
@@ -29,6 +30,8 @@ pub(super) struct Postgres<D: PostgresDomain> {
     desk: Desk,
     lane: Lane,
     late: Late<D>,
+    /// Ends with the writer.
+    _watch: Option<Watch>,
 }
 
 /// Signals of commits whose end was not known when their callers were answered.
@@ -59,8 +62,8 @@ pub(super) struct Desk {
 
 impl<D: PostgresDomain> Postgres<D> {
     /// Takes over a desk and what drives its connection.
-    pub(super) fn new(desk: Desk, lane: Lane) -> Self {
-        Self { desk, lane, late: Late { doubted: Vec::new(), owed: Vec::new() } }
+    pub(super) fn new(desk: Desk, lane: Lane, watch: Option<Watch>) -> Self {
+        Self { desk, lane, late: Late { doubted: Vec::new(), owed: Vec::new() }, _watch: watch }
     }
 }
 
@@ -130,6 +133,9 @@ impl Desk {
         let shared = self.options.sharing == Sharing::Shared;
         let moment = Arc::clone(&self.moment);
         let link = self.link.as_mut().ok_or_else(|| Trouble::Lost("there is no connection".to_owned()))?;
+        if link.is_behind() {
+            return Err(taken_over());
+        }
         link.undo().await?;
         let mut loaded = Loaded::<D>::nothing();
         // What rests on nothing that is stored may have an instant that was carried on.
