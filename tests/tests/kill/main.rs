@@ -1,4 +1,4 @@
-//! `kill -9` at random moments under load, of gateway, auth, both at once, worker and command line: what was
+//! `kill -9` at random moments under load, of gateway, auth, both at once, worker, command line and the database's primary: what was
 //! acknowledged is there afterwards, what was not is there once or not at all (I6, I7), each job ends once (I5)
 //! and nothing stays busy (I4), who was signed out stays so (I8), each change has one row and the audit chains are
 //! whole (I11).
@@ -7,9 +7,13 @@
 //! acknowledged writes, lost ones, the time to serving. `INTERLOCK_SEED` repeats the choices of a run.
 
 mod both;
+#[allow(dead_code, reason = "other tests use more of it")]
+#[path = "../../../service-kit/tests/store/cluster.rs"]
+mod cluster;
 mod commands;
 mod load;
 mod rows;
+mod takeover;
 mod workers;
 
 use std::{sync::Arc, time::Duration};

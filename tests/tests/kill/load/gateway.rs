@@ -82,6 +82,11 @@ impl Submits {
         Self { shared, alice: alice.clone(), tasks: AsyncMutex::new(tasks) }
     }
 
+    /// Who submits.
+    pub(crate) fn alice(&self) -> &OwnerSession {
+        &self.alice
+    }
+
     pub(crate) fn acknowledged(&self) -> usize {
         self.shared.acknowledged.load(Ordering::Relaxed)
     }
