@@ -38,6 +38,7 @@ use crate::{
     berths::{Berth, Berths},
     error::Error,
     internal_token::InternalToken,
+    random,
     rest::Rest,
     tls::{Source, Tls},
 };
@@ -86,6 +87,7 @@ impl Deref for Place {
 #[derive(Clone, Debug)]
 pub struct ConnectionBuilder {
     endpoints: Vec<String>,
+    spread: bool,
     tls: Option<Tls>,
     internal_token: Option<PathBuf>,
     connect_timeout: Duration,
@@ -97,6 +99,7 @@ impl Connection {
     pub fn to(endpoint: impl Into<String>) -> ConnectionBuilder {
         ConnectionBuilder {
             endpoints: vec![endpoint.into()],
+            spread: false,
             tls: None,
             internal_token: None,
             connect_timeout: Duration::from_secs(3),
@@ -172,6 +175,14 @@ impl ConnectionBuilder {
         self
     }
 
+    /// Begins at any of the endpoints, as chance has it, instead of the first: many programs with one list share its
+    /// endpoints evenly. Each stays with one, and moves on from a dead one.
+    #[must_use]
+    pub fn spread(mut self) -> Self {
+        self.spread = true;
+        self
+    }
+
     /// How `https` endpoints are believed. Required for them.
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Self {
@@ -225,8 +236,9 @@ impl ConnectionBuilder {
             internal_token.map_err(|e| Error::invalid("internal_token_file", e.to_string()))?;
 
         let endpoint = endpoint(&targets[0])?;
+        let preferred = AtomicUsize::new(if self.spread { random::below(targets.len()) } else { 0 });
         let dialer = Dialer {
-            targets: Arc::new(Targets { list: targets, preferred: AtomicUsize::new(0), rest: Rest::new() }),
+            targets: Arc::new(Targets { list: targets, preferred, rest: Rest::new() }),
             tls: tls.map(Arc::new),
             within: self.connect_timeout,
         };
@@ -381,5 +393,18 @@ mod tests {
         }
         assert!(Connection::to("http://[::1]:1").open().is_ok());
         assert!(Connection::to("http://localhost:1").open().is_ok());
+    }
+
+    #[tokio::test]
+    async fn many_connections_share_the_endpoints_where_they_are_to() {
+        let to = || Connection::to("http://[::1]:1").or("http://[::1]:2").or("http://[::1]:3");
+        let start = |connection: Connection| connection.0.dialer.targets.preferred.load(Ordering::Relaxed);
+        let mut counts = [0; 3];
+        for _ in 0..600 {
+            assert_eq!(start(to().open().expect("good")), 0, "the first, where nothing is said");
+            counts[start(to().spread().open().expect("good"))] += 1;
+        }
+        // Each is 10 standard deviations from its 200.
+        assert!(counts.iter().all(|count| (85..=315).contains(count)), "{counts:?}");
     }
 }

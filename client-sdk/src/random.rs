@@ -13,3 +13,8 @@ pub(crate) fn id() -> String {
 pub(crate) fn jittered(span: Duration) -> Duration {
     span.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
+
+/// A number below `bound`, which is at least 1.
+pub(crate) fn below(bound: usize) -> usize {
+    rand::rng().random_range(0..bound)
+}
