@@ -258,6 +258,15 @@ impl Pair {
         Gateway::new(self.sdk_any(gateways), Credentials::bearer(credential.clone()))
     }
 
+    /// The same, as nobody.
+    ///
+    /// # Panics
+    /// Where there is none, or the folder's files cannot be used.
+    #[must_use]
+    pub fn sdk_gateways_of_nobody(&self, gateways: &[&Service]) -> Gateway {
+        Gateway::new(self.sdk_any(gateways), Credentials::none())
+    }
+
     /// The SDK's way to the first of these auths that answers, as nobody.
     ///
     /// # Panics
