@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     args::Common,
     door::Door,
+    endpoints::Endpoints,
     failure::Failure,
     keep::{Jar, SignIn, read_token},
     project_name,
@@ -29,10 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Context {
-    /// `https://host:port` of auth-service.
-    pub(crate) auth: String,
-    /// `https://host:port` of gateway-service.
-    pub(crate) gateway: String,
+    /// `https://host:port` of auth-service, or several.
+    pub(crate) auth: Endpoints,
+    /// `https://host:port` of gateway-service, or several.
+    pub(crate) gateway: Endpoints,
     /// The CA that both servers' certificates come from.
     pub(crate) ca_file: PathBuf,
 }
@@ -82,8 +83,8 @@ pub(crate) struct Caller {
     auth: Connection,
     gateway: Connection,
     credentials: Credentials,
-    auth_url: String,
-    gateway_url: String,
+    auth_at: Endpoints,
+    gateway_at: Endpoints,
     ca_file: PathBuf,
     /// Asked for by name, whatever the folder is bound to.
     project: Option<String>,
@@ -119,8 +120,8 @@ impl Caller {
             auth,
             gateway,
             credentials,
-            auth_url: context.auth,
-            gateway_url: context.gateway,
+            auth_at: context.auth,
+            gateway_at: context.gateway,
             ca_file: context.ca_file,
             project: common.project.clone(),
             home: folder,
@@ -133,12 +134,13 @@ impl Caller {
         self.home.join(name)
     }
 
-    /// The public listener of a service, for calls that nobody should get through with.
+    /// The public listener of a service, the first of several, for calls that nobody should get through with.
     ///
     /// # Errors
     /// As [`Door::to`].
     pub(crate) fn door(&self, auth: bool) -> Result<Door, Failure> {
-        Door::to(if auth { &self.auth_url } else { &self.gateway_url }, &self.ca_file, None)
+        let at = if auth { &self.auth_at } else { &self.gateway_at };
+        Door::to(at.first(), &self.ca_file, None)
     }
 
     /// An internal listener, with a client certificate and its key or without.
@@ -172,8 +174,8 @@ impl Caller {
     }
 
     /// Where gateway-service is.
-    pub(crate) fn gateway_url(&self) -> &str {
-        &self.gateway_url
+    pub(crate) fn gateway_at(&self) -> &Endpoints {
+        &self.gateway_at
     }
 
     /// The folder that the command runs in.
@@ -240,8 +242,8 @@ impl Caller {
     }
 }
 
-fn connect(endpoint: &str, ca_file: &Path) -> Result<Connection, Failure> {
-    let connection = Connection::to(endpoint).tls(Tls::ca_file(ca_file)).deadline(PATIENCE).open();
+fn connect(at: &Endpoints, ca_file: &Path) -> Result<Connection, Failure> {
+    let connection = at.connection().tls(Tls::ca_file(ca_file)).deadline(PATIENCE).open();
     connection.map_err(|error| Failure::from(error).next("interlock up writes a new context"))
 }
 

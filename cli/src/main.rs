@@ -3,12 +3,12 @@
 //! | module | what |
 //! |---|---|
 //! | [`args`] | the commands and their flags |
-//! | [`context`] | which services, which credential: files in the user's configuration folder |
+//! | [`context`], [`endpoints`] | which services, which credential: files in the user's configuration folder |
 //! | [`keep`] | owner sessions, tokens and cookies in 0600 files |
 //! | [`failure`] | what went wrong, what to do next, exit codes |
 //! | [`output`] | text for people, JSON for programs |
 //! | [`command`] | one file per command |
-//! | [`world`], [`pair`] | a folder in which both services run, and their processes: for `up` and `demo` |
+//! | [`world`], [`pair`], [`database`] | a folder in which both services run, their processes, their stores on PostgreSQL: for `up` and `demo` |
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -18,7 +18,9 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 mod args;
 mod command;
 mod context;
+mod database;
 mod door;
+mod endpoints;
 mod failure;
 mod keep;
 mod launcher;

@@ -36,6 +36,8 @@ pub(crate) struct Ready {
     pid: u32,
     /// Where clients call.
     pub(crate) public: SocketAddr,
+    /// Where other services do.
+    pub(crate) internal: SocketAddr,
 }
 
 /// Which service, and its files.
@@ -83,6 +85,8 @@ impl Program {
         for setting in &self.settings {
             command.arg("--set").arg(setting);
         }
+        // It may hold the database's password, which has a file.
+        command.env_remove("INTERLOCK_STORE");
         if self.service != "auth" {
             // Passwords are for auth alone.
             for secret in ["INTERLOCK_ACCOUNTS_JSON", "INTERLOCK_OWNERS_JSON", "INTERLOCK_ROOT_PASSWORD"] {

@@ -93,8 +93,10 @@ pub(crate) async fn run(doctor: &Doctor, common: &Common) -> Result<ExitCode, Fa
         host::gateway(file, &mut findings);
     }
     if let Some(context) = context(common, &mut findings) {
-        for (name, url) in [("auth", &context.auth), ("gateway", &context.gateway)] {
-            service::look(name, url, &context.ca_file, &mut findings).await;
+        for (name, at) in [("auth", &context.auth), ("gateway", &context.gateway)] {
+            for url in at.all() {
+                service::look(name, url, &context.ca_file, &mut findings).await;
+            }
         }
         sign_in(common, &mut findings).await;
     }
@@ -195,9 +197,9 @@ async fn project(caller: &Caller, signed_in: bool, findings: &mut Findings) {
     };
     let (of, file) = (found.path.display().to_string(), &found.file);
     let named = format!("{} ({})", file.project_name, file.project_id);
-    if file.api_url.trim_end_matches('/') != caller.gateway_url().trim_end_matches('/') {
-        let told =
-            format!("{named} was bound at {}, the context is for {}", file.api_url, caller.gateway_url());
+    let at = caller.gateway_at();
+    if !at.all().any(|url| url.trim_end_matches('/') == file.api_url.trim_end_matches('/')) {
+        let told = format!("{named} was bound at {}, the context is for {}", file.api_url, at.first());
         findings.warn("project file", &of, told, "interlock use PROJECT, or the context of that place");
     }
     if !signed_in {

@@ -8,13 +8,15 @@ use std::{
 };
 
 use etcetera::BaseStrategy as _;
-use interlock_client::{Auth, Connection, Credentials, Gateway, Reason, SetAgent, Tls};
+use interlock_client::{Auth, Credentials, Gateway, Reason, SetAgent, Tls};
 use serde_json::json;
 
 use crate::{
     args::Common,
     command::duration,
     context::{Context, default_path},
+    database::{Database, StoreUrl},
+    endpoints::Endpoints,
     failure::Failure,
     output::Format,
     pair::Running,
@@ -32,6 +34,10 @@ pub(crate) struct Up {
     /// The folder; made where it is missing. In the user's data folder by default.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Keep the stores in PostgreSQL instead of in files: `…/NAME` stands for the databases NAME_auth and NAME_gateway,
+    /// which are made where they are missing. A password is better named by `password_file=` in the URL.
+    #[arg(long, value_name = "postgres://...", env = "INTERLOCK_STORE", hide_env_values = true)]
+    store: Option<StoreUrl>,
     /// How long a job's lease lives without a heartbeat.
     #[arg(long, value_parser = duration)]
     lease: Option<Duration>,
@@ -57,7 +63,8 @@ pub(crate) async fn run(up: Up, common: &Common) -> Result<ExitCode, Failure> {
         Some(path) => path.clone(),
         None => default_path()?,
     };
-    let (world, _alone) = World::open(&folder, &[DEV])?;
+    let database = up.store.as_ref().map(Database::of).transpose()?;
+    let (world, _alone) = World::open(&folder, &[DEV], database.as_ref())?;
     let settings = up.lease.map(|lease| format!("lease_ttl={}ms", lease.as_millis())).into_iter().collect();
     // From here on, also while they start: whoever asks us to end gets what was started drained.
     let mut stopped = std::pin::pin!(crate::stop::asked()?);
@@ -72,7 +79,8 @@ pub(crate) async fn run(up: Up, common: &Common) -> Result<ExitCode, Failure> {
             return other.map_or(Ok(ExitCode::SUCCESS), |failed| failed.map(|_| ExitCode::SUCCESS));
         }
     };
-    let told = tell(&world, &auth, &gateway, &context_path, up.ready_file.as_deref(), common);
+    let told =
+        tell((&world, database.as_ref()), &auth, &gateway, &context_path, up.ready_file.as_deref(), common);
     let outcome = match before(stopped.as_mut(), told).await {
         None => Ok(()),
         Some(Err(failure)) => Err(failure),
@@ -101,7 +109,7 @@ async fn before<T>(stopped: Pin<&mut impl Future<Output = ()>>, work: impl Futur
 
 /// What a first session needs, and where it is: to the context, to standard output, to the ready file.
 async fn tell(
-    world: &World,
+    (world, database): (&World, Option<&Database>),
     auth: &Running,
     gateway: &Running,
     path: &Path,
@@ -110,7 +118,7 @@ async fn tell(
 ) -> Result<(), Failure> {
     let (context, project) = first_steps(world, auth, gateway).await?;
     context.write(path)?;
-    let story = Story { world, auth, gateway, context: &context, project: &project, path };
+    let story = Story { world, auth, gateway, context: &context, project: &project, path, database };
     common.output.print(&story.text(), &story.json())?;
     if let Some(file) = ready_file {
         crate::keep::write_private(file, story.json().to_string().as_bytes())?;
@@ -121,7 +129,7 @@ async fn tell(
 /// Signs in as `dev`, and makes its project and its agent where they are missing. Gives the project's id.
 async fn first_steps(world: &World, auth: &Running, gateway: &Running) -> Result<(Context, String), Failure> {
     let context = world.context(auth.ready.public, gateway.ready.public);
-    let connect = |endpoint: &str| Connection::to(endpoint).tls(Tls::ca_file(&context.ca_file)).open();
+    let connect = |at: &Endpoints| at.connection().tls(Tls::ca_file(&context.ca_file)).open();
     let sign_in = Auth::new(connect(&context.auth)?);
     let session = match sign_in.login(DEV.username, &world.password(DEV.username)?).await {
         // The password was changed since: what follows was done at an earlier start.
@@ -152,6 +160,8 @@ struct Story<'a> {
     context: &'a Context,
     project: &'a str,
     path: &'a Path,
+    /// Where the flag has it.
+    database: Option<&'a Database>,
 }
 
 impl Story<'_> {
@@ -167,7 +177,7 @@ impl Story<'_> {
              CA               {}\n\
              role tokens      {}\n\
              context          {}\n\
-             owner            {}, password in {}\n\
+             {}owner            {}, password in {}\n\
              project          {PROJECT} ({})\n\
              agent            {AGENT}\n\
              \n\
@@ -179,13 +189,14 @@ impl Story<'_> {
              interlock worker run --agent {AGENT} -- sh -c 'echo working; wc -c'\n\
              \n\
              Then `interlock job submit first hello --wait`. Ctrl-C here drains both services.\n",
-            self.context.auth,
+            self.context.auth.first(),
             self.auth.pid(),
-            self.context.gateway,
+            self.context.gateway.first(),
             self.gateway.pid(),
             self.context.ca_file.display(),
             self.world.role_tokens_file().display(),
             self.path.display(),
+            self.database.map_or_else(String::new, |database| format!("stores           {database}\n")),
             DEV.username,
             password_file.display(),
             self.project,
@@ -201,7 +212,7 @@ impl Story<'_> {
             "folder": self.world.folder(), "ca_file": self.context.ca_file, "context": self.path,
             "role_tokens_file": self.world.role_tokens_file(), "owner": DEV.username,
             "password_file": self.world.password_file(DEV.username), "project_id": self.project,
-            "agent_id": AGENT,
+            "agent_id": AGENT, "stores": self.database.map(ToString::to_string),
         })
     }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn run(asked: Use, common: &Common) -> Result<(), Failure> {
 }
 
 fn bind(caller: &Caller, project: &Project, common: &Common) -> Result<(), Failure> {
-    let mut file = ProjectFile::of(project, caller.gateway_url(), Clock::system().wall());
+    let mut file = ProjectFile::of(project, caller.gateway_at().first(), Clock::system().wall());
     let here = caller.folder().join(PROJECT_FILE);
     if here.symlink_metadata().is_ok() {
         // What others keep in it stays. One that cannot be read is not thrown away.

@@ -11,6 +11,8 @@ mod proxy;
 mod auths;
 mod gateways;
 mod moved;
+mod papers;
+mod ways;
 
 use cluster::Cluster;
 use interlock_client::{Reason, SetAgent};

@@ -85,7 +85,7 @@ const VARIABLES: &[&str] =
 
 /// Where the command line knows the services: what starts them, what makes the folder that they are
 /// started in, what they are started by, what looks after them.
-const EMBEDS: &[&str] = &["up", "world", "serve", "doctor"];
+const EMBEDS: &[&str] = &["up", "world", "serve", "doctor", "database"];
 
 /// No noun names transport, runtime or a database driver; nor does any other file that has a
 /// transaction in its hands.

@@ -15,7 +15,9 @@ use crate::{
 };
 
 /// How many there are.
-pub(crate) const COUNT: usize = 11;
+pub(crate) fn count(stage: &Stage) -> usize {
+    11 + usize::from(stage.is_several())
+}
 
 type Act = Result<Seen, Failure>;
 
@@ -24,9 +26,13 @@ type Act = Result<Seen, Failure>;
 /// # Errors
 /// Why it stopped.
 pub(crate) async fn play(stage: &mut Stage, report: &mut Report) -> Result<(), Failure> {
-    report
-        .act("started both services as processes of their own, over mTLS", "both serve", stage.start())
-        .await?;
+    let (several, lease) = (stage.is_several(), stage.lease());
+    let (started, serve) = if several {
+        ("started two auth-services and two gateways on PostgreSQL, over mTLS", "all four serve")
+    } else {
+        ("started both services as processes of their own, over mTLS", "both serve")
+    };
+    report.act(started, serve, stage.start()).await?;
     report
         .act(
             "signed in as two principals; registered an agent, shared it, made a project",
@@ -56,6 +62,15 @@ pub(crate) async fn play(stage: &mut Stage, report: &mut Report) -> Result<(), F
             rebind_while_busy(stage, &job),
         )
         .await?;
+    if several {
+        report
+            .act(
+                "killed one auth-service and the worker's gateway with kill -9, in the middle of the job",
+                "the others go on: sign-in, the guard, and the job in its first attempt",
+                lose_one_of_each(stage, &job),
+            )
+            .await?;
+    }
     report.act("opened the gate", "the job succeeds with the file's digest", finish(stage, &job)).await?;
     report
         .act("asked for the same rebind again", "now it is done, and the epoch has grown", rebind(stage))
@@ -63,7 +78,7 @@ pub(crate) async fn play(stage: &mut Stage, report: &mut Report) -> Result<(), F
     report
         .act(
             "killed a worker with kill -9 in the middle of a job; another one waits",
-            "the other finishes it as attempt 2, after the lease of 2 s",
+            &format!("the other finishes it as attempt 2, after the lease of {lease}"),
             lose_a_worker(stage),
         )
         .await?;
@@ -83,7 +98,11 @@ pub(crate) async fn play(stage: &mut Stage, report: &mut Report) -> Result<(), F
         .await?;
     report
         .act(
-            "killed both services with kill -9 and started them again",
+            if several {
+                "killed the other two with kill -9 and started all four again"
+            } else {
+                "killed both services with kill -9 and started them again"
+            },
             "nothing acknowledged is gone: binding, log, jobs; the queued job is then done",
             crash(stage),
         )
@@ -171,9 +190,34 @@ async fn rebind_while_busy(stage: &Stage, job: &str) -> Act {
     Ok(Seen::that(error.is_busy() && named && unchanged, saw))
 }
 
+async fn lose_one_of_each(stage: &mut Stage, job: &str) -> Act {
+    let before = stage.gateway(stage.dev()?)?.sessions().get(&stage.session).await?.binding;
+    let killed = stage.lose_one_of_each().await?;
+    let start = now();
+    let dev = stage.sign_in().await?;
+    stage.keep(dev);
+    let gateway = stage.gateway(stage.dev()?)?;
+    let refused = gateway.sessions().attach(&stage.session, OTHER_AGENT, &stage.project).await.err();
+    let busy = refused.as_ref().is_some_and(interlock_client::Error::is_busy);
+    let kept = gateway.sessions().get(&stage.session).await?.binding == before;
+    let took = start.elapsed();
+    let job = gateway.jobs().get(job).await?;
+    let saw = format!(
+        "killed {killed}; signed in and answered {} after {} ms; the job is {} in attempt {}",
+        refused.and_then(|error| error.reason()).map_or("otherwise", Reason::text),
+        took.as_millis(),
+        job.state,
+        job.attempt
+    );
+    Ok(Seen::that(busy && kept && job.state == JobState::Running && job.attempt == 1, saw))
+}
+
 async fn finish(stage: &Stage, job: &str) -> Act {
     let job = stage.let_through(&stage.gateway(stage.dev()?)?.jobs(), job).await?;
-    Ok(Seen::that(is_done(stage, &job)?, format!("{} {}: {}", job.job_id, job.state, said(&job))))
+    Ok(Seen::that(
+        is_done(stage, &job)? && job.attempt == 1,
+        format!("{} {}: {}", job.job_id, job.state, said(&job)),
+    ))
 }
 
 async fn rebind(stage: &Stage) -> Act {

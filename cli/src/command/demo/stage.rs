@@ -1,9 +1,10 @@
-//! What the acts stand on: both services, the people, the workers, the gate, the second stream.
+//! What the acts stand on: the services, one or two of each, the people, the workers, the gate, the second stream.
 
 use std::{
     ffi::OsStr,
     fs::File,
     io::{self, Write as _},
+    net::SocketAddr,
     path::{Path, PathBuf},
     pin::pin,
     process::Stdio,
@@ -12,8 +13,7 @@ use std::{
 };
 
 use interlock_client::{
-    Auth, Connection, Credentials, Event, EventKind, Gateway, Job, Jobs, OwnerSession, StreamFrom,
-    StreamItem, Tls,
+    Auth, Credentials, Event, EventKind, Gateway, Job, Jobs, OwnerSession, StreamFrom, StreamItem, Tls,
 };
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, mknodat, open},
@@ -30,9 +30,11 @@ use tokio::{
 use crate::{
     command::{demo::report::Seen, up::DEV},
     context::Context,
+    database::Database,
+    endpoints::Endpoints,
     failure::Failure,
     keep::read_token,
-    pair::{Program, Running},
+    pair::{Program, Ready, Running},
     world::{Account, Alone, World},
 };
 
@@ -58,7 +60,12 @@ const AT_THE_GATE: &[u8] = b"at the gate";
 pub(crate) struct Stage {
     world: World,
     _alone: Alone,
-    services: Option<(Running, Running)>,
+    /// Where the stores are, if not in the folder: two of each service run then.
+    database: Option<Database>,
+    /// What runs, in the order of its start, and what was killed.
+    services: Vec<Service>,
+    /// Where all of them are, killed ones too.
+    addresses: Option<Context>,
     workers: Vec<(String, Child)>,
     gate: PathBuf,
     /// The file that jobs read.
@@ -71,13 +78,33 @@ pub(crate) struct Stage {
     watch: Option<Watch>,
 }
 
+/// One of them.
+enum Service {
+    Up(Box<Running>),
+    Killed(Program),
+}
+
+impl Service {
+    async fn kill(self) -> Result<Program, Failure> {
+        match self {
+            Self::Up(running) => running.kill().await,
+            Self::Killed(program) => Ok(program),
+        }
+    }
+}
+
+/// How long leases of jobs live: short, since the demo waits for the end of one; but where a worker has to find another
+/// gateway meanwhile, it has the time.
+const LEASE: &str = "2s";
+const LEASE_OF_SEVERAL: &str = "5s";
+
 impl Stage {
-    /// Makes the folder's contents; starts nothing.
+    /// Makes the folder's contents, and the databases; starts nothing.
     ///
     /// # Errors
-    /// What the file system says.
-    pub(crate) fn set(folder: &Path) -> Result<Self, Failure> {
-        let (world, alone) = World::open(folder, &[DEV, BOT])?;
+    /// What the file system or the database says.
+    pub(crate) fn set(folder: &Path, database: Option<Database>) -> Result<Self, Failure> {
+        let (world, alone) = World::open(folder, &[DEV, BOT], database.as_ref())?;
         let (gate, file) = (world.folder().join("gate"), world.folder().join("input.txt"));
         mknodat(CWD, &gate, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
             .map_err(|error| Failure::local(format!("no gate at {}: {error}", gate.display())))?;
@@ -85,7 +112,9 @@ impl Stage {
         Ok(Self {
             world,
             _alone: alone,
-            services: None,
+            database,
+            services: Vec::new(),
+            addresses: None,
             workers: Vec::new(),
             gate,
             file,
@@ -96,37 +125,106 @@ impl Stage {
         })
     }
 
-    /// Starts both services; a lease of two seconds keeps the demo short.
+    /// Whether two of each service run.
+    pub(crate) fn is_several(&self) -> bool {
+        self.database.is_some()
+    }
+
+    /// How long a job's lease lives, for people.
+    pub(crate) fn lease(&self) -> &'static str {
+        if self.is_several() { LEASE_OF_SEVERAL } else { LEASE }
+    }
+
+    /// Starts the services.
     ///
     /// # Errors
     /// Where one does not serve.
     pub(crate) async fn start(&mut self) -> Result<Seen, Failure> {
-        let auth = self.world.program("auth", Vec::new()).start().await?;
-        let gateway = self.world.program("gateway", vec!["lease_ttl=2s".to_owned()]).start().await?;
-        let saw = format!(
-            "auth-service is process {} on {}, gateway-service is process {} on {}",
-            auth.pid(),
-            auth.ready.public,
-            gateway.pid(),
-            gateway.ready.public
-        );
-        self.services = Some((auth, gateway));
+        let of_auth = if self.is_several() { vec!["lease=1s".to_owned()] } else { Vec::new() };
+        let of_gateway = vec![format!("lease_ttl={}", self.lease())];
+        let (auth, mut saw) = self.start_one("auth", "auth", &of_auth).await?;
+        let mut auths = vec![auth];
+        if let Some(database) = self.database.clone() {
+            self.world.add("auth", "auth-2", &database, &[])?;
+            let (auth, told) = self.start_one("auth", "auth-2", &of_auth).await?;
+            auths.push(auth);
+            saw = format!("{saw}, {told}");
+        }
+        // Each begins at another one.
+        let mut ports: Vec<_> = auths.iter().map(|auth| auth.internal.port()).collect();
+        let mut settings = of_gateway.clone();
+        if self.is_several() {
+            let endpoints: Vec<_> = ports.iter().map(|port| format!("https://127.0.0.1:{port}")).collect();
+            settings.push(format!("auth.endpoints={}", endpoints.join(",")));
+        }
+        let (gateway, told) = self.start_one("gateway", "gateway", &settings).await?;
+        saw = format!("{saw}, {told}");
+        let mut gateways = vec![gateway.public];
+        if let Some(database) = self.database.clone() {
+            ports.reverse();
+            self.world.add("gateway", "gateway-2", &database, &ports)?;
+            let (gateway, told) = self.start_one("gateway", "gateway-2", &of_gateway).await?;
+            gateways.push(gateway.public);
+            saw = format!("{saw}, {told}");
+        }
+        let at = |all: Vec<SocketAddr>| {
+            Endpoints::of(all.iter().map(|address| format!("https://{address}")).collect())
+                .ok_or_else(not_started)
+        };
+        let auth = at(auths.iter().map(|auth| auth.public).collect())?;
+        self.addresses = Some(Context { auth, gateway: at(gateways)?, ca_file: self.world.ca() });
         Ok(Seen::that(true, saw))
     }
 
-    /// `kill -9` of both, then both again.
+    async fn start_one(
+        &mut self,
+        service: &'static str,
+        name: &str,
+        settings: &[String],
+    ) -> Result<(Ready, String), Failure> {
+        let program = self.world.program_named(service, name, settings.to_vec());
+        let running = program.start().await?;
+        let ready = running.ready.clone();
+        let saw = format!("{service}-service is process {} on {}", running.pid(), ready.public);
+        self.services.push(Service::Up(Box::new(running)));
+        Ok((ready, saw))
+    }
+
+    /// `kill -9` of the first auth-service and of the last gateway, where several run.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(crate) async fn lose_one_of_each(&mut self) -> Result<String, Failure> {
+        let last = self.services.len().checked_sub(1).filter(|last| *last > 0).ok_or_else(not_started)?;
+        let mut killed = Vec::new();
+        for at in [0, last] {
+            let Service::Up(running) = self.services.remove(at) else { return Err(not_started()) };
+            killed.push(running.pid().to_string());
+            self.services.insert(at, Service::Killed(running.kill().await?));
+        }
+        Ok(killed.join(" and "))
+    }
+
+    /// `kill -9` of all that run, then all again.
     ///
     /// # Errors
     /// Where one does not come back.
     pub(crate) async fn crash(&mut self) -> Result<String, Failure> {
-        let (auth, gateway) = self.services.take().ok_or_else(not_started)?;
-        let pids = format!("{} and {}", auth.pid(), gateway.pid());
-        // Both are dead before either comes back.
-        let (gateway, auth): (Program, Program) = (gateway.kill().await?, auth.kill().await?);
-        let (auth, gateway) = (auth.start().await?, gateway.start().await?);
-        let now = format!("killed {pids}; now {} and {}", auth.pid(), gateway.pid());
-        self.services = Some((auth, gateway));
-        Ok(now)
+        let (mut killed, mut programs) = (Vec::new(), Vec::new());
+        // All are dead before any comes back.
+        for service in self.services.drain(..).rev() {
+            if let Service::Up(running) = &service {
+                killed.push(running.pid().to_string());
+            }
+            programs.push(service.kill().await?);
+        }
+        let mut now = Vec::new();
+        for program in programs.into_iter().rev() {
+            let running = program.start().await?;
+            now.push(running.pid().to_string());
+            self.services.push(Service::Up(Box::new(running)));
+        }
+        Ok(format!("killed {}; now {}", killed.join(" and "), now.join(" and ")))
     }
 
     /// Ends everything that was started.
@@ -136,25 +234,32 @@ impl Stage {
             // One of them was killed in the play.
             let _ = worker.kill().await;
         }
-        if let Some((auth, gateway)) = self.services.take() {
-            gateway.drain().await;
-            auth.drain().await;
+        // Gateways first: they were started last.
+        for service in self.services.drain(..).rev() {
+            if let Service::Up(running) = service {
+                running.drain().await;
+            }
         }
     }
 
-    /// The context of commands that run as children; `name` keeps their sign-ins apart.
+    /// The context of commands that run as children; `name` keeps their sign-ins apart. They begin at the last of several
+    /// services, the acts at the first.
     ///
     /// # Errors
     /// What the file system says.
     pub(crate) fn context(&self, name: &str) -> Result<PathBuf, Failure> {
         let path = self.world.folder().join(format!("{name}.json"));
-        self.addresses()?.write(&path)?;
+        self.reversed()?.write(&path)?;
         Ok(path)
     }
 
-    fn addresses(&self) -> Result<Context, Failure> {
-        let (auth, gateway) = self.services.as_ref().ok_or_else(not_started)?;
-        Ok(self.world.context(auth.ready.public, gateway.ready.public))
+    fn addresses(&self) -> Result<&Context, Failure> {
+        self.addresses.as_ref().ok_or_else(not_started)
+    }
+
+    fn reversed(&self) -> Result<Context, Failure> {
+        let Context { auth, gateway, ca_file } = self.addresses()?;
+        Ok(Context { auth: auth.reversed(), gateway: gateway.reversed(), ca_file: ca_file.clone() })
     }
 
     /// Runs one command of this program to its end and gives what it printed.
@@ -177,7 +282,9 @@ impl Stage {
     fn program(&self, who: &str) -> Result<Command, Failure> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("--context").arg(self.context(who)?).arg("--output").arg("json");
-        command.env_remove("INTERLOCK_TOKEN_FILE").env_remove("INTERLOCK_PROJECT");
+        for variable in ["INTERLOCK_TOKEN_FILE", "INTERLOCK_PROJECT", "INTERLOCK_STORE"] {
+            command.env_remove(variable);
+        }
         if !self.project.is_empty() {
             command.env("INTERLOCK_PROJECT", &self.project);
         }
@@ -190,7 +297,7 @@ impl Stage {
     /// Where the CA cannot be read.
     pub(crate) fn auth(&self) -> Result<Auth, Failure> {
         let context = self.addresses()?;
-        Ok(Auth::new(Connection::to(&context.auth).tls(Tls::ca_file(&context.ca_file)).open()?))
+        Ok(Auth::new(context.auth.connection().tls(Tls::ca_file(&context.ca_file)).open()?))
     }
 
     /// Calls to gateway-service.
@@ -198,8 +305,11 @@ impl Stage {
     /// # Errors
     /// Where the CA cannot be read.
     pub(crate) fn gateway(&self, credentials: Credentials) -> Result<Gateway, Failure> {
-        let context = self.addresses()?;
-        let connection = Connection::to(&context.gateway).tls(Tls::ca_file(&context.ca_file)).open()?;
+        self.gateway_at(self.addresses()?, credentials)
+    }
+
+    fn gateway_at(&self, context: &Context, credentials: Credentials) -> Result<Gateway, Failure> {
+        let connection = context.gateway.connection().tls(Tls::ca_file(&context.ca_file)).open()?;
         let gateway = Gateway::new(connection, credentials);
         Ok(if self.project.is_empty() { gateway } else { gateway.with_project(self.project.clone()) })
     }
@@ -315,12 +425,12 @@ impl Stage {
         }
     }
 
-    /// Opens the second stream: it sees the session's whole life.
+    /// Opens the second stream: it sees the session's whole life. Of several gateways it begins at the last.
     ///
     /// # Errors
     /// Before the sign-in.
     pub(crate) fn start_watch(&mut self) -> Result<(), Failure> {
-        let gateway = self.gateway(self.dev()?)?;
+        let gateway = self.gateway_at(&self.reversed()?, self.dev()?)?;
         self.watch = Some(Watch::on(&gateway, &self.session));
         Ok(())
     }
