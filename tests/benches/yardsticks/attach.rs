@@ -60,14 +60,15 @@ pub(crate) async fn duels(plan: &Plan, pair: &Pair, owners: &[Owner]) -> Vec<Due
     let mut duels = Vec::new();
     for (callers, name) in [(1, "attach, 1 caller"), (64, "attach, 64 callers"), (256, "attach, 256 callers")]
     {
-        duels.push(duel(name, &plan.of(callers), pair, owners).await);
+        duels.push(duel(name, &plan.of(callers), pair, owners, "").await);
     }
     duels
 }
 
-async fn duel(name: &'static str, plan: &Plan, pair: &Pair, owners: &[Owner]) -> Duel {
+/// One of them; the bare writer's rows go into this empty database, where it is named.
+pub(crate) async fn duel(name: &'static str, plan: &Plan, pair: &Pair, owners: &[Owner], bare: &str) -> Duel {
     let targets = targets(plan, pair, owners).await;
-    let bare = Bare::start(Kind::Sessions, &pair.world);
+    let bare = Bare::start_on(Kind::Sessions, &pair.world, bare);
     let shows = Shows { ca: pair.world.ca(), leaf: None };
     let side =
         |server, connect: &dyn Fn() -> Channel| Side { server, callers: callers(plan, &targets, connect) };

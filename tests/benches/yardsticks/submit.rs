@@ -45,13 +45,14 @@ pub(crate) async fn duels(plan: &Plan, pair: &Pair, owners: &[Owner]) -> Vec<Due
     let mut duels = Vec::new();
     for (callers, name) in [(1, "submit, 1 caller"), (64, "submit, 64 callers"), (256, "submit, 256 callers")]
     {
-        duels.push(duel(name, &plan.of(callers), pair, owners).await);
+        duels.push(duel(name, &plan.of(callers), pair, owners, "").await);
     }
     duels
 }
 
-async fn duel(name: &'static str, plan: &Plan, pair: &Pair, owners: &[Owner]) -> Duel {
-    let bare = Bare::start(Kind::Write, &pair.world);
+/// One of them; the bare writer's rows go into this empty database, where it is named.
+pub(crate) async fn duel(name: &'static str, plan: &Plan, pair: &Pair, owners: &[Owner], bare: &str) -> Duel {
+    let bare = Bare::start_on(Kind::Write, &pair.world, bare);
     let shows = Shows { ca: pair.world.ca(), leaf: None };
     let mut ours = ours(plan, pair, owners, "");
     let mut write = Side {
@@ -76,7 +77,13 @@ pub(crate) fn ours(plan: &Plan, pair: &Pair, owners: &[Owner], run: &str) -> Sid
     Side { server, callers: callers(plan, owners, run, &|| pair.gateway_public()) }
 }
 
-fn callers(plan: &Plan, owners: &[Owner], run: &str, connect: &dyn Fn() -> Channel) -> Vec<Submitter> {
+/// Callers on connections that `connect` makes one after the other.
+pub(crate) fn callers(
+    plan: &Plan,
+    owners: &[Owner],
+    run: &str,
+    connect: &dyn Fn() -> Channel,
+) -> Vec<Submitter> {
     let channels: Vec<Channel> = (0..plan.connections).map(|_| connect()).collect();
     let target = |owner: &Owner| (owner.session.clone(), owner.metadata());
     let caller = |number: usize| Submitter {

@@ -21,8 +21,8 @@ use tonic::Status;
 pub(crate) const PROJECT: &str = "prj_0190a3b0f5d27c5e8a1b2c3d4e5f6071";
 pub(crate) const AGENT: &str = "a-o127";
 pub(crate) const OWNER: &str = "o127";
-const WRITER: &str = "wrt_0190a3b0f5d27c5e8a1b2c3d4e5f6071";
-const CREDENTIAL: &str = "crd_0190a3b0f5d27c5e8a1b2c3d4e5f6071";
+pub(crate) const WRITER: &str = "wrt_0190a3b0f5d27c5e8a1b2c3d4e5f6071";
+pub(crate) const CREDENTIAL: &str = "crd_0190a3b0f5d27c5e8a1b2c3d4e5f6071";
 
 /// The queue before the one thread that writes.
 pub(crate) struct Grouped {

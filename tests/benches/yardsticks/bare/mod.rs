@@ -27,6 +27,7 @@ pub(crate) mod grouped;
 mod lanes;
 pub(crate) mod push;
 pub(crate) mod session;
+pub(crate) mod there;
 pub(crate) mod write;
 
 /// The first argument of a bare server; its kind and settings follow.
@@ -86,12 +87,18 @@ pub(crate) struct Bare {
 impl Bare {
     /// Starts it with auth's certificate, and waits until it says where it is.
     pub(crate) fn start(kind: Kind, world: &World) -> Self {
+        Self::start_on(kind, world, "")
+    }
+
+    /// The same, writing to this empty database, where it is named.
+    pub(crate) fn start_on(kind: Kind, world: &World, url: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (certificate, key) = world.leaf("pki/auth");
         let mut child = Command::new(std::env::current_exe().expect("the path of this program"))
             .args([BARE, kind.name()])
             .args([world.ca(), certificate, key])
             .arg(folder.path())
+            .arg(url)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -128,16 +135,17 @@ pub(crate) fn hidden() -> Option<ExitCode> {
     (arguments.next()? == BARE).then(|| main(arguments))
 }
 
-/// The program: its kind; authority, certificate, key; a folder. Serves until its input ends.
+/// The program: its kind; authority, certificate, key; a folder; a database or nothing. Serves until its input ends.
 fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let kind = Kind::named(&arguments.next().unwrap_or_default()).expect("the name of a kind");
     let mut path = || PathBuf::from(arguments.next().expect("authority, certificate, key, folder"));
     let (ca, certificate, key, folder) = (path(), path(), path(), path());
+    let url = arguments.next().and_then(|url| url.into_string().ok()).filter(|url| !url.is_empty());
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(read(&certificate), read(&key)))
         .client_ca_root(Certificate::from_pem(read(&ca)))
         .client_auth_optional(!kind.is_internal());
-    let router = router(kind, tls, &folder);
+    let router = router(kind, tls, &folder, url.as_deref());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     println!("{}", listener.local_addr().expect("an address"));
     std::thread::spawn(move || lanes::serve(&listener, &router));
@@ -146,7 +154,7 @@ fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn router(kind: Kind, tls: ServerTlsConfig, folder: &Path) -> Router {
+fn router(kind: Kind, tls: ServerTlsConfig, folder: &Path, url: Option<&str>) -> Router {
     let mut server = Server::builder()
         .tls_config(tls)
         .expect("certificates")
@@ -154,8 +162,14 @@ fn router(kind: Kind, tls: ServerTlsConfig, folder: &Path) -> Router {
         .initial_connection_window_size(CONNECTION_WINDOW);
     match kind {
         Kind::Echo => server.add_service(TrustServiceServer::new(echo::Echo)),
-        Kind::Write => server.add_service(JobServiceServer::new(write::Write::open(folder))),
-        Kind::Sessions => server.add_service(SessionServiceServer::new(session::Sessions::open(folder))),
+        Kind::Write => {
+            let write = url.map_or_else(|| write::Write::open(folder), write::Write::open_there);
+            server.add_service(JobServiceServer::new(write))
+        }
+        Kind::Sessions => {
+            let sessions = url.map_or_else(|| session::Sessions::open(folder), session::Sessions::open_there);
+            server.add_service(SessionServiceServer::new(sessions))
+        }
         Kind::Cycle => {
             let cycle = cycle::Cycle::open(folder);
             server

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use interlock_kit::store::postgres::bind;
 use interlock_proto::gateway::v1::{
     self as wire, AckRequest, AckResponse, AttachSessionRequest, AttachSessionResponse, Binding,
     CloseSessionRequest, CloseSessionResponse, CreateSessionRequest, CreateSessionResponse,
@@ -14,16 +15,27 @@ use rusqlite::params;
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
-use super::grouped::{AGENT, Batch, Grouped, OWNER, PROJECT};
+use super::{
+    grouped::{AGENT, Batch, Grouped, OWNER, PROJECT},
+    there::{Rows, There},
+};
 
 const DAY_S: i64 = 86_400;
 
-pub(crate) struct Sessions(Grouped);
+pub(crate) enum Sessions {
+    Here(Grouped),
+    There(There),
+}
 
 impl Sessions {
     /// Makes the store in this folder and starts its writer.
     pub(crate) fn open(folder: &Path) -> Self {
-        Self(Grouped::open(folder))
+        Self::Here(Grouped::open(folder))
+    }
+
+    /// The same in this database.
+    pub(crate) fn open_there(url: &str) -> Self {
+        Self::There(There::open(url))
     }
 }
 
@@ -39,12 +51,37 @@ fn attach(batch: &Batch<'_>, request: &AttachSessionRequest) -> rusqlite::Result
             params![session, OWNER, agent, PROJECT, batch.at()],
         )?;
     }
-    let facts =
-        format!(r#"{{"attached":{{"binding":{{"agent":"{agent}","project":"{PROJECT}","epoch":1}}}}}}"#);
-    let last_sequence = batch.append(session, 1, &facts)?;
-    let detail = format!(r#"{{"agent":"{agent}","epoch":1}}"#);
+    let last_sequence = batch.append(session, 1, &facts(agent))?;
+    let detail = detail(agent);
     batch.audit("/interlock.gateway.v1.SessionService/AttachSession", "session.attach", session, &detail)?;
     Ok(seen(session.clone(), agent.clone(), last_sequence))
+}
+
+/// The same in PostgreSQL.
+fn attach_there(there: &There, request: AttachSessionRequest) -> (Session, Rows) {
+    let (session, agent, mut rows) = (request.session_id, request.agent_id, there.rows());
+    rows.one(
+        "INSERT INTO session (id, owner, name, agent, project, epoch, phase, created_at, ended_at)
+         VALUES ($1, $2, NULL, $3, $4, 1, 0, $5, NULL)
+         ON CONFLICT (id) DO UPDATE SET agent = $3, project = $4, epoch = session.epoch + 1, phase = 0, ended_at = NULL",
+        [bind(session.clone()), bind(OWNER), bind(agent.clone()), bind(PROJECT), bind(rows.at())],
+    );
+    rows.append(&session, 1, facts(&agent));
+    rows.audit(
+        "/interlock.gateway.v1.SessionService/AttachSession",
+        "session.attach",
+        &session,
+        detail(&agent),
+    );
+    (seen(session, agent, 0), rows)
+}
+
+fn facts(agent: &str) -> String {
+    format!(r#"{{"attached":{{"binding":{{"agent":"{agent}","project":"{PROJECT}","epoch":1}}}}}}"#)
+}
+
+fn detail(agent: &str) -> String {
+    format!(r#"{{"agent":"{agent}","epoch":1}}"#)
 }
 
 fn seen(session_id: String, agent_id: String, last_sequence: u64) -> Session {
@@ -77,7 +114,14 @@ impl SessionService for Sessions {
         request: Request<AttachSessionRequest>,
     ) -> Result<Response<AttachSessionResponse>, Status> {
         let request = request.into_inner();
-        let session = self.0.durable(move |batch| attach(batch, &request)).await?;
+        let session = match self {
+            Self::Here(grouped) => grouped.durable(move |batch| attach(batch, &request)).await?,
+            Self::There(there) => {
+                let (session, rows) = attach_there(there, request);
+                there.durable(rows).await?;
+                session
+            }
+        };
         Ok(Response::new(AttachSessionResponse { session: Some(session), changed: true }))
     }
 

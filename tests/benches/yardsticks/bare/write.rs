@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use interlock_kit::random;
+use interlock_kit::{clock::Timestamp, random, store::postgres::bind};
 use interlock_proto::gateway::v1::{
     self as wire, Binding, CancelJobRequest, CancelJobResponse, GetJobRequest, GetJobResponse, Job, JobState,
     ListJobsRequest, ListJobsResponse, SubmitJobRequest, SubmitJobResponse, WaitJobRequest, WaitJobResponse,
@@ -12,16 +12,27 @@ use rusqlite::params;
 use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
-use super::grouped::{AGENT, Batch, Grouped, OWNER, PROJECT};
+use super::{
+    grouped::{AGENT, Batch, Grouped, OWNER, PROJECT},
+    there::{Rows, There},
+};
 
 const DAY_US: i64 = 86_400_000_000;
 
-pub(crate) struct Write(Grouped);
+pub(crate) enum Write {
+    Here(Grouped),
+    There(There),
+}
 
 impl Write {
     /// Makes the store in this folder and starts its writer.
     pub(crate) fn open(folder: &Path) -> Self {
-        Self(Grouped::open(folder))
+        Self::Here(Grouped::open(folder))
+    }
+
+    /// The same in this database.
+    pub(crate) fn open_there(url: &str) -> Self {
+        Self::There(There::open(url))
     }
 }
 
@@ -43,14 +54,48 @@ pub(crate) fn submit(batch: &Batch<'_>, request: &SubmitJobRequest) -> rusqlite:
     )?;
     batch.append(session, 1, &format!(r#"{{"job_queued":{{"job":"{id}"}}}}"#))?;
     batch.audit("/interlock.gateway.v1.JobService/SubmitJob", "job.submit", &id, "")?;
-    Ok(Job {
-        job_id: id,
-        session_id: session.clone(),
+    Ok(queued(id, session, batch.now()))
+}
+
+/// The same in PostgreSQL.
+fn submit_there(there: &There, request: SubmitJobRequest) -> (Job, Rows) {
+    let mut rows = there.rows();
+    let (id, session, at) = (random::id("job"), request.session_id, rows.at());
+    rows.one(
+        "INSERT INTO job (id, session, owner, client, agent, project, epoch, state, attempt, lost, fencing,
+                          progress, submitted_at, cause, ended_by)
+         VALUES ($1, $2, $3, NULL, $4, $5, 1, 0, 0, 0, 0, 0, $6, '', 0)",
+        [bind(id.clone()), bind(session.clone()), bind(OWNER), bind(AGENT), bind(PROJECT), bind(at)],
+    );
+    let hash = Sha256::digest(&request.payload).to_vec();
+    rows.one(
+        "INSERT INTO payload (job, data) VALUES ($1, $2)",
+        [bind(id.clone()), bind(request.payload.to_vec())],
+    );
+    rows.one(
+        "INSERT INTO request (kind, scope, id, hash, made, sealed, kept_until) VALUES (1, $1, $2, $3, $4, '', $5)",
+        [
+            bind(session.clone()),
+            bind(request.request_id),
+            bind(hash),
+            bind(id.clone()),
+            bind(at + DAY_US),
+        ],
+    );
+    rows.append(&session, 1, format!(r#"{{"job_queued":{{"job":"{id}"}}}}"#));
+    rows.audit("/interlock.gateway.v1.JobService/SubmitJob", "job.submit", &id, String::new());
+    (queued(id, &session, rows.now()), rows)
+}
+
+fn queued(job_id: String, session: &str, at: Timestamp) -> Job {
+    Job {
+        job_id,
+        session_id: session.to_owned(),
         binding: Some(Binding { agent_id: AGENT.to_owned(), project_id: PROJECT.to_owned(), epoch: 1 }),
         state: JobState::Queued.into(),
-        submitted_at: Some(batch.now().to_wire()),
+        submitted_at: Some(at.to_wire()),
         ..Job::default()
-    })
+    }
 }
 
 #[tonic::async_trait]
@@ -60,7 +105,14 @@ impl JobService for Write {
         request: Request<SubmitJobRequest>,
     ) -> Result<Response<SubmitJobResponse>, Status> {
         let request = request.into_inner();
-        let job = self.0.durable(move |batch| submit(batch, &request)).await?;
+        let job = match self {
+            Self::Here(grouped) => grouped.durable(move |batch| submit(batch, &request)).await?,
+            Self::There(there) => {
+                let (job, rows) = submit_there(there, request);
+                there.durable(rows).await?;
+                job
+            }
+        };
         Ok(Response::new(SubmitJobResponse { job: Some(job) }))
     }
 
