@@ -16,7 +16,7 @@ use crate::{
     owner_session::{Access, OwnerSession},
     policy::{self, Act},
     project, project_token,
-    role_token::RoleToken,
+    role_token::{Role, RoleToken},
     store::{Query, Stop, View},
 };
 
@@ -123,6 +123,47 @@ impl Query for CheckMembership {
     }
 }
 
+/// `TrustService.DescribeOwner`. Services only.
+#[derive(Clone, Debug)]
+pub struct DescribeOwner {
+    /// Who.
+    pub owner: OwnerId,
+}
+
+/// What is known of an owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// There is such an owner, active or not.
+    pub known: bool,
+    /// It may act.
+    pub active: bool,
+    /// The role on the wire; only of one that may act.
+    pub role: Option<Role>,
+    /// As configured; none where it may not act.
+    pub roles: Vec<String>,
+    /// The revocation sequence that this was read at.
+    pub sequence: u64,
+}
+
+impl Query for DescribeOwner {
+    type Out = Described;
+
+    fn run(&self, view: &mut View<'_>) -> Result<Described, Stop> {
+        view.authorize(Act::Verify)?;
+        let sequence = view.counters()?.revocation;
+        let standing = view.standing(&self.owner)?;
+        let stored = view.owner(&self.owner)?.filter(|owner| !owner.is_removed());
+        let known = stored.is_some() || self.owner.is_reserved();
+        let role = standing.active.then(|| if standing.administrator { Role::Admin } else { Role::User });
+        let roles = match (role, stored) {
+            (Some(_), Some(owner)) => owner.roles,
+            (Some(role), None) => vec![role.text().to_owned()],
+            (None, _) => Vec::new(),
+        };
+        Ok(Described { known, active: standing.active, role, roles, sequence })
+    }
+}
+
 /// Asks again, inside the transaction, whether what proved the caller still stands.
 ///
 /// A call may wait between gate 1 and its verb. What it has been refused meanwhile must not help it to make a
@@ -188,7 +229,7 @@ fn of_role_token(token: &RoleToken) -> Principal {
         role: token.role,
         roles: vec![token.role.text().to_owned()],
         // The admin token meets the root condition (DESIGN 14.1).
-        session_root: token.role == crate::role_token::Role::Admin,
+        session_root: token.role == Role::Admin,
         issuance: token.issuance,
         expires_at: token.valid_until,
         elevated_until: None,

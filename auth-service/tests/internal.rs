@@ -5,8 +5,8 @@
 mod served;
 
 use interlock_proto::auth::v1::{
-    AddMemberRequest, CheckMembershipRequest, CreateProjectRequest, HoldLeaseRequest, ValidateRequest,
-    WhoAmIRequest,
+    AddMemberRequest, CheckMembershipRequest, CreateProjectRequest, DescribeOwnerRequest, HoldLeaseRequest,
+    ValidateRequest, WhoAmIRequest,
     hold_lease_request::{Hello, Message},
     identity_service_client::IdentityServiceClient,
     trust_service_client::TrustServiceClient,
@@ -112,5 +112,16 @@ async fn membership_is_asked_and_told() {
     projects.add_member(add(&admin)).await.unwrap();
     let answer = trust.check_membership(service(question)).await.unwrap().into_inner();
     assert!(answer.member && answer.sequence == 1);
+    // UA-48
+    let mut describe = async |owner: &str| {
+        let asked = DescribeOwnerRequest { owner_id: owner.to_owned() };
+        trust.describe_owner(service(asked)).await.map(tonic::Response::into_inner)
+    };
+    let alice = describe("alice").await.unwrap();
+    assert!(alice.known && alice.active && alice.role == "user" && !alice.session_root);
+    assert_eq!((alice.roles, alice.sequence), (vec!["user".to_owned()], 1));
+    assert!(!describe("nobody").await.unwrap().known);
+    assert_eq!(reason(&describe("").await.unwrap_err()), "MISSING_FIELD");
+    assert_eq!(reason(&describe("no one").await.unwrap_err()), "INVALID_FIELD");
     served.stop().await;
 }

@@ -5,12 +5,13 @@ mod support;
 use interlock_auth::{
     ids::{OwnerId, ProjectId, ProjectName, RequestId},
     limits,
+    owner::{Edit, RemoveOwner, SetOwner},
     owner_session::Logout,
     project::{AddMember, CreateProject, ListProjects},
     revocation::{RevocationsAfter, Subject},
     role_token::Role,
     sweep::{Clear, Due, FindDue},
-    trust::{CheckMembership, Validate, Validation},
+    trust::{CheckMembership, DescribeOwner, Described, Validate, Validation},
 };
 use interlock_kit::error::Reason;
 use interlock_proto::credential::Kind;
@@ -25,6 +26,59 @@ async fn enters(bench: &Bench, owner: &str, project: &ProjectId) -> bool {
 async fn names(bench: &Bench, call: &interlock_auth::caller::Call) -> Vec<String> {
     let page = bench.ask(call, ListProjects { after: None, limit: 0 }).await.expect("may");
     page.projects.into_iter().map(|project| project.name.to_string()).collect()
+}
+
+async fn described(bench: &Bench, owner: &str) -> Described {
+    bench.ask(&service(), DescribeOwner { owner: OwnerId::made(owner) }).await.expect("services may")
+}
+
+// UA-17, UA-25, UA-26, UA-48
+#[tokio::test]
+async fn owners_are_described_to_services_and_each_change_of_the_answer_has_its_row() {
+    for engine in ENGINES {
+        let bench = Bench::open(engine);
+        let (admin, user) = bench.first_tokens().await;
+        bench.owner("ann", &["user"]).await;
+        bench.owner("rita", &["root", "ops"]).await;
+        let (admin, user) = (bench.call(&admin, "owner").await, bench.call(&user, "owner").await);
+        let before = described(&bench, "ann").await;
+        assert!(before.known && before.active && before.role == Some(Role::User));
+        let rita = described(&bench, "rita").await;
+        assert_eq!((rita.role, rita.roles), (Some(Role::Admin), vec!["root".to_owned(), "ops".to_owned()]));
+        for (builtin, role) in [("admin", Some(Role::Admin)), ("user", Some(Role::User)), ("local", None)] {
+            let found = described(&bench, builtin).await;
+            assert_eq!((found.known, found.role, found.active), (true, role, role.is_some()), "{builtin}");
+        }
+        let nobody = described(&bench, "nobody").await;
+        assert_eq!((nobody.known, nobody.active, nobody.roles.len()), (false, false, 0));
+        for call in [&admin, &user] {
+            let ask = DescribeOwner { owner: OwnerId::made("ann") };
+            assert_eq!(reason(bench.ask(call, ask).await), Reason::Forbidden, "services only");
+        }
+
+        let set =
+            |edit: Edit| SetOwner { owner: OwnerId::made("ann"), edit, keep_sessions: false, expected: None };
+        let edits = [
+            Edit { roles: Some(vec!["owner".to_owned()]), ..Edit::default() },
+            Edit { active: Some(false), ..Edit::default() },
+            Edit { active: Some(true), ..Edit::default() },
+        ];
+        let mut last = before;
+        for edit in edits {
+            bench.run(&admin, set(edit.clone())).await.expect("administrators may");
+            let now = described(&bench, "ann").await;
+            assert_ne!((now.role, now.active), (last.role, last.active), "{edit:?}");
+            let log = bench.ask(&service(), RevocationsAfter { after: last.sequence, limit: 10 }).await;
+            let log = log.expect("may");
+            let hers = Subject::Owner(OwnerId::made("ann"));
+            assert_eq!(log.rows.iter().map(|row| &row.subject).collect::<Vec<_>>(), [&hers], "{edit:?}");
+            last = now;
+        }
+        let remove = RemoveOwner { owner: OwnerId::made("ann"), expected: None };
+        let row = bench.run(&admin, remove).await.expect("administrators may");
+        let gone = described(&bench, "ann").await;
+        assert_eq!((gone.known, gone.active, gone.sequence), (false, false, row));
+    }
 }
 
 #[tokio::test]

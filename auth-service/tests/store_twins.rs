@@ -34,7 +34,7 @@ use interlock_auth::{
     role_token::{Reveal, Role, Status},
     store::{Query, Verb},
     sweep::{Clear, Due, FindDue},
-    trust::{CheckMembership, Validation},
+    trust::{CheckMembership, DescribeOwner, Validation},
 };
 use interlock_kit::error::Error;
 use interlock_proto::credential::{Credential, Kind};
@@ -653,6 +653,10 @@ impl World {
         for caller in 0..self.bearers.len() {
             let call = self.call(caller, "end").await;
             drop(self.ask(&call, ListProjects { after: None, limit: 0 }).await);
+        }
+        for owner in OWNERS.iter().chain(&["user", "admin", "local", "nobody"]) {
+            let describe = DescribeOwner { owner: OwnerId::made(*owner) };
+            self.ask(&service(), describe).await.expect("services may");
         }
         for project in &self.projects {
             for owner in OWNERS.iter().chain(&["user", "admin", "local", "nobody"]) {

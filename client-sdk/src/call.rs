@@ -35,6 +35,8 @@ pub(crate) struct Identity {
     pub(crate) credentials: Credentials,
     pub(crate) project: Scope,
     pub(crate) cookie: Option<Cookie>,
+    /// The owner that a service acts for by name.
+    pub(crate) on_behalf_of: Option<Arc<str>>,
 }
 
 /// Which project calls name.
@@ -270,6 +272,9 @@ impl Connection {
         }
         if let Some(cookie) = &who.cookie {
             metadata.insert(key::COOKIE, secret(cookie.expose())?);
+        }
+        if let Some(owner) = &who.on_behalf_of {
+            metadata.insert(key::ON_BEHALF_OF, ascii("owner", owner)?);
         }
         if let Some(project) = who.project.project().await? {
             metadata.insert(key::PROJECT, ascii("project", &project)?);

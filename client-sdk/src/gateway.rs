@@ -63,6 +63,14 @@ impl Gateway {
         Self { identity: Arc::new(Identity { cookie, ..(*self.identity).clone() }), ..self }
     }
 
+    /// For services, over a connection to the gateway's internal listener: acts for `owner_id`, whom the gateway must
+    /// have listed for this service (`on_behalf_file`). In place of any credential: beside one it is refused.
+    #[must_use]
+    pub fn on_behalf_of(connection: Connection, owner_id: impl Into<String>) -> Self {
+        let on_behalf_of = Some(Arc::from(owner_id.into()));
+        Self { connection, identity: Arc::new(Identity { on_behalf_of, ..Identity::default() }) }
+    }
+
     /// Sessions and their logs.
     #[must_use]
     pub fn sessions(&self) -> Sessions {

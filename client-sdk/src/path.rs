@@ -38,6 +38,7 @@ paths! {
     HOLD_LEASE = "/interlock.auth.v1.TrustService/HoldLease";
     VALIDATE = "/interlock.auth.v1.TrustService/Validate";
     CHECK_MEMBERSHIP = "/interlock.auth.v1.TrustService/CheckMembership";
+    DESCRIBE_OWNER = "/interlock.auth.v1.TrustService/DescribeOwner";
     CREATE_SESSION = "/interlock.gateway.v1.SessionService/CreateSession";
     READ_SESSION = "/interlock.gateway.v1.SessionService/GetSession";
     LIST_SESSIONS = "/interlock.gateway.v1.SessionService/ListSessions";

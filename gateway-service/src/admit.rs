@@ -2,8 +2,9 @@
 //! until the transaction that it acts in looks it up.
 //!
 //! Calls by cookie alone need no lease from auth. On the internal listener a service forwards the credential
-//! of whom it acts for; naming nobody is `IDENTITY_REQUIRED`, and naming somebody without a credential is
-//! refused: no service is listed to speak for an owner by name.
+//! of whom it acts for, or names an owner that it is listed for ([`crate::on_behalf`]); naming nobody is
+//! `IDENTITY_REQUIRED`. Who is named is judged as a plain owner: an administrator cannot be, and root is never
+//! unlocked.
 
 use std::{collections::HashSet, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,10 +23,12 @@ use interlock_proto::{
     policy,
 };
 use parking_lot::Mutex;
+use zeroize::Zeroizing;
 
 use crate::{
     caller::{Caller, Cookie, Principal, Unscoped},
-    ids::{ProjectId, SessionId},
+    ids::{OwnerId, ProjectId, SessionId},
+    on_behalf::OnBehalf,
     standing::Standing,
     store::Shell,
 };
@@ -46,6 +49,7 @@ pub(crate) struct Gate {
     shell: Shell,
     clock: Clock,
     unscoped: Unscoped,
+    on_behalf: Option<OnBehalf>,
     denials: Denials,
     garbage: GarbageLimit,
     known: Mutex<HashSet<Hash>>,
@@ -58,8 +62,8 @@ pub(crate) struct Admitted {
     pub(crate) caller: Arc<Caller>,
     /// What auth said of the bearer; `None` for a cookie alone.
     pub(crate) verdict: Option<Arc<Verdict>>,
-    /// The bearer itself: answers that hold a secret are sealed under it.
-    pub(crate) bearer: Option<Credential>,
+    /// The bearer itself.
+    bearer: Option<Credential>,
     /// All cookies that came along, one a session.
     cookies: Arc<[Cookie]>,
 }
@@ -77,6 +81,7 @@ impl Gate {
             shell,
             clock,
             unscoped,
+            on_behalf: None,
             denials: Denials::default(),
             garbage: GarbageLimit::new(
                 unknown_per_s,
@@ -84,6 +89,54 @@ impl Gate {
                 SOURCES_MAX,
             ),
             known: Mutex::default(),
+        }
+    }
+
+    /// The same, for services that act for owners by name.
+    pub(crate) fn with_on_behalf(self, on_behalf: Option<OnBehalf>) -> Self {
+        Self { on_behalf, ..self }
+    }
+
+    /// The verdict on the owner that a service names. Whatever is wrong with the name has one answer: it tells a
+    /// service nothing of owners that it is not listed for, and nothing of administrators.
+    async fn named(&self, call: &Call, named: &str, alone: bool) -> Result<Arc<Verdict>, Error> {
+        if !alone {
+            let message = "x-on-behalf-of stands in place of a credential, never beside one";
+            return Err(Error::new(Reason::Forbidden, message));
+        }
+        let owner = OwnerId::parse_as(metadata::ON_BEHALF_OF, named)?;
+        self.may_name(call, &owner)?;
+        let verdict = self.verifier.on_behalf_of(owner.as_str()).await.map_err(|error| match error {
+            VerifyError::Unauthenticated(_) => not_listed(),
+            VerifyError::AuthUnavailable => auth_unavailable(),
+        })?;
+        if verdict.session_root || verdict.role != "user" {
+            return Err(not_listed());
+        }
+        Ok(verdict)
+    }
+
+    /// Asks whether the calling service is listed to act for an owner: once more by calls that last.
+    ///
+    /// # Errors
+    /// `FORBIDDEN`
+    pub(crate) fn may_name(&self, call: &Call, owner: &OwnerId) -> Result<(), Error> {
+        let listed = self.on_behalf.as_ref().zip(call.service.as_ref());
+        match listed.is_some_and(|(list, service)| list.allows(service, &call.policy.path, owner)) {
+            true => Ok(()),
+            false => Err(not_listed()),
+        }
+    }
+
+    /// Asks again whether a call that lasts may go on: the calling service, and the owner that it has named.
+    ///
+    /// # Errors
+    /// As [`Call::recheck_service`]; `FORBIDDEN` where it is not listed for that owner any more.
+    pub(crate) fn recheck(&self, call: &Call) -> Result<(), Error> {
+        call.recheck_service(self.clock.wall())?;
+        match &call.on_behalf_of {
+            Some(named) => self.may_name(call, &OwnerId::parse_as(metadata::ON_BEHALF_OF, named)?),
+            None => Ok(()),
         }
     }
 
@@ -141,7 +194,9 @@ impl Gate {
             return;
         }
         let entry = Entry::new(origin, call.policy.audit.as_str(), Outcome::Refused(error.reason()));
-        self.commit(vec![entry]).await;
+        // Whom a service wanted to act for stands beside it.
+        let named = call.on_behalf_of.as_deref().filter(|_| caller.is_none()).unwrap_or_default();
+        self.commit(vec![entry.on(named)]).await;
     }
 
     /// A cookie that was not good in its transaction: nobody is known by it, so the gate counts it.
@@ -172,7 +227,7 @@ impl Gate {
     fn admitted(
         &self,
         call: &Call,
-        verdict: Option<(Arc<Verdict>, Credential)>,
+        verdict: Option<(Arc<Verdict>, Option<Credential>)>,
         cookies: Vec<Cookie>,
     ) -> Result<Admitted, Error> {
         let named = call.named_project.clone();
@@ -190,6 +245,7 @@ impl Gate {
         };
         tracing::Span::current().record("principal", &*caller.origin.principal);
         let (verdict, bearer) = verdict.unzip();
+        let bearer = bearer.flatten();
         Ok(Admitted { caller: Arc::new(caller), verdict, bearer, cookies: cookies.into() })
     }
 }
@@ -201,26 +257,25 @@ impl Admit for Gate {
         if call.policy.public() {
             return Ok(self.admitted(call, None, Vec::new())?);
         }
-        if presented.on_behalf_of.is_some() {
-            let message = "this service is not listed to act for others by name; forward their credential";
-            return Err(Error::new(Reason::Forbidden, message).into());
+        if let Some(named) = &presented.on_behalf_of {
+            let alone = matches!(presented.bearer, Bearer::Missing) && presented.cookies.is_empty();
+            let verdict = self.named(call, named, alone).await?;
+            return let_in(call, self.admitted(call, Some((verdict, None)), Vec::new())?);
         }
         let cookies = cookies(presented.cookies)?;
         let verdict = match presented.bearer {
-            Bearer::Credential(credential) => Some((self.verdict(call, &credential).await?, credential)),
+            Bearer::Credential(credential) => {
+                Some((self.verdict(call, &credential).await?, Some(credential)))
+            }
             Bearer::Malformed => return Err(login_required().into()),
             Bearer::Missing if !cookies.is_empty() => None,
             Bearer::Missing if call.listener == Listener::Internal => {
-                let message = "a service must say whom it acts for: forward their credential";
+                let message = "a service must say whom it acts for: forward their credential, or name them";
                 return Err(Error::new(Reason::IdentityRequired, message).into());
             }
             Bearer::Missing => return Err(login_required().into()),
         };
-        let admitted = self.admitted(call, verdict, cookies)?;
-        match gate_one(call, &admitted) {
-            Ok(()) => Ok(admitted),
-            Err(error) => Err(Refused { caller: Some(admitted), error }),
-        }
+        let_in(call, self.admitted(call, verdict, cookies)?)
     }
 
     async fn refused(&self, call: &Call, caller: Option<&Admitted>, error: &Error) {
@@ -242,6 +297,15 @@ impl Admit for Gate {
 }
 
 impl Admitted {
+    /// What only this caller can show again: the bearer, or what the service that named it stands on. None for a
+    /// cookie alone. Answers that hold a secret are sealed under it.
+    pub(crate) fn sealing_secret(&self, call: &Call) -> Option<Zeroizing<String>> {
+        match &self.bearer {
+            Some(bearer) => Some(Zeroizing::new(bearer.expose().to_owned())),
+            None => self.verdict.as_ref().and_then(|_| call.service_secret()),
+        }
+    }
+
     /// The caller for a call that names its session: with that session's cookie, where several came.
     pub(crate) fn for_session(&self, session: &SessionId) -> Arc<Caller> {
         let fits = |cookie: &&Cookie| cookie.session == *session;
@@ -283,6 +347,17 @@ pub(crate) fn following(caller: &Arc<Caller>, standing: &Standing) -> Result<Arc
     let origin = Arc::new(Origin { role, credential_id, ..(*caller.origin).clone() });
     // On which connection it came is not known any more: an unlock that is bound to a certificate does not go along.
     Ok(Arc::new(Caller { principal: principal(&verdict, None)?, origin, ..(**caller).clone() }))
+}
+
+fn let_in(call: &Call, admitted: Admitted) -> Result<Admitted, Refused<Admitted>> {
+    match gate_one(call, &admitted) {
+        Ok(()) => Ok(admitted),
+        Err(error) => Err(Refused { caller: Some(admitted), error }),
+    }
+}
+
+fn not_listed() -> Error {
+    Error::new(Reason::Forbidden, "this service may not act for that owner here; forward their credential")
 }
 
 /// Gate 1. Whoever shows a session's cookie beside a bearer may be let in as either; the verb asks that both

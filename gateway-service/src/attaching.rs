@@ -91,7 +91,7 @@ async fn in_line(
     let (mut deadline, mut left) = (None, None);
     loop {
         hold(front, &ground, until).await?;
-        call.recheck_service(front.clock.wall())?;
+        front.gate.recheck(call)?;
         let verb = AttachWaiting {
             attach: attach.clone(),
             waiter: place.waiter.clone(),

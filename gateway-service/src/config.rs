@@ -36,6 +36,7 @@
 //! | `files.per_session` | 1000 | files of one session at once |
 //! | `files.upload_time` | `10m` | how long storing one file may take |
 //! | `parked_per_owner` | 256 | waits and streams of one owner at once |
+//! | `on_behalf_file` | none | which services act for which owners by name, on the internal listener |
 //!
 //! The only file that reads the environment.
 
@@ -87,6 +88,8 @@ pub struct Config {
     pub join_tries: u32,
     /// Waits and streams of one owner at once.
     pub parked_per_owner: usize,
+    /// Which services act for which owners by name. Read again when it changes.
+    pub on_behalf_file: Option<PathBuf>,
 }
 
 /// Where the contents of files are.
@@ -152,8 +155,12 @@ fn read(
         hashing: Hashing::read(&mut r, 1),
         join_tries: r.bounded("join_tries", 5, 1..=100_000),
         parked_per_owner: r.bounded("parked_per_owner", 256, 1..=16_384),
+        on_behalf_file: r.path("on_behalf_file"),
         common,
     };
+    if config.on_behalf_file.is_some() && config.common.internal.is_none() {
+        r.mistake("on_behalf_file", "only with internal.address");
+    }
     r.finish().map(|()| config)
 }
 

@@ -5,7 +5,7 @@
 //! | [`config`], [`limits`] | what it is told at its start; every number, with its bounds |
 //! | `server`, `listeners` | [`run`]: store, auth's lease, sockets, drain |
 //! | `command` | [`main_with`]: the command line |
-//! | `admit` | gate 1: bearer → verdict, cookie → client |
+//! | `admit`, `on_behalf` | gate 1: bearer → verdict, cookie → client, and which service names which owner |
 //! | [`policy`] | who may do what to which resource; pure |
 //! | [`session`], [`binding`], [`client`], [`password`], [`join`], [`message`], [`event`], [`file`](mod@file), [`waiter`], [`job`], [`lease`], [`worker`], [`agent`] | one noun each: type, states, verbs |
 //! | [`request`], [`ids`], [`caller`], [`data`] | what a call carries |
@@ -51,6 +51,7 @@ mod grpc;
 mod guesses;
 mod joining;
 mod listeners;
+mod on_behalf;
 mod outlet;
 mod page;
 mod presence;

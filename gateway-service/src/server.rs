@@ -48,6 +48,7 @@ use crate::{
     guesses::GuessLimit,
     hub::Hub,
     listeners::Listeners,
+    on_behalf::OnBehalf,
     presence::Presence,
     readiness,
     store::Shell,
@@ -162,11 +163,11 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     if let Some(path) = &config.common.ready_file {
         ReadyFile::check(path)?;
     }
-    let doors = Doors::load(&config.common)?;
+    let doors = Doors::load(&config)?;
     let connection = connect(&config)?;
     let _lock = lock(&config.common.data_dir)?;
     let health = Health::new(["store", "auth"]);
-    let (front, trail) = front(&config, connection, &shutdown)?;
+    let (front, trail) = front(&config, connection, doors.on_behalf.clone(), &shutdown)?;
     let message_bytes = config.common.limits.message_bytes;
     let log = AuditLog::new(Arc::clone(&front.gate), trail, shutdown.clone());
     let services = grpc::services(&front, message_bytes).with(log.server(message_bytes));
@@ -236,6 +237,7 @@ async fn close(front: &Front, own: &TaskTracker) {
 fn front(
     config: &Config,
     connection: Connection,
+    on_behalf: Option<OnBehalf>,
     shutdown: &CancellationToken,
 ) -> Result<(Arc<Front>, Trail), RunError> {
     let (clock, hub) = (Clock::system(), Hub::new());
@@ -249,6 +251,7 @@ fn front(
         config.unscoped,
         config.common.limits.unknown_credentials,
     );
+    let gate = gate.with_on_behalf(on_behalf);
     let front = Front {
         shell,
         hub,
@@ -274,23 +277,30 @@ struct Doors {
     public: Arc<Tls>,
     internal: Option<(Arc<Tls>, LiveTrust)>,
     allow_file: Option<PathBuf>,
+    on_behalf: Option<OnBehalf>,
+    on_behalf_file: Option<PathBuf>,
 }
 
 impl Doors {
-    fn load(common: &Common) -> Result<Self, RunError> {
+    fn load(config: &Config) -> Result<Self, RunError> {
+        let common = &config.common;
         let paths = TlsPaths::from(&common.tls);
         let kind = TlsKind::from(common.tls.public_min_version);
         let tls =
             |paths, kind| Tls::load(paths, kind, common.profile)?.judged(own_certificate(common, false));
         let public = Arc::new(tls(paths.clone(), kind)?);
         let Some(internal) = &common.internal else {
-            return Ok(Self { public, internal: None, allow_file: None });
+            let (allow_file, on_behalf, on_behalf_file) = (None, None, None);
+            return Ok(Self { public, internal: None, allow_file, on_behalf, on_behalf_file });
         };
         let paths = TlsPaths { client_ca: Some(internal.client_ca.clone()), ..paths };
         let tls = Arc::new(tls(paths, TlsKind::Internal)?);
         let token = InternalToken::load(&internal.token_file, common.profile)?;
         let trust = InternalTrust::configured(internal, token)?.into();
-        Ok(Self { public, internal: Some((tls, trust)), allow_file: internal.allow_file.clone() })
+        let on_behalf_file = config.on_behalf_file.clone();
+        let on_behalf = on_behalf_file.as_deref().map(|path| OnBehalf::load(path, &internal.trust_domain));
+        let (on_behalf, allow_file) = (on_behalf.transpose()?, internal.allow_file.clone());
+        Ok(Self { public, internal: Some((tls, trust)), allow_file, on_behalf, on_behalf_file })
     }
 
     /// The listeners, and what of them is read again when it changes.
@@ -308,6 +318,12 @@ impl Doors {
             Some(path) => {
                 let trust = trust.clone();
                 reloads.on([path.clone()], "allow_file", move || Ok(trust.reload_allowed(&path)?))
+            }
+            None => reloads,
+        };
+        let reloads = match self.on_behalf.zip(self.on_behalf_file) {
+            Some((list, path)) => {
+                reloads.on([path.clone()], "on_behalf_file", move || Ok(list.reload(&path)?))
             }
             None => reloads,
         };

@@ -195,7 +195,7 @@ impl Reader {
 
     /// The caller is who the credential says that the stream stands on now.
     fn follow(&mut self) -> Result<(), Error> {
-        self.call.recheck_service(self.front.clock.wall())?;
+        self.front.gate.recheck(&self.call)?;
         self.caller = admit::following(&self.caller, &self.standing)?;
         Ok(())
     }

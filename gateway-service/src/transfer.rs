@@ -83,7 +83,7 @@ pub(crate) async fn put(
     let mut coming = Coming::new(front, begun.session, id.clone(), &ground, writer);
     let (size, hash) = coming.receive(&header, data, &mut requests, until).await?;
     coming.complete().await?;
-    call.recheck_service(front.clock.wall())?;
+    front.gate.recheck(call)?;
     let finish = FinishPut { of: header.of, id, size, hash, ground: Arc::clone(&ground) };
     let stored = front.run(call, &caller, finish).await?;
     coming.stored = true;
@@ -389,7 +389,7 @@ impl Sender {
     /// Whether the caller may have the rest: a client that was evicted, or whose session is gone, may not.
     async fn look(&mut self) -> Result<(), Gone> {
         let looked = async {
-            self.call.recheck_service(self.front.clock.wall())?;
+            self.front.gate.recheck(&self.call)?;
             self.caller = admit::following(&self.caller, &self.standing)?;
             self.front.ask(&self.call, &self.caller, self.open.clone()).await
         };

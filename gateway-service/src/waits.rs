@@ -75,7 +75,7 @@ pub(crate) async fn until_ended(
         if bell.gone().is_some() {
             return Err(session_ended());
         }
-        call.recheck_service(front.clock.wall())?;
+        front.gate.recheck(call)?;
     }
     match tokio::time::timeout_at(deadline + PAUSED_MAX, standing.open()).await {
         Ok(open) => open.map_err(ground_gone)?,

@@ -17,7 +17,7 @@ mod trust;
 pub(crate) use self::trust::PeerTrust;
 use self::trust::{not_allowed, prove_service};
 pub use self::{
-    allow_file::AllowFileError,
+    allow_file::{AllowFileError, read_lines},
     trust::{Allowed, InternalTrust, LiveTrust},
 };
 pub use crate::serve::{Call, Source};
@@ -213,5 +213,6 @@ async fn judge<A: Admit>(
     }
     call.named_project = presented::named_project(headers)?;
     let presented = presented::read(headers, call.listener)?;
+    call.on_behalf_of.clone_from(&presented.on_behalf_of);
     admit.admit(call, presented).await
 }

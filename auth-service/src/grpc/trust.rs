@@ -8,8 +8,8 @@ use interlock_kit::{
     field, serve,
 };
 use interlock_proto::auth::v1::{
-    CheckMembershipRequest, CheckMembershipResponse, HoldLeaseRequest, HoldLeaseResponse, ValidateRequest,
-    ValidateResponse,
+    CheckMembershipRequest, CheckMembershipResponse, DescribeOwnerRequest, DescribeOwnerResponse,
+    HoldLeaseRequest, HoldLeaseResponse, ValidateRequest, ValidateResponse,
     hold_lease_request::{Applied, Hello, Message, Renew},
     trust_service_server::TrustService,
 };
@@ -27,7 +27,7 @@ use crate::{
     parts::Parts,
     policy,
     revocation::RevocationsAfter,
-    trust::{CheckMembership, Validation},
+    trust::{CheckMembership, DescribeOwner, Validation},
 };
 
 /// A verifier that says nothing for so many leases has gone.
@@ -82,6 +82,18 @@ impl TrustService for Trust {
             let found = self.0.shell.ask(&asked.call(), CheckMembership { owner, project }).await?;
             let epoch = self.0.epoch.clone();
             Ok(CheckMembershipResponse { member: found.member, sequence: found.sequence, epoch })
+        })
+        .await
+    }
+
+    async fn describe_owner(
+        &self,
+        request: Request<DescribeOwnerRequest>,
+    ) -> Result<Response<DescribeOwnerResponse>, Status> {
+        answer(request, async |asked| {
+            let owner = OwnerId::parse("owner_id", &asked.message.owner_id)?;
+            let found = self.0.shell.ask(&asked.call(), DescribeOwner { owner }).await?;
+            Ok(wire::described(found, &self.0.epoch))
         })
         .await
     }

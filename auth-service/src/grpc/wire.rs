@@ -17,7 +17,7 @@ use crate::{
     project_token::ProjectToken,
     revocation::{Revocation, Subject},
     role_token::RoleToken,
-    trust::Verdict,
+    trust::{Described, Verdict},
 };
 
 /// A value of a request, within its bound.
@@ -218,6 +218,19 @@ pub(super) fn verdict(verdict: Verdict, epoch: &str, now: Timestamp) -> wire::Va
         sequence,
         epoch: epoch.to_owned(),
         now: Some(now.to_wire()),
+    }
+}
+
+pub(super) fn described(found: Described, epoch: &str) -> wire::DescribeOwnerResponse {
+    let Described { known, active, role, roles, sequence } = found;
+    wire::DescribeOwnerResponse {
+        known,
+        active,
+        role: role.map(|role| role.text().to_owned()).unwrap_or_default(),
+        session_root: policy::is_session_root(&roles),
+        roles,
+        sequence,
+        epoch: epoch.to_owned(),
     }
 }
 

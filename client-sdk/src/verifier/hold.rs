@@ -15,7 +15,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Core, VerifyError, lease::Stamp};
+use super::{Core, VerifyError, lease::Stamp, verdict::Asked};
 use crate::{
     call::{Identity, Opened},
     clock::span,
@@ -243,6 +243,7 @@ impl Core {
         self.log.reset(sequence);
         self.verdicts.clear();
         self.members.clear();
+        self.named.clear();
         let doubted = self.registry.doubt_all();
         if doubted.is_empty() {
             return None;
@@ -251,16 +252,16 @@ impl Core {
         Some(AbortOnDropHandle::new(tokio::spawn(async move {
             use futures_util::StreamExt as _;
             let checks = futures_util::stream::iter(doubted);
-            checks.for_each_concurrent(RECHECKS, |hash| core.check_again(hash)).await;
+            checks.for_each_concurrent(RECHECKS, |asked| core.check_again(asked)).await;
         })))
     }
 
-    async fn check_again(self: &Arc<Self>, hash: interlock_proto::credential::Hash) {
+    async fn check_again(self: &Arc<Self>, asked: Asked) {
         let mut backoff = Backoff::new(TICK, Duration::from_secs(1));
         loop {
-            match self.verify(hash).await {
-                Ok(verdict) => return self.registry.settle(&hash, Some(&verdict)),
-                Err(VerifyError::Unauthenticated(_)) => return self.registry.settle(&hash, None),
+            match self.verify_again(&asked).await {
+                Ok(verdict) => return self.registry.settle(&asked, Some(&verdict)),
+                Err(VerifyError::Unauthenticated(_)) => return self.registry.settle(&asked, None),
                 Err(VerifyError::AuthUnavailable) => sleep(backoff.pause(None)).await,
             }
         }

@@ -22,6 +22,7 @@ mod layer;
 mod lease;
 mod log;
 mod membership;
+mod owner;
 mod registry;
 mod verdict;
 
@@ -42,7 +43,9 @@ pub use crate::clock::Clock;
 use crate::{connect::Connection, error::Reason, random};
 pub use layer::{VerifierLayer, VerifierService, guard};
 pub use lease::LeaseState;
+pub use owner::OwnerFacts;
 pub use registry::{Delivery, End, Registration, RenewError};
+use verdict::Asked;
 pub use verdict::{CredentialKind, Verdict};
 
 /// A verdict that turns out older than an applied revocation is asked for again; so often at most.
@@ -63,7 +66,7 @@ pub struct VerifierOptions {
     pub verifier_id: String,
     /// The clocks that leases and expiries are judged by.
     pub clock: Clock,
-    /// How many verdicts are kept. 65,536 by default; the same number of memberships.
+    /// How many verdicts are kept. 65,536 by default; the same number of memberships, and of named owners.
     pub cache_capacity: usize,
     /// How many applied revocations are remembered. 4,096 by default.
     pub log_capacity: usize,
@@ -122,6 +125,8 @@ pub(crate) struct Core {
     log: Log,
     verdicts: Cache<Hash, Arc<Verdict>>,
     members: Cache<String, Arc<Member>>,
+    /// Of owners that were named, by their ids.
+    named: Cache<String, Arc<Verdict>>,
     flights: Flights,
     registry: Registry,
 }
@@ -138,6 +143,7 @@ impl Verifier {
             log: Log::new(options.log_capacity),
             verdicts: Cache::new(options.cache_capacity),
             members: Cache::new(options.cache_capacity),
+            named: Cache::new(options.cache_capacity),
             flights: Flights::default(),
             registry: Registry::default(),
         });
@@ -160,6 +166,25 @@ impl Verifier {
             }
         }
         self.core.verify(credential.hash()).await
+    }
+
+    /// The verdict on an owner that a caller has named instead of showing a credential of theirs: kept like another
+    /// one, and ended by whatever is revoked of that owner. It is of kind [`CredentialKind::Named`], never elevated
+    /// and never that of an administrator, whatever [`Verdict::session_root`] says. That the caller may name this
+    /// owner is for the service to know.
+    ///
+    /// # Errors
+    /// [`VerifyError`]: unauthenticated where the owner may not act, or is none.
+    pub async fn on_behalf_of(&self, owner_id: &str) -> Result<Arc<Verdict>, VerifyError> {
+        self.core.on_behalf_of(owner_id).await
+    }
+
+    /// What auth knows of an owner, asked anew.
+    ///
+    /// # Errors
+    /// [`VerifyError::AuthUnavailable`].
+    pub async fn describe_owner(&self, owner_id: &str) -> Result<OwnerFacts, VerifyError> {
+        self.core.describe_owner(owner_id).await
     }
 
     /// Whether an owner may enter a project. A yes is kept like a verdict and ends like one; a no is
@@ -239,6 +264,14 @@ impl Core {
             }
         }
         Err(VerifyError::AuthUnavailable)
+    }
+
+    /// Who was verified before, once more.
+    async fn verify_again(self: &Arc<Self>, asked: &Asked) -> Result<Arc<Verdict>, VerifyError> {
+        match asked {
+            Asked::Credential(hash) => self.verify(*hash).await,
+            Asked::Owner(owner_id) => self.on_behalf_of(owner_id).await,
+        }
     }
 
     /// The last look, after the one at the revocations: the lease and the expiry, at one instant.

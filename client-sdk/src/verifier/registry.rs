@@ -14,11 +14,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use interlock_proto::{auth::v1::Revoked, credential::Hash};
+use interlock_proto::auth::v1::Revoked;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Core, lease::Stamp, log::Standing, verdict::Verdict};
+use super::{
+    Core,
+    lease::Stamp,
+    log::Standing,
+    verdict::{Asked, Verdict},
+};
 use crate::clock::micros;
 
 /// Why a registration has ended.
@@ -222,22 +227,22 @@ impl Registry {
         }
     }
 
-    /// Pauses all until their credentials have been checked again; which credentials those are.
-    pub(super) fn doubt_all(&self) -> Vec<Hash> {
+    /// Pauses all until what they stand on has been checked again; what that is.
+    pub(super) fn doubt_all(&self) -> Vec<Asked> {
         let inner = self.0.lock();
-        let mut hashes = BTreeSet::new();
+        let mut doubted = BTreeSet::new();
         for entry in inner.entries.values() {
             if entry.slot.turn(OPEN, UNCHECKED) || entry.slot.state.load(Ordering::Acquire) == UNCHECKED {
-                hashes.insert(*entry.verdict.hash());
+                doubted.insert(entry.verdict.asked());
             }
         }
-        hashes.into_iter().collect()
+        doubted.into_iter().collect()
     }
 
-    /// The credential `hash` was checked again: those on it go on under `verdict`, or end.
-    pub(super) fn settle(&self, hash: &Hash, verdict: Option<&Arc<Verdict>>) {
+    /// What was asked was checked again: those on it go on under `verdict`, or end.
+    pub(super) fn settle(&self, asked: &Asked, verdict: Option<&Arc<Verdict>>) {
         let mut inner = self.0.lock();
-        for entry in inner.entries.values_mut().filter(|e| e.verdict.hash() == hash) {
+        for entry in inner.entries.values_mut().filter(|e| e.verdict.is_asked(asked)) {
             match verdict {
                 Some(verdict) if verdict.same_principal(&entry.verdict) => {
                     entry.verdict = Arc::clone(verdict);

@@ -19,6 +19,17 @@ pub enum CredentialKind {
     OwnerSession,
     /// A project token.
     ProjectToken,
+    /// None: a service has named the owner that it acts for.
+    Named,
+}
+
+/// How a verdict was asked for: how it is asked for again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Asked {
+    /// By the hash of a credential.
+    Credential(Hash),
+    /// By the id of an owner.
+    Owner(String),
 }
 
 /// The verified "who" behind a credential.
@@ -27,7 +38,7 @@ pub enum CredentialKind {
 pub struct Verdict {
     /// What proved it.
     pub kind: CredentialKind,
-    /// The credential's public handle, `crd_…`.
+    /// The credential's public handle, `crd_…`; empty where there is none.
     pub credential_id: String,
     /// Who the call acts as; `admin` or `user` for role tokens.
     pub owner_id: String,
@@ -64,18 +75,19 @@ pub struct Verdict {
 
 impl Verdict {
     /// Whether it acts as an administrator: the admin role token, or a session-root owner. Never a
-    /// project token.
+    /// project token, and never somebody who was only named.
     #[must_use]
     pub fn administrator(&self) -> bool {
-        self.role == "admin" && self.kind != CredentialKind::ProjectToken
+        let by_itself = matches!(self.kind, CredentialKind::RoleToken | CredentialKind::OwnerSession);
+        self.role == "admin" && by_itself
     }
 
-    /// The kind of caller, as policies name it.
+    /// The kind of caller, as policies name it. Who was named is judged like an owner who has signed in.
     #[must_use]
     pub fn caller(&self) -> Caller {
         match self.kind {
             CredentialKind::RoleToken => Caller::RoleToken,
-            CredentialKind::OwnerSession => Caller::OwnerSession,
+            CredentialKind::OwnerSession | CredentialKind::Named => Caller::OwnerSession,
             CredentialKind::ProjectToken => Caller::ProjectToken,
         }
     }
@@ -114,8 +126,20 @@ impl Verdict {
         self.expires_us
     }
 
-    pub(super) fn hash(&self) -> &Hash {
-        &self.hash
+    pub(super) fn asked(&self) -> Asked {
+        match self.kind {
+            CredentialKind::RoleToken | CredentialKind::OwnerSession | CredentialKind::ProjectToken => {
+                Asked::Credential(self.hash)
+            }
+            CredentialKind::Named => Asked::Owner(self.owner_id.clone()),
+        }
+    }
+
+    pub(super) fn is_asked(&self, asked: &Asked) -> bool {
+        match asked {
+            Asked::Credential(hash) => self.kind != CredentialKind::Named && self.hash == *hash,
+            Asked::Owner(owner_id) => self.kind == CredentialKind::Named && self.owner_id == *owner_id,
+        }
     }
 
     pub(super) fn checked(&self) -> &AtomicU64 {
@@ -171,12 +195,43 @@ impl Verdict {
         })
     }
 
+    /// Reads auth's answer about an owner that was named. `None` where it may not act.
+    ///
+    /// Its number is below those of all credentials: every row about the owner matches it.
+    pub(super) fn named(owner_id: &str, answer: wire::DescribeOwnerResponse) -> Option<Self> {
+        if !answer.active || answer.role.is_empty() {
+            return None;
+        }
+        Some(Self {
+            kind: CredentialKind::Named,
+            credential_id: String::new(),
+            owner_id: owner_id.to_owned(),
+            role: answer.role,
+            roles: answer.roles,
+            session_root: answer.session_root,
+            owner_session_id: None,
+            project_id: None,
+            scopes: Vec::new(),
+            agent_ids: Vec::new(),
+            issuance: 0,
+            generation: 0,
+            expires_at: None,
+            elevated_until: None,
+            elevated_certificate: None,
+            hash: Hash::default(),
+            expires_us: u64::MAX,
+            checked: AtomicU64::new(answer.sequence),
+        })
+    }
+
     /// Whether a revocation concerns this credential. One of a kind that this version does not know
     /// concerns all: deny by absence.
     pub(super) fn matched_by(&self, row: &wire::Revoked) -> bool {
         let issued_before = self.issuance < row.issued_before;
         match &row.subject {
-            Some(Subject::CredentialId(id)) => issued_before && *id == self.credential_id,
+            Some(Subject::CredentialId(id)) => {
+                issued_before && self.kind != CredentialKind::Named && *id == self.credential_id
+            }
             Some(Subject::OwnerSessionId(id)) => {
                 issued_before && self.owner_session_id.as_deref() == Some(id.as_str())
             }

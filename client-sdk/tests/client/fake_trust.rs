@@ -15,8 +15,9 @@ use interlock_client::{
 };
 use interlock_proto::{
     auth::v1::{
-        CheckMembershipRequest, CheckMembershipResponse, CredentialKind, HoldLeaseRequest, HoldLeaseResponse,
-        Principal, Revoked, ValidateRequest, ValidateResponse,
+        CheckMembershipRequest, CheckMembershipResponse, CredentialKind, DescribeOwnerRequest,
+        DescribeOwnerResponse, HoldLeaseRequest, HoldLeaseResponse, Principal, Revoked, ValidateRequest,
+        ValidateResponse,
         hold_lease_request::{Applied, Hello, Message as Ask},
         hold_lease_response::{Granted, Message as Say},
         revoked::Subject,
@@ -37,6 +38,8 @@ type Out = mpsc::Sender<Result<HoldLeaseResponse, Status>>;
 pub(crate) struct FakeTrust {
     pub(crate) known: Mutex<HashMap<Hash, Principal>>,
     pub(crate) members: Mutex<Vec<(String, String)>>,
+    /// Owners who may act, and their roles.
+    pub(crate) owners: Mutex<HashMap<String, String>>,
     log: Mutex<Vec<Revoked>>,
     /// Grants nothing while set, and answers nothing.
     pub(crate) frozen: AtomicBool,
@@ -45,6 +48,7 @@ pub(crate) struct FakeTrust {
     pub(crate) refuse_with: Mutex<Option<Reason>>,
     pub(crate) questions: AtomicU32,
     pub(crate) membership_questions: AtomicU32,
+    pub(crate) owner_questions: AtomicU32,
     /// Questions read the store, then take one permit, then answer.
     pub(crate) answers: Semaphore,
     pub(crate) hellos: Mutex<Vec<Hello>>,
@@ -74,12 +78,14 @@ pub(crate) async fn stage_without_lease(frozen: bool) -> Stage {
     let auth = Arc::new(FakeTrust {
         known: Mutex::default(),
         members: Mutex::default(),
+        owners: Mutex::default(),
         log: Mutex::default(),
         frozen: AtomicBool::new(frozen),
         reset: AtomicBool::new(false),
         refuse_with: Mutex::default(),
         questions: AtomicU32::new(0),
         membership_questions: AtomicU32::new(0),
+        owner_questions: AtomicU32::new(0),
         answers: Semaphore::new(10_000),
         hellos: Mutex::default(),
         applied: Mutex::default(),
@@ -257,6 +263,27 @@ impl TrustService for Service {
             })),
             None => Err(refusal(Code::Unauthenticated, Reason::ProviderAuthFailed)),
         }
+    }
+
+    async fn describe_owner(
+        &self,
+        request: Request<DescribeOwnerRequest>,
+    ) -> Result<Response<DescribeOwnerResponse>, Status> {
+        self.0.owner_questions.fetch_add(1, Ordering::SeqCst);
+        let role = self.0.owners.lock().unwrap().get(&request.into_inner().owner_id).cloned();
+        let (known, sequence) = (role.is_some(), self.0.sequence());
+        let role = role.unwrap_or_default();
+        let (session_root, roles) = (role == "admin", vec![role.clone()]);
+        let epoch = String::new();
+        Ok(Response::new(DescribeOwnerResponse {
+            known,
+            active: known,
+            role,
+            roles,
+            session_root,
+            sequence,
+            epoch,
+        }))
     }
 
     async fn check_membership(

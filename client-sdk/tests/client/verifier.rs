@@ -5,7 +5,9 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use interlock_client::{
     Reason,
-    verifier::{Delivery, End, LeaseState, RenewError, Verifier, VerifierOptions, VerifyError, guard},
+    verifier::{
+        CredentialKind, Delivery, End, LeaseState, RenewError, Verifier, VerifierOptions, VerifyError, guard,
+    },
 };
 use interlock_proto::auth::v1::{Membership, revoked::Subject};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
@@ -332,4 +334,59 @@ async fn a_guarded_stream_delivers_nothing_after_its_end() {
     assert_eq!(status.code(), tonic::Code::Unauthenticated);
     assert!(stream.next().await.is_none());
     assert_eq!(s.verifier.registered(), 0);
+}
+
+// UA-17, I8: whom a service names is as good as auth's word, and no longer.
+#[tokio::test]
+async fn an_owner_who_is_named_is_asked_for_once_and_ends_with_whatever_is_revoked_of_them() {
+    let s = stage().await;
+    let own =
+        |owner: &str, role: &str| s.auth.owners.lock().unwrap().insert(owner.to_owned(), role.to_owned());
+    own("ann", "user");
+    own("root", "admin");
+    for _ in 0..10 {
+        let verdict = s.verifier.on_behalf_of("ann").await.unwrap();
+        assert_eq!((verdict.owner_id.as_str(), verdict.kind), ("ann", CredentialKind::Named));
+        assert!(!verdict.administrator() && verdict.credential_id.is_empty());
+    }
+    assert_eq!(s.auth.owner_questions.load(Ordering::SeqCst), 1, "kept");
+    let root = s.verifier.on_behalf_of("root").await.unwrap();
+    assert!(root.session_root && !root.administrator(), "its roles are told, and do nothing");
+    assert_eq!(s.verifier.on_behalf_of("nobody").await.unwrap_err(), REFUSED);
+    assert!(!s.verifier.describe_owner("nobody").await.unwrap().known);
+
+    let ann = s.verifier.on_behalf_of("ann").await.unwrap();
+    let (stream, other) = (s.verifier.register(&ann), s.verifier.register(&root));
+    s.auth.owners.lock().unwrap().remove("ann");
+    // Its number does not matter: no credential of hers is as old.
+    let sequence = s.auth.push(Subject::OwnerId("ann".to_owned()), 1).await;
+    assert_eq!(s.auth.acknowledged(sequence).await.streams_closed, 1);
+    assert_eq!(stream.delivery(), Delivery::Ended(End::Revoked));
+    assert_eq!(other.delivery(), Delivery::Go);
+    assert_eq!(s.verifier.on_behalf_of("ann").await.unwrap_err(), REFUSED);
+    s.verifier.on_behalf_of("root").await.unwrap();
+    assert_eq!(s.auth.owner_questions.load(Ordering::SeqCst), 5, "asked again for her alone");
+}
+
+#[tokio::test]
+async fn who_is_named_is_asked_for_again_after_a_reset_and_not_without_a_lease() {
+    let s = stage().await;
+    s.auth.owners.lock().unwrap().insert("ann".to_owned(), "user".to_owned());
+    s.auth.owners.lock().unwrap().insert("bob".to_owned(), "user".to_owned());
+    let (ann, bob) =
+        (s.verifier.on_behalf_of("ann").await.unwrap(), s.verifier.on_behalf_of("bob").await.unwrap());
+    let (stays, goes) = (s.verifier.register(&ann), s.verifier.register(&bob));
+    s.auth.owners.lock().unwrap().remove("bob");
+    s.auth.reset.store(true, Ordering::SeqCst);
+    s.auth.cut().await;
+    assert_eq!(soon("its end", goes.ended()).await, End::Revoked);
+    until("it goes on", || stays.delivery() == Delivery::Go).await;
+
+    s.auth.frozen.store(true, Ordering::SeqCst);
+    until("the lapse", || {
+        s.clock.advance(LEASE);
+        !s.verifier.holds_lease()
+    })
+    .await;
+    assert_eq!(s.verifier.on_behalf_of("ann").await.unwrap_err(), VerifyError::AuthUnavailable);
 }

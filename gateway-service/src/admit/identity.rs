@@ -39,6 +39,10 @@ pub(super) fn principal(verdict: &Verdict, certificate: Option<[u8; 32]>) -> Res
             session_root: verdict.session_root,
             elevated_until: verdict.elevation_on(certificate).map(timestamp),
         }),
+        // Whatever its roles are: a plain owner.
+        CredentialKind::Named => {
+            Principal::Owner(OwnerSession { owner: owner()?, session_root: false, elevated_until: None })
+        }
         CredentialKind::ProjectToken => {
             let project = verdict.project_id.clone().ok_or_else(login_required)?;
             Principal::Project(ProjectToken {
@@ -66,7 +70,11 @@ fn timestamp(at: SystemTime) -> Timestamp {
 pub(super) fn nobody(call: &Call) -> Origin {
     Origin {
         principal: call.service.as_ref().map(ToString::to_string).unwrap_or_default(),
-        peer: call.peer.to_string(),
+        // For whomever a service acts, its rows name it.
+        peer: match &call.service {
+            Some(service) => format!("{} {service}", call.peer),
+            None => call.peer.to_string(),
+        },
         request_id: call.request_id.clone(),
         rpc: call.policy.path.clone(),
         ..Origin::default()

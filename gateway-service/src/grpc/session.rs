@@ -226,12 +226,12 @@ impl Rpc {
         admitted: &Admitted,
         request: CreateSessionRequest,
     ) -> Result<(Told<CreateSessionResponse>, Option<Cookie>), Error> {
-        let bearer = admitted.bearer.as_ref().ok_or_else(login_required)?;
+        let caller_only = admitted.sealing_secret(call).ok_or_else(login_required)?;
         let name = wire::name(request.name)?;
         let owner = wire::owner(request.owner_id)?;
         let request_id = RequestId::parse(request.request_id)?;
         let secret = Credential::new(Kind::Client, &random::bytes());
-        let seal = Seal::of(bearer.expose().as_bytes(), SEAL_LABEL);
+        let seal = Seal::of(caller_only.as_bytes(), SEAL_LABEL);
         let context = request_id.to_string();
         let create = CreateSession {
             id: SessionId::new(),

@@ -203,7 +203,7 @@ impl Desk {
         if room == 0 || self.is_unheard() || !self.standing.delivers() || self.front.draining.is_cancelled() {
             return Ok(None);
         }
-        self.call.recheck_service(self.front.clock.wall())?;
+        self.front.gate.recheck(&self.call)?;
         self.caller = admit::following(&self.caller, &self.standing)?;
         Ok(Some(Claim { agents: hello.agents.clone(), worker: hello.worker.clone(), up_to: room }))
     }

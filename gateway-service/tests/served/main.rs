@@ -5,6 +5,7 @@ mod support;
 
 mod files;
 mod members;
+mod on_behalf;
 mod sdk;
 mod services;
 mod sessions;

@@ -32,7 +32,7 @@ async fn a_service_needs_certificate_and_token_and_someone_to_act_for() {
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::InvalidArgument, "IDENTITY_REQUIRED"));
     list(&api.clone().with("authorization", &bearer)).await.expect("for its caller");
     let by_name = api.clone().with("x-on-behalf-of", "alice");
-    assert_eq!(reason(&list(&by_name).await.expect_err("not listed")), "FORBIDDEN");
+    assert_eq!(reason(&list(&by_name).await.expect_err("no list")), "FORBIDDEN");
 
     let stranger = served.service("stranger").await.with("x-internal-token", &internal_token());
     let refused = list(&stranger.with("authorization", &bearer)).await.expect_err("not on the allow list");

@@ -39,6 +39,8 @@ use trust::{FakeTrust, Known};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const PROJECT: &str = "demo";
 pub(crate) const AGENT: &str = "builder";
+/// The list of who acts for whom, in the folder.
+pub(crate) const ON_BEHALF: &str = "on-behalf.list";
 
 /// The internal token of these services.
 pub(crate) fn internal_token() -> String {
@@ -63,8 +65,19 @@ impl Served {
     }
 
     pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Self {
-        let (trust, trust_address) = FakeTrust::start().await;
+        Self::start_in(tempfile::tempdir().expect("a folder"), settings).await
+    }
+
+    /// With a list of who acts for whom by name.
+    pub(crate) async fn start_listing(grants: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let list = folder.path().join(ON_BEHALF);
+        std::fs::write(&list, grants).expect("written");
+        Self::start_in(folder, &[("on_behalf_file", &list.display().to_string())]).await
+    }
+
+    async fn start_in(folder: tempfile::TempDir, settings: &[(&str, &str)]) -> Self {
+        let (trust, trust_address) = FakeTrust::start().await;
         let now = Clock::system().now();
         let pki = Pki::create(&folder.path().join("pki"), "test.example".parse().expect("a domain"), now);
         let pki = pki.expect("an authority");

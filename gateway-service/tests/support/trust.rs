@@ -10,9 +10,10 @@ use std::{
 
 use interlock_proto::{
     auth::v1::{
-        CheckMembershipRequest, CheckMembershipResponse, CredentialKind, HoldLeaseRequest, HoldLeaseResponse,
-        Membership, Principal, Revoked, ValidateRequest, ValidateResponse, hold_lease_request,
-        hold_lease_response, revoked, trust_service_server,
+        CheckMembershipRequest, CheckMembershipResponse, CredentialKind, DescribeOwnerRequest,
+        DescribeOwnerResponse, HoldLeaseRequest, HoldLeaseResponse, Membership, Principal, Revoked,
+        ValidateRequest, ValidateResponse, hold_lease_request, hold_lease_response, revoked,
+        trust_service_server,
     },
     credential::{Credential, Hash, Kind},
 };
@@ -35,6 +36,8 @@ pub(crate) struct FakeTrust {
 struct State {
     principals: HashMap<Hash, Principal>,
     members: HashSet<(String, String)>,
+    /// Owners that are known, with their role; inactive ones without.
+    owners: HashMap<String, Option<String>>,
     revoked: Vec<Revoked>,
     /// Streams that a verifier closed for a revocation, by its sequence.
     applied: HashMap<u64, u64>,
@@ -172,6 +175,22 @@ impl FakeTrust {
         self.tell(revoked::Subject::Membership(Membership { owner_id, project_id }), u64::MAX).await
     }
 
+    /// Makes an owner known who may act, in a role.
+    pub(crate) fn name(&self, owner_id: &str, role: &str) {
+        self.state.lock().owners.insert(owner_id.to_owned(), Some(role.to_owned()));
+    }
+
+    /// Makes an owner known who may not act.
+    pub(crate) fn name_inactive(&self, owner_id: &str) {
+        self.state.lock().owners.insert(owner_id.to_owned(), None);
+    }
+
+    /// An owner who was named is one no longer: from now on unknown, and told to every holder.
+    pub(crate) async fn forget(&self, owner_id: &str) -> u64 {
+        self.state.lock().owners.remove(owner_id);
+        self.tell(revoked::Subject::OwnerId(owner_id.to_owned()), u64::MAX).await
+    }
+
     async fn tell(&self, subject: revoked::Subject, issued_before: u64) -> u64 {
         let (row, holders) = {
             let mut state = self.state.lock();
@@ -272,6 +291,28 @@ impl trust_service_server::TrustService for FakeTrust {
             sequence,
             epoch: EPOCH.to_owned(),
             now: None,
+        }))
+    }
+
+    async fn describe_owner(
+        &self,
+        request: Request<DescribeOwnerRequest>,
+    ) -> Result<Response<DescribeOwnerResponse>, Status> {
+        let state = self.state.lock();
+        if state.silent {
+            return Err(Status::unavailable("silent"));
+        }
+        let found = state.owners.get(&request.into_inner().owner_id).cloned();
+        let (known, role) = (found.is_some(), found.flatten());
+        let (sequence, epoch) = (state.revoked.len() as u64, EPOCH.to_owned());
+        Ok(Response::new(DescribeOwnerResponse {
+            known,
+            active: role.is_some(),
+            session_root: role.as_deref() == Some("admin"),
+            roles: role.iter().cloned().collect(),
+            role: role.unwrap_or_default(),
+            sequence,
+            epoch,
         }))
     }
 

@@ -75,38 +75,58 @@ impl LiveTrust {
 }
 
 fn read(path: &Path, domain: &TrustDomain) -> Result<Vec<Allowed>, AllowFileError> {
+    read_lines(path, |line| {
+        let mut allowed = Allowed::parse(line, domain)?;
+        if allowed.paths.is_empty() {
+            allowed.paths.push("/".to_owned());
+        }
+        Ok(allowed)
+    })
+}
+
+/// What each line of a list of services says. Empty lines and remarks are passed over.
+///
+/// # Errors
+/// [`AllowFileError`]: the first line that is not what it must be, and a file without any.
+pub fn read_lines<T>(
+    path: &Path,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, AllowFileError> {
     // No secret, whoever may read it.
     let file = secret_file::read(path, FILE_BYTES_MAX, Profile::Local)?;
     let text = String::from_utf8_lossy(&file.contents);
-    let mut allowed = Vec::new();
+    let mut listed = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
         let wrong = |why| AllowFileError::Line { path: path.to_owned(), line: at + 1, why };
-        allowed.push(parse(line, domain).map_err(wrong)?);
+        listed.push(parse(line).map_err(wrong)?);
     }
-    if allowed.is_empty() { Err(AllowFileError::Empty(path.to_owned())) } else { Ok(allowed) }
+    if listed.is_empty() { Err(AllowFileError::Empty(path.to_owned())) } else { Ok(listed) }
 }
 
-fn parse(line: &str, domain: &TrustDomain) -> Result<Allowed, String> {
-    let mut words = line.split_whitespace();
-    let id = words.next().unwrap_or_default();
-    let service: SpiffeId = id.parse().map_err(|error| format!("a SPIFFE id first: {error}"))?;
-    if service.trust_domain() != domain {
-        return Err(format!("a SPIFFE id of {domain} first"));
+impl Allowed {
+    /// Reads the SPIFFE id of a service and the paths behind it, none included.
+    ///
+    /// # Errors
+    /// What it must be, for people.
+    pub fn parse(words: &str, domain: &TrustDomain) -> Result<Self, String> {
+        let mut words = words.split_whitespace();
+        let id = words.next().unwrap_or_default();
+        let service: SpiffeId = id.parse().map_err(|error| format!("a SPIFFE id first: {error}"))?;
+        if service.trust_domain() != domain {
+            return Err(format!("a SPIFFE id of {domain} first"));
+        }
+        let paths: Vec<String> = words.map(str::to_owned).collect();
+        if let Some(unknown) = paths.iter().find(|path| !is_served(path)) {
+            return Err(format!(
+                "{unknown} is no method of an internal listener, nor the beginning of one up to a `/`"
+            ));
+        }
+        Ok(Self { service, paths })
     }
-    let mut paths: Vec<String> = words.map(str::to_owned).collect();
-    if let Some(unknown) = paths.iter().find(|path| !is_served(path)) {
-        return Err(format!(
-            "{unknown} is no method of an internal listener, nor the beginning of one up to a `/`"
-        ));
-    }
-    if paths.is_empty() {
-        paths.push("/".to_owned());
-    }
-    Ok(Allowed { service, paths })
 }
 
 fn is_served(path: &str) -> bool {

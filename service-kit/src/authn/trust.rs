@@ -90,9 +90,17 @@ impl InternalTrust {
     }
 
     pub(super) fn allows(&self, service: &SpiffeId, path: &str) -> bool {
-        let covers = |p: &String| p == path || (p.ends_with('/') && path.starts_with(p.as_str()));
-        let listed = |a: &Allowed| a.service == *service && a.paths.iter().any(covers);
+        let listed = |allowed: &Allowed| allowed.covers(service, path);
         *service.trust_domain() == self.trust_domain && self.allowed.iter().any(listed)
+    }
+}
+
+impl Allowed {
+    /// Whether it lets this service call the method of this path.
+    #[must_use]
+    pub fn covers(&self, service: &SpiffeId, path: &str) -> bool {
+        let covers = |p: &String| p == path || (p.ends_with('/') && path.starts_with(p.as_str()));
+        self.service == *service && self.paths.iter().any(covers)
     }
 }
 
@@ -110,6 +118,14 @@ impl Call {
             return Err(not_allowed());
         }
         if trust.token.accepts(&peer.token) { Ok(()) } else { Err(token_required()) }
+    }
+
+    /// What the calling service alone can show again: the internal token, under its own id. For sealing what only it
+    /// is to open; none where no service calls.
+    #[must_use]
+    pub fn service_secret(&self) -> Option<Zeroizing<String>> {
+        let peer = self.trust.as_ref()?;
+        Some(Zeroizing::new(format!("{}\n{}", peer.service, *peer.token)))
     }
 }
 

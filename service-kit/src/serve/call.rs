@@ -24,6 +24,8 @@ pub struct Call {
     pub cert_fingerprint: Option<[u8; 32]>,
     /// The project that the call names.
     pub named_project: Option<String>,
+    /// The owner that a service says it acts for, whether it may or not.
+    pub on_behalf_of: Option<String>,
     /// Where the call stands in a trace, if it says so.
     pub traceparent: Option<TraceParent>,
     /// What the calling service stands on, to be asked again by long calls.
@@ -40,6 +42,7 @@ impl Call {
             service: None,
             cert_fingerprint: peer.certificate.as_ref().map(|c| c.fingerprint),
             named_project: None,
+            on_behalf_of: None,
             traceparent: None,
             trust: None,
         }

@@ -322,6 +322,9 @@ impl Stage {
             ("TrustService", "CheckMembership") => {
                 auth::CheckMembershipRequest { owner_id: "alice".to_owned(), project_id }.encode_to_vec()
             }
+            ("TrustService", "DescribeOwner") => {
+                auth::DescribeOwnerRequest { owner_id: "alice".to_owned() }.encode_to_vec()
+            }
             ("TrustService", "HoldLease") => hello().encode_to_vec(),
             ("AgentService", "SetAgent") => {
                 let description = Some("changed".to_owned());

@@ -104,6 +104,7 @@ const PUBLIC: &[Row] = &[
     ("/interlock.auth.v1.RoleTokenService/GetStatus",                     [LOGIN, LOGIN, LOGIN, FORB,  FORB,  OK,    OK,    LOGIN, FORB,  FORB]),
     ("/interlock.auth.v1.RoleTokenService/Rotate",                        [LOGIN, LOGIN, LOGIN, FORB,  FORB,  ROOT,  OK,    LOGIN, FORB,  FORB]),
     ("/interlock.auth.v1.TrustService/CheckMembership",                   [NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT]),
+    ("/interlock.auth.v1.TrustService/DescribeOwner",                     [NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT]),
     ("/interlock.auth.v1.TrustService/HoldLease",                         [NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT]),
     ("/interlock.auth.v1.TrustService/Validate",                          [NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT,   NOT]),
     ("/interlock.gateway.v1.AgentService/GetAgent",                       [LOGIN, LOGIN, LOGIN, FORB,  FORB,  FORB,  OK,    FORB,  OK,    OK]),

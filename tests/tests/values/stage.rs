@@ -365,6 +365,9 @@ impl Stage {
             ("CheckMembership", _) => {
                 auth::CheckMembershipRequest { owner_id: "alice".to_owned(), project_id }.encode_to_vec()
             }
+            ("DescribeOwner", _) => {
+                auth::DescribeOwnerRequest { owner_id: "alice".to_owned() }.encode_to_vec()
+            }
             ("HoldLease", variant) => hold_lease(variant, self.number()).encode_to_vec(),
             ("SetAgent", _) => {
                 let description = Some("changed".to_owned());

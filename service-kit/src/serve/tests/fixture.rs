@@ -15,8 +15,9 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use interlock_proto::{
     auth::v1::{
-        CheckMembershipRequest, CheckMembershipResponse, HoldLeaseRequest, HoldLeaseResponse,
-        ValidateRequest, ValidateResponse, WhoAmIRequest, WhoAmIResponse,
+        CheckMembershipRequest, CheckMembershipResponse, DescribeOwnerRequest, DescribeOwnerResponse,
+        HoldLeaseRequest, HoldLeaseResponse, ValidateRequest, ValidateResponse, WhoAmIRequest,
+        WhoAmIResponse,
         identity_service_server::{IdentityService, IdentityServiceServer},
         trust_service_server::{TrustService, TrustServiceServer},
     },
@@ -167,6 +168,14 @@ impl TrustService for Fake {
         self.ran();
         let (_, caller) = authn::caller::<String, _>(&mut request);
         Ok(Response::new(ValidateResponse { epoch: caller, ..Default::default() }))
+    }
+
+    async fn describe_owner(
+        &self,
+        _: Request<DescribeOwnerRequest>,
+    ) -> Result<Response<DescribeOwnerResponse>, Status> {
+        self.ran();
+        Ok(Response::new(DescribeOwnerResponse::default()))
     }
 
     async fn check_membership(

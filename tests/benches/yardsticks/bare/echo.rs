@@ -1,8 +1,9 @@
 //! Answers `Validate` with a verdict of the usual size, and looks nothing up.
 
 use interlock_proto::auth::v1::{
-    CheckMembershipRequest, CheckMembershipResponse, CredentialKind, HoldLeaseRequest, HoldLeaseResponse,
-    Principal, ValidateRequest, ValidateResponse, trust_service_server::TrustService,
+    CheckMembershipRequest, CheckMembershipResponse, CredentialKind, DescribeOwnerRequest,
+    DescribeOwnerResponse, HoldLeaseRequest, HoldLeaseResponse, Principal, ValidateRequest, ValidateResponse,
+    trust_service_server::TrustService,
 };
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status, Streaming};
@@ -41,6 +42,13 @@ impl TrustService for Echo {
         &self,
         _: Request<Streaming<HoldLeaseRequest>>,
     ) -> Result<Response<Self::HoldLeaseStream>, Status> {
+        Err(Status::unimplemented("echoes only"))
+    }
+
+    async fn describe_owner(
+        &self,
+        _: Request<DescribeOwnerRequest>,
+    ) -> Result<Response<DescribeOwnerResponse>, Status> {
         Err(Status::unimplemented("echoes only"))
     }
 

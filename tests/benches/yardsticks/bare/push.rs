@@ -8,9 +8,9 @@ use std::{
 };
 
 use interlock_proto::auth::v1::{
-    CheckMembershipRequest, CheckMembershipResponse, HoldLeaseRequest, HoldLeaseResponse, Revoked,
-    ValidateRequest, ValidateResponse, hold_lease_request, hold_lease_response, revoked,
-    trust_service_server::TrustService,
+    CheckMembershipRequest, CheckMembershipResponse, DescribeOwnerRequest, DescribeOwnerResponse,
+    HoldLeaseRequest, HoldLeaseResponse, Revoked, ValidateRequest, ValidateResponse, hold_lease_request,
+    hold_lease_response, revoked, trust_service_server::TrustService,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -112,6 +112,13 @@ impl TrustService for Push {
         let sequence = self.push()?;
         self.reached(sequence).await;
         Ok(Response::new(ValidateResponse { sequence, ..ValidateResponse::default() }))
+    }
+
+    async fn describe_owner(
+        &self,
+        _: Request<DescribeOwnerRequest>,
+    ) -> Result<Response<DescribeOwnerResponse>, Status> {
+        Err(Status::unimplemented("pushes only"))
     }
 
     async fn check_membership(
