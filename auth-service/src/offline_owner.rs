@@ -151,7 +151,7 @@ fn run(config: &Config, what: What) -> Result<Zeroizing<String>, Failed> {
         What::Remove { owner } => {
             let owner = named(&owner)?;
             offline::with_store(config, async |shell| {
-                let verb = RemoveOwner { owner: owner.clone(), expected: None };
+                let verb = RemoveOwner { owner: owner.clone(), expected: None, cancel_jobs: false };
                 shell.run(&host_call("owner.remove"), verb).await?;
                 Ok(Zeroizing::new(format!("{owner} removed\n")))
             })
@@ -164,13 +164,16 @@ fn run(config: &Config, what: What) -> Result<Zeroizing<String>, Failed> {
                 password: None,
             };
             let password = password.given(profile)?;
-            let ask = Ask { owner: named(&owner)?, edit, password, keep_sessions, expected: None };
+            let owner = named(&owner)?;
+            let (expected, cancel_jobs) = (None, false);
+            let ask = Ask { owner, edit, password, keep_sessions, expected, cancel_jobs };
             changed(config, vec![ask], "owner.set")
         }
         What::Passwd { owner, password, keep_sessions } => {
             let named = named(&owner)?;
             let password = Some(password.asked(profile, &owner)?);
-            let ask = Ask { owner: named, edit: Edit::default(), password, keep_sessions, expected: None };
+            let (edit, expected, cancel_jobs) = (Edit::default(), None, false);
+            let ask = Ask { owner: named, edit, password, keep_sessions, expected, cancel_jobs };
             changed(config, vec![ask], "owner.set")
         }
         What::Import { file, keep_sessions } => {
@@ -196,7 +199,8 @@ fn import(account: Account, keep_sessions: bool) -> Ask {
         active: Some(facts.active),
         password,
     };
-    Ask { owner: account.owner, edit, password: plain, keep_sessions, expected: None }
+    let (owner, password) = (account.owner, plain);
+    Ask { owner, edit, password, keep_sessions, expected: None, cancel_jobs: false }
 }
 
 /// One verb for each; those before a refused one are done.

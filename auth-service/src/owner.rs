@@ -16,6 +16,7 @@ use crate::{
     ids::OwnerId,
     password::PasswordHash,
     policy::{self, Act},
+    revocation::Effect,
     role_token::Role,
     store::{Query, Stop, Tx, Verb, View},
 };
@@ -184,7 +185,8 @@ impl Verb for ApplyAccount {
                 tx.forget_applied(&permit, other, &record.owner);
             }
         }
-        let stored = edit::store(tx, &permit, before, after, self.account.password_changed, false)?;
+        let end = (true, Effect::Ends);
+        let stored = edit::store(tx, &permit, before, after, self.account.password_changed, end)?;
         Ok(AccountApplied { created: stored.created, revocation: stored.revocation })
     }
 }

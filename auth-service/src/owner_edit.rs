@@ -30,6 +30,8 @@ pub struct Ask {
     pub keep_sessions: bool,
     /// The version that the change was made for.
     pub expected: Option<u64>,
+    /// Where it ends the owner's sessions: work that was begun for them is to stop.
+    pub cancel_jobs: bool,
 }
 
 impl std::fmt::Debug for Ask {
@@ -43,7 +45,7 @@ impl std::fmt::Debug for Ask {
 /// # Errors
 /// `WEAK_PASSWORD`; the verb's; `LIMIT_REACHED` where too many wait for the hasher.
 pub async fn set(shell: &Shell, hasher: &Hasher, call: &Call, ask: Ask) -> Result<OwnerStored, Error> {
-    let Ask { owner, mut edit, password, keep_sessions, mut expected } = ask;
+    let Ask { owner, mut edit, password, keep_sessions, mut expected, cancel_jobs } = ask;
     if let Some(plain) = password {
         password::check("password", &plain)?;
         let plain = Zeroizing::new(plain.as_bytes().to_vec());
@@ -62,7 +64,7 @@ pub async fn set(shell: &Shell, hasher: &Hasher, call: &Call, ask: Ask) -> Resul
             expected = known.map(|known| known.version);
         }
     }
-    shell.run(call, SetOwner { owner, edit, keep_sessions, expected }).await
+    shell.run(call, SetOwner { owner, edit, keep_sessions, expected, cancel_jobs }).await
 }
 
 /// What an owner asks for.

@@ -15,7 +15,7 @@ use crate::{
     limits,
     owner::Standing,
     policy::{self, Act},
-    revocation::Subject,
+    revocation::{Effect, Subject},
     store::{Query, Stop, Tx, Verb, View},
 };
 
@@ -123,6 +123,8 @@ pub struct RemoveMember {
     pub project: ProjectId,
     /// Who.
     pub owner: OwnerId,
+    /// Work that was begun for the owner there is to stop.
+    pub cancel_jobs: bool,
 }
 
 impl Verb for RemoveMember {
@@ -141,7 +143,8 @@ impl Verb for RemoveMember {
         if !tx.is_member(&self.project, &self.owner)? {
             return Ok(None);
         }
-        let revocation = tx.revoke(Subject::Membership(self.owner.clone(), self.project.clone()))?;
+        let subject = Subject::Membership(self.owner.clone(), self.project.clone());
+        let revocation = tx.end(subject, Effect::of_end(self.cancel_jobs))?;
         tx.remove_member(&permit, &self.project, &self.owner);
         tx.audit(Outcome::Done, "");
         Ok(Some(revocation.sequence))

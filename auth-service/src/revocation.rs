@@ -30,6 +30,42 @@ pub struct Revocation {
     pub issued_before: u64,
     /// When.
     pub at: Timestamp,
+    /// What it means to those who keep more than verdicts.
+    pub effect: Effect,
+}
+
+/// What a row says beside "ask again", to services that have made something on its subject: the gateway has clients of
+/// an owner's sessions, which need nothing of auth from call to call (DESIGN 14.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Nothing: it may be good still.
+    Asks,
+    /// It has ended, with what was made on it.
+    Ends,
+    /// The same, and work that was begun for it is to stop.
+    EndsWork,
+}
+
+impl Effect {
+    /// Of an end that `cancel_jobs` was said with, or not.
+    #[must_use]
+    pub fn of_end(cancel_jobs: bool) -> Self {
+        if cancel_jobs { Self::EndsWork } else { Self::Ends }
+    }
+
+    /// As it is stored.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Asks => 0,
+            Self::Ends => 1,
+            Self::EndsWork => 2,
+        }
+    }
+
+    /// The one that is stored so.
+    pub(crate) fn of_code(code: i64) -> Option<Self> {
+        [Self::Asks, Self::Ends, Self::EndsWork].into_iter().find(|effect| i64::from(effect.code()) == code)
+    }
 }
 
 /// Whom a revocation concerns.

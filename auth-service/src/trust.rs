@@ -141,6 +141,8 @@ pub struct Described {
     pub role: Option<Role>,
     /// As configured; none where it may not act.
     pub roles: Vec<String>,
+    /// Owner sessions with a smaller issuance number have ended; 0 of built-in owners.
+    pub ended_before: u64,
     /// The revocation sequence that this was read at.
     pub sequence: u64,
 }
@@ -154,13 +156,14 @@ impl Query for DescribeOwner {
         let standing = view.standing(&self.owner)?;
         let stored = view.owner(&self.owner)?.filter(|owner| !owner.is_removed());
         let known = stored.is_some() || self.owner.is_reserved();
-        let role = standing.active.then(|| if standing.administrator { Role::Admin } else { Role::User });
+        let ended_before = stored.as_ref().map_or(0, |owner| owner.sessions_from);
+        let role = standing.active.then_some(if standing.administrator { Role::Admin } else { Role::User });
         let roles = match (role, stored) {
             (Some(_), Some(owner)) => owner.roles,
             (Some(role), None) => vec![role.text().to_owned()],
             (None, _) => Vec::new(),
         };
-        Ok(Described { known, active: standing.active, role, roles, sequence })
+        Ok(Described { known, active: standing.active, role, roles, ended_before, sequence })
     }
 }
 

@@ -194,6 +194,7 @@ mod tests {
     use super::*;
     use crate::{
         ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId},
+        revocation::Effect,
         role_token::Role,
     };
 
@@ -229,7 +230,7 @@ mod tests {
     }
 
     fn row(sequence: u64, subject: Subject) -> Revocation {
-        Revocation { sequence, subject, issued_before: 6, at: at(1) }
+        Revocation { sequence, subject, issued_before: 6, at: at(1), effect: Effect::Asks }
     }
 
     #[test]

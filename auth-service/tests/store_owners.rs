@@ -28,7 +28,7 @@ fn roles(roles: &[&str]) -> Option<Vec<String>> {
 }
 
 fn set_verb(owner: &str, edit: Edit) -> SetOwner {
-    SetOwner { owner: OwnerId::made(owner), edit, keep_sessions: false, expected: None }
+    SetOwner { owner: OwnerId::made(owner), edit, keep_sessions: false, expected: None, cancel_jobs: false }
 }
 
 async fn set(bench: &Bench, call: &Call, owner: &str, edit: Edit) -> Result<OwnerStored, Error> {
@@ -36,7 +36,7 @@ async fn set(bench: &Bench, call: &Call, owner: &str, edit: Edit) -> Result<Owne
 }
 
 async fn remove(bench: &Bench, call: &Call, owner: &str) -> Result<u64, Error> {
-    bench.run(call, RemoveOwner { owner: OwnerId::made(owner), expected: None }).await
+    bench.run(call, RemoveOwner { owner: OwnerId::made(owner), expected: None, cancel_jobs: false }).await
 }
 
 fn with_password() -> Edit {
@@ -210,7 +210,7 @@ async fn of_two_who_change_one_owner_at_once_one_is_told() {
         };
         bench.run(&call, verb("one")).await.expect("changed");
         assert_eq!(reason(bench.run(&call, verb("two")).await), Reason::Conflict, "{engine:?}");
-        let remove = |expected| RemoveOwner { owner: OwnerId::made("ann"), expected };
+        let remove = |expected| RemoveOwner { owner: OwnerId::made("ann"), expected, cancel_jobs: false };
         assert_eq!(reason(bench.run(&call, remove(Some(seen))).await), Reason::Conflict);
         let nobody = SetOwner { expected: Some(1), ..set_verb("eve", with_password()) };
         assert_eq!(reason(bench.run(&call, nobody).await), Reason::Conflict);

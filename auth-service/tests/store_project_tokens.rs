@@ -172,7 +172,7 @@ async fn a_token_ends_with_its_issuer_and_does_not_come_back() {
         let (first, _) = issue(&bench, &bob, &demo, None).await.expect("a member may");
         // No longer a member; a member again.
         let (project, owner) = member("bob");
-        let remove = RemoveMember { project, owner };
+        let remove = RemoveMember { project, owner, cancel_jobs: false };
         bench.run(&ann, remove.clone()).await.expect("may").expect("was one");
         assert_eq!(bench.run(&ann, remove).await.expect("again"), None);
         assert_eq!(bench.validate(&first).await, Validation::Refused);

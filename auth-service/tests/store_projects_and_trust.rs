@@ -8,7 +8,7 @@ use interlock_auth::{
     owner::{Edit, RemoveOwner, SetOwner},
     owner_session::Logout,
     project::{AddMember, CreateProject, ListProjects},
-    revocation::{RevocationsAfter, Subject},
+    revocation::{Effect, RevocationsAfter, Subject},
     role_token::Role,
     sweep::{Clear, Due, FindDue},
     trust::{CheckMembership, DescribeOwner, Described, Validate, Validation},
@@ -56,28 +56,37 @@ async fn owners_are_described_to_services_and_each_change_of_the_answer_has_its_
             assert_eq!(reason(bench.ask(call, ask).await), Reason::Forbidden, "services only");
         }
 
-        let set =
-            |edit: Edit| SetOwner { owner: OwnerId::made("ann"), edit, keep_sessions: false, expected: None };
+        let set = |edit: Edit| SetOwner {
+            owner: OwnerId::made("ann"),
+            edit,
+            keep_sessions: false,
+            expected: None,
+            cancel_jobs: false,
+        };
+        // DESIGN 14.3: what only changes is told apart from what ends.
         let edits = [
-            Edit { roles: Some(vec!["owner".to_owned()]), ..Edit::default() },
-            Edit { active: Some(false), ..Edit::default() },
-            Edit { active: Some(true), ..Edit::default() },
+            (Edit { roles: Some(vec!["owner".to_owned()]), ..Edit::default() }, Effect::Asks),
+            (Edit { active: Some(false), ..Edit::default() }, Effect::Ends),
+            (Edit { active: Some(true), ..Edit::default() }, Effect::Asks),
         ];
         let mut last = before;
-        for edit in edits {
+        for (edit, effect) in edits {
             bench.run(&admin, set(edit.clone())).await.expect("administrators may");
             let now = described(&bench, "ann").await;
             assert_ne!((now.role, now.active), (last.role, last.active), "{edit:?}");
             let log = bench.ask(&service(), RevocationsAfter { after: last.sequence, limit: 10 }).await;
             let log = log.expect("may");
             let hers = Subject::Owner(OwnerId::made("ann"));
-            assert_eq!(log.rows.iter().map(|row| &row.subject).collect::<Vec<_>>(), [&hers], "{edit:?}");
+            let told: Vec<_> = log.rows.iter().map(|row| (&row.subject, row.effect)).collect();
+            assert_eq!(told, [(&hers, effect)], "{edit:?}");
             last = now;
         }
-        let remove = RemoveOwner { owner: OwnerId::made("ann"), expected: None };
+        let remove = RemoveOwner { owner: OwnerId::made("ann"), expected: None, cancel_jobs: true };
         let row = bench.run(&admin, remove).await.expect("administrators may");
         let gone = described(&bench, "ann").await;
         assert_eq!((gone.known, gone.active, gone.sequence), (false, false, row));
+        let log = bench.ask(&service(), RevocationsAfter { after: row - 1, limit: 1 }).await.expect("may");
+        assert_eq!(log.rows[0].effect, Effect::EndsWork, "cancel_jobs goes with it");
     }
 }
 

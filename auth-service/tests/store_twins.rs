@@ -400,7 +400,7 @@ impl World {
                 let call = self.call(*caller, "project.remove_member").await;
                 let project = self.projects[project % self.projects.len()].clone();
                 let owner = OwnerId::made(*OWNERS.get(*owner).unwrap_or(&"user"));
-                drop(self.all(&call, RemoveMember { project, owner }).await);
+                drop(self.all(&call, RemoveMember { project, owner, cancel_jobs: false }).await);
             }
             Op::Issue { caller, project, ttl, request } => {
                 self.issue(*caller, *project, ttl.map(Duration::from_secs), *request).await;
@@ -449,12 +449,18 @@ impl World {
                 };
                 let owner = OwnerId::made(*OWNERS.get(*owner).unwrap_or(&"dora"));
                 let expected = expected.then_some(2);
-                drop(self.all(&call, SetOwner { owner, edit, keep_sessions: *keep, expected }).await);
+                drop(
+                    self.all(
+                        &call,
+                        SetOwner { owner, edit, keep_sessions: *keep, expected, cancel_jobs: false },
+                    )
+                    .await,
+                );
             }
             Op::RemoveOwner { caller, owner } => {
                 let call = self.call(*caller, "owner.remove").await;
                 let owner = OwnerId::made(*OWNERS.get(*owner).unwrap_or(&"dora"));
-                drop(self.all(&call, RemoveOwner { owner, expected: None }).await);
+                drop(self.all(&call, RemoveOwner { owner, expected: None, cancel_jobs: true }).await);
             }
             Op::ChangePassword { caller, verified, keep } => {
                 let call = self.call(*caller, "owner.change_password").await;

@@ -147,6 +147,8 @@ pub enum LeaveCause {
     Evicted,
     /// It was not seen for too long.
     Idle,
+    /// The owner of the session, or the owner's membership in its project, has ended.
+    OwnerEnded,
     /// A cause that this version does not know.
     Unknown,
 }
@@ -281,6 +283,7 @@ impl From<WireKind> for EventKind {
                     wire::LeaveCause::Quit => LeaveCause::Quit,
                     wire::LeaveCause::Evicted => LeaveCause::Evicted,
                     wire::LeaveCause::Idle => LeaveCause::Idle,
+                    wire::LeaveCause::OwnerEnded => LeaveCause::OwnerEnded,
                     wire::LeaveCause::Unspecified => LeaveCause::Unknown,
                 };
                 Self::ClientLeft { client_id: k.client_id, cause }

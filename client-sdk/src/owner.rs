@@ -44,6 +44,9 @@ pub struct SetOwner {
     pub keep_sessions: bool,
     /// The [`Owner::version`] that the change was made for; another one is refused with `CONFLICT`.
     pub expected_version: Option<u64>,
+    /// Where the change ends the owner's sessions: their queued jobs are cancelled, and the running ones asked. Imports
+    /// do not look at it.
+    pub cancel_jobs: bool,
 }
 
 /// What became of it.
@@ -113,6 +116,7 @@ impl Owners {
             active: set.active,
             keep_sessions: set.keep_sessions,
             expected_version: set.expected_version.unwrap_or_default(),
+            cancel_jobs: set.cancel_jobs,
         };
         let auth = &self.0;
         let answer = auth.connection.unary(path::SET_OWNER, &auth.identity, request, REVOCATION).await?;
@@ -179,12 +183,15 @@ impl Owners {
         Ok(owners)
     }
 
-    /// Removes an owner; its sessions have ended at every verifier when this returns.
+    /// Removes an owner; its sessions have ended at every verifier when this returns, and the clients of its sessions at
+    /// the gateways. The sessions themselves stay, for an administrator; their jobs go on, or are cancelled where
+    /// `cancel_jobs` says so.
     ///
     /// # Errors
     /// `NOT_FOUND`; `FORBIDDEN`, also for the last active administrator.
-    pub async fn remove(&self, owner_id: &str) -> Result<Option<Reached>, Error> {
-        let request = wire::RemoveOwnerRequest { owner_id: owner_id.to_owned(), expected_version: 0 };
+    pub async fn remove(&self, owner_id: &str, cancel_jobs: bool) -> Result<Option<Reached>, Error> {
+        let owner_id = owner_id.to_owned();
+        let request = wire::RemoveOwnerRequest { owner_id, expected_version: 0, cancel_jobs };
         let auth = &self.0;
         let answer = auth.connection.unary(path::REMOVE_OWNER, &auth.identity, request, REVOCATION).await?;
         let answer: wire::RemoveOwnerResponse = answer.message;

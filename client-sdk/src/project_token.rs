@@ -63,14 +63,20 @@ pub struct IssuedToken {
 }
 
 impl Auth {
-    /// Ends an owner's membership, and the project tokens that the owner issued there, at every verifier. `None` where
-    /// the owner was no member.
+    /// Ends an owner's membership, and the project tokens that the owner issued there, at every verifier, and the clients
+    /// of its sessions in that project. Jobs go on, or are cancelled where `cancel_jobs` says so. `None` where the owner
+    /// was no member.
     ///
     /// # Errors
     /// `FORBIDDEN` for who is neither a member nor an administrator.
-    pub async fn remove_member(&self, project_id: &str, owner_id: &str) -> Result<Option<Reached>, Error> {
-        let request =
-            wire::RemoveMemberRequest { project_id: project_id.to_owned(), owner_id: owner_id.to_owned() };
+    pub async fn remove_member(
+        &self,
+        project_id: &str,
+        owner_id: &str,
+        cancel_jobs: bool,
+    ) -> Result<Option<Reached>, Error> {
+        let (project, owner_id) = (project_id.to_owned(), owner_id.to_owned());
+        let request = wire::RemoveMemberRequest { project_id: project, owner_id, cancel_jobs };
         let answer = self.unary_within(project_id, path::REMOVE_MEMBER, request, REVOCATION).await?;
         let answer: wire::RemoveMemberResponse = answer;
         Ok(answer.reached.map(Into::into))

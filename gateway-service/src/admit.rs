@@ -224,6 +224,21 @@ impl Gate {
         }
     }
 
+    /// The last question of gate 1.
+    #[expect(clippy::result_large_err, reason = "a refusal that knows its caller goes on to the audit")]
+    fn let_in(
+        &self,
+        call: &Call,
+        verdict: Option<(Arc<Verdict>, Option<Credential>)>,
+        cookies: Vec<Cookie>,
+    ) -> Result<Admitted, Refused<Admitted>> {
+        let admitted = self.admitted(call, verdict, cookies)?;
+        match gate_one(call, &admitted) {
+            Ok(()) => Ok(admitted),
+            Err(error) => Err(Refused { caller: Some(admitted), error }),
+        }
+    }
+
     fn admitted(
         &self,
         call: &Call,
@@ -260,7 +275,7 @@ impl Admit for Gate {
         if let Some(named) = &presented.on_behalf_of {
             let alone = matches!(presented.bearer, Bearer::Missing) && presented.cookies.is_empty();
             let verdict = self.named(call, named, alone).await?;
-            return let_in(call, self.admitted(call, Some((verdict, None)), Vec::new())?);
+            return self.let_in(call, Some((verdict, None)), Vec::new());
         }
         let cookies = cookies(presented.cookies)?;
         let verdict = match presented.bearer {
@@ -275,7 +290,7 @@ impl Admit for Gate {
             }
             Bearer::Missing => return Err(login_required().into()),
         };
-        let_in(call, self.admitted(call, verdict, cookies)?)
+        self.let_in(call, verdict, cookies)
     }
 
     async fn refused(&self, call: &Call, caller: Option<&Admitted>, error: &Error) {
@@ -347,13 +362,6 @@ pub(crate) fn following(caller: &Arc<Caller>, standing: &Standing) -> Result<Arc
     let origin = Arc::new(Origin { role, credential_id, ..(*caller.origin).clone() });
     // On which connection it came is not known any more: an unlock that is bound to a certificate does not go along.
     Ok(Arc::new(Caller { principal: principal(&verdict, None)?, origin, ..(**caller).clone() }))
-}
-
-fn let_in(call: &Call, admitted: Admitted) -> Result<Admitted, Refused<Admitted>> {
-    match gate_one(call, &admitted) {
-        Ok(()) => Ok(admitted),
-        Err(error) => Err(Refused { caller: Some(admitted), error }),
-    }
 }
 
 fn not_listed() -> Error {

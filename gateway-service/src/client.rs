@@ -79,6 +79,8 @@ pub enum LeaveCause {
     Evicted,
     /// It was not seen for too long.
     Idle,
+    /// The owner of the session, or the owner's membership in its project, has ended.
+    OwnerEnded,
 }
 
 /// Lists a session's clients, oldest first.

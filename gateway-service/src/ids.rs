@@ -211,6 +211,8 @@ impl ProjectId {
 impl OwnerId {
     pub(crate) const ADMIN: &str = "admin";
     pub(crate) const USER: &str = "user";
+    /// As whom nobody signs in.
+    pub(crate) const LOCAL: &str = "local";
 
     /// The built-in owner that the admin role token acts as.
     #[must_use]

@@ -364,12 +364,12 @@ impl Verb for ForceFail {
 }
 
 /// Cancels what is queued and asks for what runs; answers how many still run.
-pub(crate) fn end_all(tx: &mut Tx<'_>, permit: &Permit, jobs: &[Job]) -> u32 {
+pub(crate) fn end_all(tx: &mut Tx<'_>, permit: &Permit, jobs: &[Job], cause: &str) -> u32 {
     let mut running = 0;
     for job in jobs {
         running += u32::from(matches!(job.phase, Phase::Running(_)));
         if job.phase == Phase::Queued || job.cancel_requested_at.is_none() {
-            cancelled(tx, permit, job, "the session was closed");
+            cancelled(tx, permit, job, cause);
             tx.done(job.id.as_str(), Some(job.project()), "");
         }
     }

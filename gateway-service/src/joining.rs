@@ -57,7 +57,10 @@ pub(crate) async fn set_password(
     password::check(&password)?;
     front.ask(call, &caller, MaySetPassword { session: session.clone() }).await?;
     let hash = front.hasher.hash(password, random::bytes()).await?;
-    front.run(call, &caller, SetSessionPassword { session, hash, joiners, evict_others }).await
+    let set = SetSessionPassword { session: session.clone(), hash, joiners, evict_others };
+    let told = front.run(call, &caller, set).await?;
+    front.after_opening(admitted.verdict.as_ref(), &session).await?;
+    Ok(told)
 }
 
 /// Makes a further client of a session, and its cookie.

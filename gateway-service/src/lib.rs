@@ -7,7 +7,7 @@
 //! | `command` | [`main_with`]: the command line |
 //! | `admit`, `on_behalf` | gate 1: bearer → verdict, cookie → client, and which service names which owner |
 //! | [`policy`] | who may do what to which resource; pure |
-//! | [`session`], [`binding`], [`client`], [`password`], [`join`], [`message`], [`event`], [`file`](mod@file), [`waiter`], [`job`], [`lease`], [`worker`], [`agent`] | one noun each: type, states, verbs |
+//! | [`session`], [`binding`], [`client`], [`password`], [`join`], [`message`], [`ending`], [`event`], [`file`](mod@file), [`waiter`], [`job`], [`lease`], [`worker`], [`agent`] | one noun each: type, states, verbs |
 //! | [`request`], [`ids`], [`caller`], [`data`] | what a call carries |
 //! | [`sweep`], `sweeper` | what ends by time, and the loop that ends it |
 //! | [`store`] | the door to the rows, and the engines behind it |
@@ -17,6 +17,7 @@
 //! | `vault`, `transfer` | where the contents of files are; how they come and go |
 //! | `grpc` | wire → domain → wire, one file a noun |
 //! | `joining`, `guesses`, `presence` | passwords and joining outside of transactions; how often one may guess; who was seen |
+//! | `following` | sees to the ends that auth tells of, before they are acknowledged |
 //! | `readiness` | whether it can do its work |
 
 pub mod agent;
@@ -25,6 +26,7 @@ pub mod caller;
 pub mod client;
 pub mod config;
 pub mod data;
+pub mod ending;
 pub mod event;
 pub mod file;
 pub mod hub;
@@ -47,6 +49,7 @@ pub mod worker;
 mod admit;
 mod attaching;
 mod command;
+mod following;
 mod grpc;
 mod guesses;
 mod joining;

@@ -21,12 +21,27 @@ use crate::{
 pub struct SessionPassword {
     /// Of this session.
     pub session: SessionId,
-    /// Argon2id in PHC form.
+    /// Argon2id in PHC form; empty where nobody joins by it any more.
     pub hash: String,
     /// What joiners become: never hosts.
     pub joiners: ClientRole,
     /// Grows by one with each change.
     pub version: u64,
+}
+
+impl SessionPassword {
+    /// In the place of `before`: none that anybody has. The version goes on, so that who has verified the one before
+    /// joins no more.
+    #[must_use]
+    pub fn closed(before: &Self) -> Self {
+        Self { hash: String::new(), version: before.version + 1, ..before.clone() }
+    }
+
+    /// Whether nobody joins by it.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.hash.is_empty()
+    }
 }
 
 impl fmt::Debug for SessionPassword {

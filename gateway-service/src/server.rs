@@ -10,7 +10,7 @@ use std::{
 
 use interlock_client::{
     Connection, ConnectionBuilder, Tls as ClientTls,
-    verifier::{Verifier, VerifierOptions},
+    verifier::{Follower, Verifier, VerifierOptions},
 };
 use interlock_kit::{
     audit_log::AuditLog,
@@ -44,6 +44,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admit::Gate,
     config::{AuthLink, Config},
+    following::{self, Endings},
     grpc::{self, Front},
     guesses::GuessLimit,
     hub::Hub,
@@ -167,7 +168,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let connection = connect(&config)?;
     let _lock = lock(&config.common.data_dir)?;
     let health = Health::new(["store", "auth"]);
-    let (front, trail) = front(&config, connection, doors.on_behalf.clone(), &shutdown)?;
+    let (front, trail) = front(&config, connection, doors.on_behalf.clone(), &shutdown).await?;
     let message_bytes = config.common.limits.message_bytes;
     let log = AuditLog::new(Arc::clone(&front.gate), trail, shutdown.clone());
     let services = grpc::services(&front, message_bytes).with(log.server(message_bytes));
@@ -193,6 +194,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         own.spawn(probes::serve(socket, health.clone(), metrics, shutdown.clone()));
     }
     own.spawn(readiness::watch(Arc::clone(&front), health));
+    own.spawn(following::run(Arc::clone(&front)));
     own.spawn(sweeper::run(Arc::clone(&front)));
     own.spawn(sweeper::clear_files(Arc::clone(&front)));
     own.spawn(sweeper::flush_denials(Arc::clone(&front)));
@@ -234,7 +236,7 @@ async fn close(front: &Front, own: &TaskTracker) {
 }
 
 /// Opens the store and starts to hold auth's lease.
-fn front(
+async fn front(
     config: &Config,
     connection: Connection,
     on_behalf: Option<OnBehalf>,
@@ -243,7 +245,11 @@ fn front(
     let (clock, hub) = (Clock::system(), Hub::new());
     let vault = Vault::open(&config.files, config.common.profile)?;
     let (shell, trail) = open_store(config, &clock, &hub)?;
-    let verifier = Verifier::start(connection, VerifierOptions::named("gateway"));
+    let endings = Arc::new(Endings::new(shell.clone()));
+    let followed = endings.place().await.map_err(|error| io::Error::other(error.to_string()))?.sequence;
+    let follower: Option<Arc<dyn Follower>> = Some(Arc::clone(&endings) as _);
+    let options = VerifierOptions { follower, followed, ..VerifierOptions::named("gateway") };
+    let verifier = Verifier::start(connection, options);
     let gate = Gate::new(
         verifier.clone(),
         shell.clone(),
@@ -256,6 +262,7 @@ fn front(
         shell,
         hub,
         verifier,
+        endings,
         gate: Arc::new(gate),
         streams: Streams::new(config.parked_per_owner),
         vault,

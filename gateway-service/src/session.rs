@@ -278,7 +278,7 @@ impl Verb for CloseSession {
 /// [`Stop`] of the look-ups.
 pub(crate) fn wind_up(tx: &mut Tx<'_>, permit: &Permit, session: &Session) -> Result<u32, Stop> {
     let jobs = tx.session_jobs(session)?;
-    let running = job::end_all(tx, permit, &jobs);
+    let running = job::end_all(tx, permit, &jobs, "the session was closed");
     if running > 0 && session.phase == Phase::Closing {
         return Ok(running);
     }

@@ -6,6 +6,7 @@ use interlock_kit::error::Reason;
 use proptest::prelude::*;
 
 use super::*;
+use crate::revocation::Effect;
 
 const LEASE: Duration = Duration::from_secs(3);
 
@@ -181,7 +182,13 @@ fn places_are_bounded_and_freed_with_the_lease() {
 
 fn revocation(sequence: u64) -> Revocation {
     let subject = crate::revocation::Subject::Role(crate::role_token::Role::User);
-    Revocation { sequence, subject, issued_before: 1, at: interlock_kit::clock::Timestamp::default() }
+    Revocation {
+        sequence,
+        subject,
+        issued_before: 1,
+        at: interlock_kit::clock::Timestamp::default(),
+        effect: Effect::Asks,
+    }
 }
 
 // I17: a verifier that does not read costs a bounded queue, and then a lease.

@@ -45,6 +45,7 @@ impl OwnerService for Owners {
                 password: Some(password).filter(|password| !password.is_empty()),
                 keep_sessions: m.keep_sessions,
                 expected: Some(m.expected_version).filter(|version| *version > 0),
+                cancel_jobs: m.cancel_jobs,
             };
             let (shell, hasher) = (&self.0.shell, &self.0.hasher);
             let stored = owner_edit::set(shell, hasher, &asked.call(), ask).await;
@@ -91,7 +92,8 @@ impl OwnerService for Owners {
         answer(request, async |asked| {
             let owner = OwnerId::parse("owner_id", &asked.message.owner_id)?;
             let expected = Some(asked.message.expected_version).filter(|version| *version > 0);
-            let revocation = self.0.shell.run(&asked.call(), RemoveOwner { owner, expected }).await?;
+            let remove = RemoveOwner { owner, expected, cancel_jobs: asked.message.cancel_jobs };
+            let revocation = self.0.shell.run(&asked.call(), remove).await?;
             let reached = self.reached(Some(revocation)).await;
             Ok(RemoveOwnerResponse { reached: reached.map(wire::reached) })
         })
@@ -110,7 +112,8 @@ impl OwnerService for Owners {
                 ..edit(m.display_name.as_deref(), m.roles.as_ref(), m.active)?
             };
             let owner = OwnerId::parse("owner_id", &m.owner_id)?;
-            let verb = SetOwner { owner, edit, keep_sessions: m.keep_sessions, expected: None };
+            let keep_sessions = m.keep_sessions;
+            let verb = SetOwner { owner, edit, keep_sessions, expected: None, cancel_jobs: false };
             let stored = self.0.shell.run(&asked.call(), verb).await?;
             let reached = self.reached(stored.revocation).await;
             Ok(ImportOwnerResponse {

@@ -83,7 +83,8 @@ impl ProjectService for Projects {
         self.within(request, async |asked| {
             let project = project(&asked.message.project_id)?;
             let owner = OwnerId::parse("owner_id", &asked.message.owner_id)?;
-            let row = self.0.shell.run(&self.call(asked)?, RemoveMember { project, owner }).await?;
+            let remove = RemoveMember { project, owner, cancel_jobs: asked.message.cancel_jobs };
+            let row = self.0.shell.run(&self.call(asked)?, remove).await?;
             let Some(row) = row else { return Ok(RemoveMemberResponse { reached: None }) };
             let reached = Some(wire::reached(self.0.wait_for(row).await));
             Ok(RemoveMemberResponse { reached })

@@ -15,7 +15,7 @@ use crate::{
     policy,
     project::Project,
     project_token::ProjectToken,
-    revocation::{Revocation, Subject},
+    revocation::{Effect, Revocation, Subject},
     role_token::RoleToken,
     trust::{Described, Verdict},
 };
@@ -222,7 +222,7 @@ pub(super) fn verdict(verdict: Verdict, epoch: &str, now: Timestamp) -> wire::Va
 }
 
 pub(super) fn described(found: Described, epoch: &str) -> wire::DescribeOwnerResponse {
-    let Described { known, active, role, roles, sequence } = found;
+    let Described { known, active, role, roles, ended_before, sequence } = found;
     wire::DescribeOwnerResponse {
         known,
         active,
@@ -231,6 +231,7 @@ pub(super) fn described(found: Described, epoch: &str) -> wire::DescribeOwnerRes
         roles,
         sequence,
         epoch: epoch.to_owned(),
+        ended_before,
     }
 }
 
@@ -267,6 +268,8 @@ pub(super) fn revoked(revocation: &Revocation) -> wire::HoldLeaseResponse {
         sequence: revocation.sequence,
         issued_before: revocation.issued_before,
         subject: Some(subject),
+        ended: revocation.effect >= Effect::Ends,
+        cancel_jobs: revocation.effect == Effect::EndsWork,
     };
     wire::HoldLeaseResponse { message: Some(wire::hold_lease_response::Message::Revoked(row)) }
 }

@@ -13,7 +13,7 @@ use crate::{
     limits,
     password::PasswordHash,
     policy::{self, Act, OwnerPermit},
-    revocation::Subject,
+    revocation::{Effect, Subject},
     store::{Stop, Tx, Verb},
     trust,
 };
@@ -43,6 +43,8 @@ pub struct SetOwner {
     pub keep_sessions: bool,
     /// The version that the change was made for.
     pub expected: Option<u64>,
+    /// Where it ends the owner's sessions: work that was begun for them is to stop.
+    pub cancel_jobs: bool,
 }
 
 /// What became of it.
@@ -79,8 +81,8 @@ impl Verb for SetOwner {
         } else if before.is_none() && tx.owners_stored()? >= limits::OWNERS_MAX {
             return Err(Error::new(Reason::LimitReached, "too many owners").into());
         }
-        let kept = self.keep_sessions;
-        store(tx, &permit, before, after, self.edit.password.is_some(), kept)
+        let end = (!self.keep_sessions, Effect::of_end(self.cancel_jobs));
+        store(tx, &permit, before, after, self.edit.password.is_some(), end)
     }
 }
 
@@ -112,6 +114,8 @@ pub struct RemoveOwner {
     pub owner: OwnerId,
     /// The version that was seen.
     pub expected: Option<u64>,
+    /// Work that was begun for it is to stop.
+    pub cancel_jobs: bool,
 }
 
 impl Verb for RemoveOwner {
@@ -138,7 +142,7 @@ impl Verb for RemoveOwner {
             removed_at: Some(tx.now()),
         };
         keep_an_administrator(tx, &living, &gone)?;
-        let revocation = tx.revoke(Subject::Owner(living.id.clone()))?;
+        let revocation = tx.end(Subject::Owner(living.id.clone()), Effect::of_end(self.cancel_jobs))?;
         let gone = Owner { sessions_from: revocation.issued_before, ..gone };
         tx.update_owner(&permit, living.version, gone);
         tx.audit(Outcome::Done, r#"{"owner":"removed","sessions":"ended"}"#);
@@ -178,7 +182,7 @@ impl Verb for ChangePassword {
             changed_at: tx.now(),
             ..owner.clone()
         };
-        Ok(store(tx, &permit, Some(owner), after, true, self.keep_sessions)?.revocation)
+        Ok(store(tx, &permit, Some(owner), after, true, (!self.keep_sessions, Effect::Ends))?.revocation)
     }
 }
 
@@ -200,14 +204,15 @@ fn keep_an_administrator(tx: &Tx<'_>, before: &Owner, after: &Owner) -> Result<(
     Ok(())
 }
 
-/// Writes an owner, and what follows from the change for its sessions and for verifiers.
+/// Writes an owner, and what follows from the change for its sessions and for verifiers: whether another password ends
+/// them, and what that end means.
 pub(super) fn store(
     tx: &mut Tx<'_>,
     permit: &OwnerPermit,
     before: Option<Owner>,
     after: Owner,
     password_changed: bool,
-    keep_sessions: bool,
+    (password_ends, end): (bool, Effect),
 ) -> Result<OwnerStored, Stop> {
     let Some(before) = before else {
         let owner = tx.insert_owner(permit, after)?;
@@ -216,9 +221,11 @@ pub(super) fn store(
     };
     let created = before.is_removed();
     // Of an owner who was not active no session lives; one that is not active any more keeps none.
-    let ends = before.active && (!after.active || (password_changed && !keep_sessions));
+    let ends = before.active && (!after.active || (password_changed && password_ends));
     let asks_again = ends || before.roles != after.roles || before.active != after.active;
-    let revocation = asks_again.then(|| tx.revoke(Subject::Owner(before.id.clone()))).transpose()?;
+    let subject = Subject::Owner(before.id.clone());
+    let effect = if ends { end } else { Effect::Asks };
+    let revocation = asks_again.then(|| tx.end(subject, effect)).transpose()?;
     let from = revocation.as_ref().filter(|_| ends).map(|revocation| revocation.issued_before);
     let after = Owner { sessions_from: from.unwrap_or(before.sessions_from), ..after };
     tx.update_owner(permit, before.version, after.clone());

@@ -323,7 +323,7 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn revocations(&self, after: u64, limit: u32) -> Found<Vec<Revocation>> {
-        let sql = "SELECT sequence, issued_before, kind, subject, project, at FROM revocation
+        let sql = "SELECT sequence, issued_before, kind, subject, project, at, effect FROM revocation
                    WHERE sequence > ?1 ORDER BY sequence LIMIT ?2";
         self.all(sql, (signed(after), limit), revocation)
     }

@@ -26,7 +26,7 @@ use crate::{
     project::Project,
     project_token::{Ended, ProjectToken, TokenAnswer},
     replica::Replica,
-    revocation::{Revocation, Subject},
+    revocation::{Effect, Revocation, Subject},
     role_token::{Answer, RoleToken},
     root::RootFingerprint,
     store::{Auth, Change, Counters, Planned, Query, Rows, Stop, Verb, View},
@@ -215,11 +215,20 @@ impl Tx<'_> {
     /// The next row of the revocation log: all of `subject`'s credentials that were issued up to now. To
     /// verifiers it says *ask again*; what ends is said by the other writes of the verb.
     pub(crate) fn revoke(&mut self, subject: Subject) -> Found<Revocation> {
+        self.log(subject, Effect::Asks)
+    }
+
+    /// The same, where the subject has ended: what services have made on it ends, too.
+    pub(crate) fn end(&mut self, subject: Subject, effect: Effect) -> Found<Revocation> {
+        self.log(subject, effect)
+    }
+
+    fn log(&mut self, subject: Subject, effect: Effect) -> Found<Revocation> {
         let at = self.now;
         let counters = self.numbers()?;
         counters.revocation += 1;
-        let row =
-            Revocation { sequence: counters.revocation, issued_before: counters.issuance + 1, subject, at };
+        let (sequence, issued_before) = (counters.revocation, counters.issuance + 1);
+        let row = Revocation { sequence, issued_before, subject, at, effect };
         self.changes.push(Planned::Revoke(row.clone()));
         Ok(row)
     }

@@ -44,11 +44,17 @@ pub(crate) enum Owner {
         /// A new password leaves the owner's sessions alive.
         #[arg(long)]
         keep_sessions: bool,
+        /// Where the change ends the owner's sessions: cancel their jobs, too.
+        #[arg(long, conflicts_with = "keep_sessions")]
+        cancel_jobs: bool,
     },
-    /// Remove an owner: its sessions are dead everywhere when this returns.
+    /// Remove an owner: its sign-ins, and the clients of its sessions, are dead everywhere when this returns.
     Remove {
         /// Whom.
         owner: String,
+        /// Cancel the jobs of its sessions; else they go on.
+        #[arg(long)]
+        cancel_jobs: bool,
     },
     /// Add or change the owners of a file whose hashes were made elsewhere (`pbkdf2_sha256$…`, bcrypt).
     Import {
@@ -87,21 +93,22 @@ pub(crate) async fn run(owner: Owner, common: &Common) -> Result<(), Failure> {
             let heading = ["ID", "ACTIVE", "ROLES", "SESSION-ROOT", "NAME"];
             common.output.print(&table(&heading, &rows), &Value::Array(found.iter().map(shown).collect()))?;
         }
-        Owner::Set { owner, roles, display_name, inactive, active, password, keep_sessions } => {
+        Owner::Set { owner, roles, display_name, inactive, active, password, keep_sessions, cancel_jobs } => {
             let set = SetOwner {
                 display_name,
                 roles: Some(roles).filter(|roles| !roles.is_empty()),
                 active: (inactive || active).then_some(active),
                 keep_sessions,
                 expected_version: None,
+                cancel_jobs,
             };
             let password = new_password(&caller, &owner, &password).await?;
             let done =
                 caller.auth().owners().set(&owner, password.as_deref().map(String::as_str), set).await?;
             told(&[done], common)?;
         }
-        Owner::Remove { owner } => {
-            let reached = caller.auth().owners().remove(&owner).await?;
+        Owner::Remove { owner, cancel_jobs } => {
+            let reached = caller.auth().owners().remove(&owner, cancel_jobs).await?;
             let json = json!({
                 "owner_id": owner, "removed": true, "acknowledged": reached.map(|r| r.acknowledged),
                 "fenced": reached.map(|r| r.fenced), "streams_closed": reached.map(|r| r.streams_closed),
@@ -117,6 +124,7 @@ pub(crate) async fn run(owner: Owner, common: &Common) -> Result<(), Failure> {
                     active: record.active,
                     keep_sessions,
                     expected_version: None,
+                    cancel_jobs: false,
                 };
                 let hash = Zeroizing::new(record.password_hash);
                 let owner = record.owner_id.unwrap_or_default();

@@ -28,12 +28,15 @@ pub(crate) enum Project {
         /// The owner's id.
         owner: String,
     },
-    /// End a membership, and the tokens that the owner issued in the project.
+    /// End a membership, the tokens that the owner issued in the project, and the clients of its sessions there.
     RemoveMember {
         /// The project, by name or id.
         project: String,
         /// The owner's id.
         owner: String,
+        /// Cancel the jobs of its sessions there; else they go on.
+        #[arg(long)]
+        cancel_jobs: bool,
     },
     /// Tokens of this folder's project.
     #[command(subcommand)]
@@ -64,9 +67,9 @@ pub(crate) async fn run(project: Project, common: &Common) -> Result<(), Failure
             let json = json!({ "project_id": id, "owner_id": owner });
             common.output.print(&format!("{owner} can enter {project}"), &json)?;
         }
-        Project::RemoveMember { project, owner } => {
+        Project::RemoveMember { project, owner, cancel_jobs } => {
             let id = project_name::resolve(&auth, &project).await?;
-            let was = auth.remove_member(&id, &owner).await?.is_some();
+            let was = auth.remove_member(&id, &owner, cancel_jobs).await?.is_some();
             let text = if was { "is no longer" } else { "was no" };
             let json = json!({ "project_id": id, "owner_id": owner, "was_member": was });
             common.output.print(&format!("{owner} {text} member of {project}"), &json)?;

@@ -346,6 +346,7 @@ fn leave_text(cause: LeaveCause) -> &'static str {
         LeaveCause::Quit => "quit",
         LeaveCause::Evicted => "was taken out",
         LeaveCause::Idle => "was not seen for too long",
+        LeaveCause::OwnerEnded => "its owner, or the owner's membership, has ended",
         LeaveCause::Unknown => "unknown",
     }
 }

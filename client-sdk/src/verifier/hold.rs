@@ -1,7 +1,8 @@
 //! The stream to auth: asks for the lease, applies revocations, acknowledges them.
 //!
 //! The order of a revocation is the whole point: first nothing it matches is good any more, then what
-//! stood on it has ended and is counted, and only then auth hears of it.
+//! stood on it has ended and is counted, then the service has seen to what it made on it, and only then auth hears of
+//! it.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Core, VerifyError, lease::Stamp, verdict::Asked};
+use super::{Core, VerifyError, follow::Following, lease::Stamp, verdict::Asked};
 use crate::{
     call::{Identity, Opened},
     clock::span,
@@ -41,7 +42,7 @@ const UNANSWERED_MAX: usize = 16;
 const RECHECKS: usize = 32;
 
 /// Holds the lease until it is dropped.
-pub(super) async fn run(core: Arc<Core>, verifier_id: String, renew_every: Duration) {
+pub(super) async fn run(core: Arc<Core>, verifier_id: String, renew_every: Duration, following: Following) {
     let ticking = Arc::clone(&core);
     let _ticker = AbortOnDropHandle::new(tokio::spawn(async move { tick(&ticking).await }));
     let mut holder = Holder {
@@ -53,6 +54,8 @@ pub(super) async fn run(core: Arc<Core>, verifier_id: String, renew_every: Durat
         renewed: false,
         epoch: String::new(),
         recheck: None,
+        begin: following.settled(),
+        following,
     };
     let mut backoff = Backoff::new(TICK, Duration::from_secs(1));
     loop {
@@ -93,6 +96,9 @@ struct Holder {
     /// Of the last grant; empty before the first.
     epoch: String,
     recheck: Option<AbortOnDropHandle<()>>,
+    /// Up to where the service has seen to them in an earlier life; 0 after the first grant.
+    begin: u64,
+    following: Following,
 }
 
 /// One stream: what goes out, and the questions that wait for an answer.
@@ -103,6 +109,8 @@ struct Link {
     asked: VecDeque<(u64, Stamp)>,
     /// What auth was told is applied here: it sends no row up to this one again.
     told: u64,
+    /// The first row that was heard on it.
+    oldest: Option<u64>,
     /// The newest row that was heard on it.
     newest: u64,
 }
@@ -112,8 +120,9 @@ enum Never {}
 impl Holder {
     async fn hold(&mut self) -> Result<Never, Error> {
         let (outbox, sending) = mpsc::channel(OUTBOX);
-        let applied = if self.epoch.is_empty() { 0 } else { self.core.log.applied() };
-        let mut link = Link { outbox, first: 0, asked: VecDeque::new(), told: applied, newest: 0 };
+        let applied = if self.epoch.is_empty() { self.begin } else { self.following.settled() };
+        let mut link =
+            Link { outbox, first: 0, asked: VecDeque::new(), told: applied, oldest: None, newest: 0 };
         let nonce = self.ask(&mut link);
         link.first = nonce;
         link.send(ask::Message::Hello(ask::Hello {
@@ -137,6 +146,7 @@ impl Holder {
         let mut heard = Instant::now();
         let mut asked = heard;
         loop {
+            let pace = self.pace();
             tokio::select! {
                 message = messages.message() => {
                     heard = Instant::now();
@@ -144,15 +154,16 @@ impl Holder {
                     let message = message.ok_or_else(|| Error::transport("auth ended the stream"))?;
                     self.hear(message, &mut link)?;
                 }
+                done = self.following.worked() => link.acknowledge(done)?,
                 // Counted anew after each answer, which may have told a shorter lease.
-                () = sleep_until(asked + self.pace()) => {
+                () = sleep_until(asked + pace) => {
                     asked = Instant::now();
                     if heard + self.silence_max() <= asked {
                         core.trust.move_on(&line);
                         return Err(Error::transport("auth is silent"));
                     }
                     let nonce = self.ask(&mut link);
-                    let applied = core.log.applied();
+                    let applied = self.following.settled();
                     link.send(ask::Message::Renew(ask::Renew { nonce, applied }))?;
                 }
             }
@@ -184,18 +195,26 @@ impl Holder {
         match message.message {
             Some(say::Message::Granted(granted)) => {
                 self.granted(granted, link);
-                Ok(())
+                link.acknowledge(self.following.advance())
             }
             Some(say::Message::Revoked(row)) => {
                 if row.sequence <= link.told && !self.core.log.remembers(&row) {
                     // Auth was put back to an earlier copy of its store: numbers mean other rows now. Not
                     // acknowledged, and nothing that stood on the old log counts after the next grant.
                     self.epoch.clear();
+                    self.begin = 0;
                     return Err(Error::protocol("auth tells another history of revocations"));
                 }
+                link.oldest.get_or_insert(row.sequence);
                 link.newest = link.newest.max(row.sequence);
-                let streams_closed = self.core.apply(&row);
-                link.send(ask::Message::Applied(ask::Applied { sequence: row.sequence, streams_closed }))
+                let (sequence, streams_closed) = (row.sequence, self.core.apply(&row));
+                if sequence <= self.following.settled() {
+                    return link.acknowledge(vec![(sequence, streams_closed)]);
+                }
+                if !self.following.push(row, streams_closed) {
+                    return Err(Error::transport("revocations come faster than the service sees to them"));
+                }
+                link.acknowledge(self.following.advance())
             }
             // A kind of message that this version does not know may have been a revocation.
             None => Err(Error::protocol("auth said something that this version does not know")),
@@ -207,10 +226,17 @@ impl Holder {
         let sent = link.asked[at].1;
         link.asked.drain(..=at);
         // A log that is shorter than what was applied of it is another one.
-        if granted.reset || self.epoch.is_empty() || granted.sequence < link.told {
-            self.recheck = self.core.start_over(granted.sequence.max(link.newest));
+        let another = granted.sequence < link.told;
+        let missed = granted.reset || another || (self.epoch.is_empty() && self.begin == 0);
+        let upto = granted.sequence.max(link.newest);
+        if missed {
+            self.following.start_over(upto, !another, link.oldest);
+        }
+        if missed || self.epoch.is_empty() {
+            self.recheck = self.core.start_over(upto);
             link.told = 0;
         }
+        self.begin = 0;
         self.epoch = granted.epoch;
         self.lease = span(granted.lease).max(TICK);
         self.renewed |= granted.nonce > link.first;
@@ -219,6 +245,14 @@ impl Holder {
 }
 
 impl Link {
+    /// What was seen to, as far as auth has told it on this stream: the rest it tells again.
+    fn acknowledge(&self, done: Vec<(u64, u64)>) -> Result<(), Error> {
+        let told = done.into_iter().filter(|(sequence, _)| *sequence <= self.newest);
+        told.into_iter().try_for_each(|(sequence, streams_closed)| {
+            self.send(ask::Message::Applied(ask::Applied { sequence, streams_closed }))
+        })
+    }
+
     fn send(&self, message: ask::Message) -> Result<(), Error> {
         let sent = self.outbox.try_send(HoldLeaseRequest { message: Some(message) });
         sent.map_err(|_| Error::transport("auth does not read"))

@@ -12,11 +12,13 @@
 //!   look at the clocks;
 //! - `flight`: one question to auth for any number of callers with the same unknown credential;
 //! - `registry`: streams and parked calls, ended and counted *before* a revocation is acknowledged;
+//! - `follow`: what the service itself ends with an owner or a membership, before that is acknowledged;
 //! - `hold`: the stream to auth that all of this lives on;
 //! - [`VerifierLayer`] and [`guard`]: the same for another tonic service.
 
 mod cache;
 mod flight;
+mod follow;
 mod hold;
 mod layer;
 mod lease;
@@ -41,6 +43,7 @@ use registry::Registry;
 
 pub use crate::clock::Clock;
 use crate::{connect::Connection, error::Reason, random};
+pub use follow::{Ended, Ending, Follower, Place};
 pub use layer::{VerifierLayer, VerifierService, guard};
 pub use lease::LeaseState;
 pub use owner::OwnerFacts;
@@ -72,6 +75,10 @@ pub struct VerifierOptions {
     pub log_capacity: usize,
     /// How often the lease is renewed. Each second by default.
     pub renew_every: Duration,
+    /// What the service ends by itself; nothing by default.
+    pub follower: Option<Arc<dyn Follower>>,
+    /// The last sequence that the follower has seen to, in an earlier life too; 0: none that is known of.
+    pub followed: u64,
 }
 
 impl VerifierOptions {
@@ -84,6 +91,8 @@ impl VerifierOptions {
             cache_capacity: 65_536,
             log_capacity: 4_096,
             renew_every: Duration::from_secs(1),
+            follower: None,
+            followed: 0,
         }
     }
 
@@ -147,7 +156,8 @@ impl Verifier {
             flights: Flights::default(),
             registry: Registry::default(),
         });
-        let holding = hold::run(Arc::clone(&core), options.verifier_id, options.renew_every);
+        let following = follow::Following::new(options.follower, options.followed);
+        let holding = hold::run(Arc::clone(&core), options.verifier_id, options.renew_every, following);
         let hold = Arc::new(AbortOnDropHandle::new(tokio::spawn(holding)));
         Self { core, _hold: hold }
     }
@@ -201,6 +211,13 @@ impl Verifier {
     #[must_use]
     pub fn is_known_member(&self, owner_id: &str, project_id: &str) -> bool {
         self.core.is_known_member(owner_id, project_id)
+    }
+
+    /// Whether nothing that was revoked since `verdict` was given concerns it: asks nobody, and says nothing of the
+    /// lease. For a call that has made something which outlives it.
+    #[must_use]
+    pub fn stands(&self, verdict: &Verdict) -> bool {
+        self.core.standing(verdict) == Standing::Good
     }
 
     /// Whether the lease lives, now.

@@ -23,6 +23,8 @@ pub struct OwnerFacts {
     pub roles: Vec<String>,
     /// Whether they meet the root condition by themselves.
     pub session_root: bool,
+    /// What was issued before this number has ended; 0 of built-in owners.
+    pub ended_before: u64,
 }
 
 impl Core {
@@ -52,9 +54,9 @@ impl Core {
     }
 
     pub(super) async fn describe_owner(&self, owner_id: &str) -> Result<OwnerFacts, VerifyError> {
-        let wire::DescribeOwnerResponse { known, active, roles, session_root, .. } =
+        let wire::DescribeOwnerResponse { known, active, roles, session_root, ended_before, .. } =
             self.ask_owner(owner_id).await?;
-        Ok(OwnerFacts { known, active, roles, session_root })
+        Ok(OwnerFacts { known, active, roles, session_root, ended_before })
     }
 
     async fn ask_owner(&self, owner_id: &str) -> Result<wire::DescribeOwnerResponse, VerifyError> {

@@ -75,6 +75,10 @@ pub(crate) async fn stage() -> Stage {
 }
 
 pub(crate) async fn stage_without_lease(frozen: bool) -> Stage {
+    stage_with(frozen, |_| {}).await
+}
+
+pub(crate) async fn stage_with(frozen: bool, set: impl FnOnce(&mut VerifierOptions)) -> Stage {
     let auth = Arc::new(FakeTrust {
         known: Mutex::default(),
         members: Mutex::default(),
@@ -99,6 +103,7 @@ pub(crate) async fn stage_without_lease(frozen: bool) -> Stage {
     let mut options = VerifierOptions::named("test");
     options.clock = clock.clone();
     options.renew_every = Duration::from_millis(20);
+    set(&mut options);
     let verifier = Verifier::start(connection(address), options);
     Stage { auth, verifier, clock, address }
 }
@@ -148,8 +153,25 @@ impl FakeTrust {
     }
 
     pub(crate) async fn push(&self, subject: Subject, issued_before: u64) -> u64 {
+        self.push_row(Revoked { issued_before, subject: Some(subject), ..Revoked::default() }).await
+    }
+
+    /// Something has ended, and not only changed.
+    pub(crate) async fn push_ended(&self, subject: Subject, cancel_jobs: bool) -> u64 {
+        let issued_before = 100 + self.sequence();
+        self.push_row(Revoked {
+            issued_before,
+            subject: Some(subject),
+            ended: true,
+            cancel_jobs,
+            sequence: 0,
+        })
+        .await
+    }
+
+    async fn push_row(&self, row: Revoked) -> u64 {
         let sequence = self.sequence() + 1;
-        let row = Revoked { sequence, issued_before, subject: Some(subject) };
+        let row = Revoked { sequence, ..row };
         self.log.lock().unwrap().push(row.clone());
         let link = self.link.lock().unwrap().clone();
         if let Some(link) = link {
@@ -180,7 +202,7 @@ impl FakeTrust {
                 reset = self.reset.swap(false, Ordering::SeqCst);
                 let missed: Vec<_> =
                     self.log.lock().unwrap().iter().filter(|r| r.sequence > hello.applied).cloned().collect();
-                let (nonce, fresh) = (hello.nonce, hello.epoch.is_empty());
+                let (nonce, fresh) = (hello.nonce, hello.epoch.is_empty() && hello.applied == 0);
                 self.hellos.lock().unwrap().push(hello);
                 if !fresh && !reset {
                     for row in missed {
@@ -283,6 +305,7 @@ impl TrustService for Service {
             session_root,
             sequence,
             epoch,
+            ended_before: 0,
         }))
     }
 

@@ -3,6 +3,7 @@
 
 mod calls;
 mod fake_trust;
+mod follow;
 mod goaway;
 mod layer;
 mod owner_session;

@@ -32,6 +32,7 @@ use crate::{
     caller::{Caller, Cookie, Principal, Unscoped},
     client::Seen,
     event::{End, LastEvents},
+    following::Endings,
     guesses::GuessLimit,
     hub::Hub,
     ids::{OwnerId, ProjectId, SessionId},
@@ -55,6 +56,8 @@ pub(crate) struct Front {
     pub(crate) shell: Shell,
     pub(crate) hub: Hub,
     pub(crate) verifier: Verifier,
+    /// What the verifier tells of.
+    pub(crate) endings: Arc<Endings>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) streams: Arc<Streams>,
     /// Where the contents of files are.

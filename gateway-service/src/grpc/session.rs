@@ -102,6 +102,11 @@ impl SessionService for Rpc {
                 (attach, None) => self.0.run(&call, &admitted.for_session(&attach.session), attach).await?,
                 (attach, Some(how)) => attaching::attach(&self.0, &call, &admitted, attach, how).await?,
             };
+            if told.out.changed {
+                let session = &told.out.seen.session;
+                let acting = admitted.caller.owner();
+                self.0.after_binding(admitted.verdict.as_ref(), acting, session).await?;
+            }
             Ok(told.map(|attached| AttachSessionResponse {
                 session: Some(wire::session(attached.seen)),
                 changed: attached.changed,
@@ -243,6 +248,7 @@ impl Rpc {
             owner,
         };
         let told = self.0.run(call, &admitted.caller, create).await?;
+        self.0.after_opening(admitted.verdict.as_ref(), &told.out.seen.session.id).await?;
         let cookie = cookie(&told.out, &seal, &context);
         let told = told.map(|created| CreateSessionResponse {
             session: Some(wire::session(created.seen)),

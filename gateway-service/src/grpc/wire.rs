@@ -142,6 +142,7 @@ fn leave_cause(cause: LeaveCause) -> wire::LeaveCause {
         LeaveCause::Quit => wire::LeaveCause::Quit,
         LeaveCause::Evicted => wire::LeaveCause::Evicted,
         LeaveCause::Idle => wire::LeaveCause::Idle,
+        LeaveCause::OwnerEnded => wire::LeaveCause::OwnerEnded,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
     agent::Agent,
     caller::CookieHash,
     client::Client,
+    ending::Place,
     event::Event,
     file::File,
     ids::{AgentId, FileId, JobId, OwnerId, ProjectId, SessionId, SessionName},
@@ -200,5 +201,13 @@ impl<R: Rows> Rows for Missing<'_, R> {
 
     fn next_deadline(&self) -> Read<Option<Timestamp>> {
         self.at(Key::NextDeadline)?.next_deadline()
+    }
+
+    fn followed(&self) -> Read<Place> {
+        self.at(Key::Followed)?.followed()
+    }
+
+    fn next_owner(&self, after: Option<&OwnerId>) -> Read<Option<OwnerId>> {
+        self.at(Key::NextOwner(after.cloned()))?.next_owner(after)
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     agent::Agent,
     caller::CookieHash,
     client::Client,
+    ending::Place,
     event::Event,
     file::{self, File},
     ids::{AgentId, ClientId, FileId, JobId, OwnerId, ProjectId, SessionId, SessionName, WaiterId},
@@ -55,6 +56,8 @@ pub struct Model {
     pub requests: BTreeMap<RequestKey, Request>,
     /// Logs.
     pub logs: BTreeMap<SessionId, ModelLog>,
+    /// Up to where auth's log was seen to.
+    pub followed: Place,
 }
 
 /// One session's log.
@@ -87,6 +90,7 @@ impl Default for Model {
             results: BTreeMap::new(),
             requests: BTreeMap::new(),
             logs: BTreeMap::new(),
+            followed: Place::default(),
         }
     }
 }
@@ -380,6 +384,16 @@ impl Rows for Model {
             Phase::Queued | Phase::Ended(_) => None,
         });
         Ok(running.min())
+    }
+
+    fn followed(&self) -> Read<Place> {
+        Ok(self.followed)
+    }
+
+    fn next_owner(&self, after: Option<&OwnerId>) -> Read<Option<OwnerId>> {
+        let living = self.sessions.values().filter(|session| session.phase != session::Phase::Gone);
+        let owners = living.map(|session| &session.owner);
+        Ok(owners.filter(|owner| after.is_none_or(|after| *owner > after)).min().cloned())
     }
 }
 

@@ -25,6 +25,7 @@ use crate::{
     agent::Agent,
     caller::CookieHash,
     client::Client,
+    ending::Place,
     event::Event,
     file::File,
     ids::{AgentId, FileId, JobId, OwnerId, ProjectId, SessionId, SessionName, WaiterId},
@@ -88,6 +89,8 @@ pub struct Working {
     changed: BTreeMap<JobId, Option<Job>>,
     /// How many jobs in flight owners have gained or lost.
     gained: BTreeMap<OwnerId, i64>,
+    /// Up to where auth's log was seen to.
+    followed: Option<Place>,
 }
 
 /// The head of a log.
@@ -131,6 +134,7 @@ enum List {
     Duties(Vec<Duty>),
     Logs(LogsFound),
     Named(Option<SessionId>),
+    Owner(Option<OwnerId>),
     Is(bool),
     Deadline(Option<Timestamp>),
 }

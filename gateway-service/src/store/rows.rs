@@ -10,6 +10,7 @@ use crate::{
     caller::CookieHash,
     client::Client,
     data::Data,
+    ending::Place,
     event::{Event, EventKind},
     file::File,
     ids::{AgentId, ClientId, FileId, JobId, OwnerId, ProjectId, SessionId, SessionName},
@@ -108,6 +109,10 @@ pub trait Rows {
     fn due_logs(&self, now: Timestamp, limits: &Limits, after: Option<&SessionId>) -> Read<LogsFound>;
     /// When the first lease is over.
     fn next_deadline(&self) -> Read<Option<Timestamp>>;
+    /// Up to where auth's log was seen to.
+    fn followed(&self) -> Read<Place>;
+    /// The next owner, by its id, who has a living session. For queries: it locks nothing.
+    fn next_owner(&self, after: Option<&OwnerId>) -> Read<Option<OwnerId>>;
 
     /// What will be looked up next. Only a hint: engines that load rows load these at once.
     fn expect(&self, keys: Vec<Key>) -> Read<()> {
@@ -233,6 +238,10 @@ pub enum Key {
     DueLogs(Option<SessionId>, LogBounds),
     /// [`Rows::next_deadline`].
     NextDeadline,
+    /// [`Rows::followed`].
+    Followed,
+    /// [`Rows::next_owner`].
+    NextOwner(Option<OwnerId>),
 }
 
 /// A list of jobs, by their ids.
@@ -411,6 +420,8 @@ pub enum Change {
     DropRequests(Vec<RequestKey>),
     /// A gone session without events and jobs goes, with its clients and its password.
     DropSession(SessionId),
+    /// Auth's log was seen to up to another place.
+    SetFollowed(Place, Place),
 }
 
 impl Change {
@@ -445,7 +456,8 @@ impl Change {
             | Self::TrimLog { .. }
             | Self::DropJobs(_)
             | Self::DropRequests(_)
-            | Self::DropSession(_) => {}
+            | Self::DropSession(_)
+            | Self::SetFollowed(..) => {}
         }
     }
 }

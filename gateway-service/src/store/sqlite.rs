@@ -12,6 +12,7 @@ use crate::{
     agent::Agent,
     caller::CookieHash,
     client::Client,
+    ending::Place,
     event::Event,
     file::File,
     ids::{AgentId, FileId, JobId, OwnerId, ProjectId, SessionId, SessionName},
@@ -381,5 +382,19 @@ impl Rows for SqliteRows<'_> {
         let at: Option<i64> =
             self.only("SELECT MIN(lease_until) FROM job INDEXED BY job_leased WHERE state = 1", [])?;
         Ok(at.map(Timestamp::from_micros))
+    }
+
+    fn followed(&self) -> Read<Place> {
+        let sql = "SELECT sequence, issued_before FROM followed";
+        let place =
+            self.one(sql, [], |row| Ok(Place { sequence: row.get(0)?, issued_before: row.get(1)? }))?;
+        place.ok_or_else(|| crate::store::broken("no place in auth's log"))
+    }
+
+    fn next_owner(&self, after: Option<&OwnerId>) -> Read<Option<OwnerId>> {
+        // A seek, however many sessions the owner before has.
+        let sql = "SELECT MIN(owner) FROM session INDEXED BY session_living WHERE phase < 2 AND owner > ?1";
+        let owner: Option<String> = self.only(sql, [after.map_or("", OwnerId::as_str)])?;
+        Ok(owner.map(OwnerId::stored))
     }
 }

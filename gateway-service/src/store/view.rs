@@ -12,6 +12,7 @@ use crate::{
     agent::{Agent, AgentSeen},
     caller::{Caller, Principal, Reach},
     client::Client,
+    ending::Place,
     event::Event,
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::Job,
@@ -184,7 +185,7 @@ impl<'t> View<'t> {
         let Some(id) = id else { return Ok(None) };
         let living = self.rows.session(&id)?.is_some_and(|session| session.phase != Phase::Gone);
         let password = self.rows.password(&id)?;
-        Ok(password.filter(|_| living))
+        Ok(password.filter(|password| living && !password.is_closed()))
     }
 
     /// The calling client's cursor, and everything of the log that this session's reader asks for.
@@ -390,6 +391,41 @@ impl<'t> View<'t> {
     pub fn next_deadline(&mut self, permit: &Permit) -> Result<Option<Timestamp>, Stop> {
         assert!(permit.covers_upkeep(), "a sweep without a permit");
         self.rows.next_deadline()
+    }
+
+    /// Living sessions of an owner, newest first, from before one; and where to go on.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-ups.
+    pub fn living_of(
+        &mut self,
+        permit: &Permit,
+        owner: &OwnerId,
+        before: Option<&SessionId>,
+    ) -> Result<(Vec<Session>, Option<SessionId>), Stop> {
+        assert!(permit.covers_upkeep(), "a sweep without a permit");
+        let part = self.limits.sweep_rows_max;
+        let sessions = self.rows.page_sessions(owner, before, part)?;
+        let next = sessions.last().filter(|_| sessions.len() == part).map(|last| last.id.clone());
+        Ok((sessions, next))
+    }
+
+    /// The next owner who has a living session.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-up.
+    pub fn next_owner(&mut self, permit: &Permit, after: Option<&OwnerId>) -> Result<Option<OwnerId>, Stop> {
+        assert!(permit.covers_upkeep(), "a sweep without a permit");
+        self.rows.next_owner(after)
+    }
+
+    /// Up to where auth's log was seen to.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-up.
+    pub fn followed(&mut self, permit: &Permit) -> Result<Place, Stop> {
+        assert!(permit.covers_upkeep(), "a sweep without a permit");
+        self.rows.followed()
     }
 
     /// What is left of the log of a session that is gone, after a number: its last number, and some events. None where

@@ -11,6 +11,7 @@ mod world;
 mod attach;
 mod audit;
 mod batches;
+mod endings;
 mod events;
 mod files;
 mod jobs;

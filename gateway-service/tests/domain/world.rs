@@ -124,7 +124,8 @@ impl Observer<Gateway> for Heard {
 pub(crate) const KEY: [u8; 32] = [7; 32];
 
 /// Those of the gateway in PostgreSQL.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
+    "followed",
     "file",
     "waiter",
     "session",

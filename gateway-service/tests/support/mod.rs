@@ -102,6 +102,11 @@ impl Served {
     /// Drains it and starts it again on the same store.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
+        self.start_again().await;
+    }
+
+    /// Starts a stopped one again on the same store.
+    pub(crate) async fn start_again(&mut self) {
         let running = run(self.folder.path(), self.trust_address, &self.settings).await;
         (self.addresses, self.shutdown, self.task) = running;
     }

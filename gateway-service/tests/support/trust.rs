@@ -145,6 +145,7 @@ impl FakeTrust {
 
     fn know(&self, kind: Kind, mut principal: Principal) -> Known {
         let mut state = self.state.lock();
+        state.owners.entry(principal.owner_id.clone()).or_insert_with(|| Some(principal.role.clone()));
         state.issued += 1;
         let mut random = [0; 32];
         random[..8].copy_from_slice(&state.issued.to_be_bytes());
@@ -165,14 +166,15 @@ impl FakeTrust {
     pub(crate) async fn revoke(&self, known: &Known) -> u64 {
         self.state.lock().dead.insert(known.credential.hash());
         let subject = revoked::Subject::CredentialId(known.principal.credential_id.clone());
-        self.tell(subject, known.principal.issuance + 1).await
+        self.tell(subject, known.principal.issuance + 1, None).await
     }
 
     /// Ends a membership, likewise.
     pub(crate) async fn leave(&self, owner_id: &str, project_id: &str) -> u64 {
         let (owner_id, project_id) = (owner_id.to_owned(), project_id.to_owned());
         self.state.lock().members.remove(&(owner_id.clone(), project_id.clone()));
-        self.tell(revoked::Subject::Membership(Membership { owner_id, project_id }), u64::MAX).await
+        self.tell(revoked::Subject::Membership(Membership { owner_id, project_id }), u64::MAX, Some(false))
+            .await
     }
 
     /// Makes an owner known who may act, in a role.
@@ -187,15 +189,44 @@ impl FakeTrust {
 
     /// An owner who was named is one no longer: from now on unknown, and told to every holder.
     pub(crate) async fn forget(&self, owner_id: &str) -> u64 {
-        self.state.lock().owners.remove(owner_id);
-        self.tell(revoked::Subject::OwnerId(owner_id.to_owned()), u64::MAX).await
+        self.forget_with(owner_id, false).await
     }
 
-    async fn tell(&self, subject: revoked::Subject, issued_before: u64) -> u64 {
+    /// The same, where no holder is there to be told.
+    pub(crate) fn forget_unheard(&self, owner_id: &str) {
+        let mut state = self.state.lock();
+        state.owners.remove(owner_id);
+        let sequence = state.revoked.len() as u64 + 1;
+        let subject = Some(revoked::Subject::OwnerId(owner_id.to_owned()));
+        state.revoked.push(Revoked {
+            sequence,
+            issued_before: u64::MAX,
+            subject,
+            ended: true,
+            cancel_jobs: false,
+        });
+        state.holders.clear();
+    }
+
+    /// The same, and whether jobs are to be cancelled.
+    pub(crate) async fn forget_with(&self, owner_id: &str, cancel_jobs: bool) -> u64 {
+        self.state.lock().owners.remove(owner_id);
+        let subject = revoked::Subject::OwnerId(owner_id.to_owned());
+        self.tell(subject, u64::MAX, Some(cancel_jobs)).await
+    }
+
+    /// An owner has changed, and has not ended: told to every holder.
+    pub(crate) async fn change(&self, owner_id: &str) -> u64 {
+        self.tell(revoked::Subject::OwnerId(owner_id.to_owned()), u64::MAX, None).await
+    }
+
+    /// `ends`: the subject has ended, with its jobs or without.
+    async fn tell(&self, subject: revoked::Subject, issued_before: u64, ends: Option<bool>) -> u64 {
         let (row, holders) = {
             let mut state = self.state.lock();
             let sequence = state.revoked.len() as u64 + 1;
-            let row = Revoked { sequence, issued_before, subject: Some(subject) };
+            let (ended, cancel_jobs) = (ends.is_some(), ends == Some(true));
+            let row = Revoked { sequence, issued_before, subject: Some(subject), ended, cancel_jobs };
             state.revoked.push(row.clone());
             (row, state.holders.clone())
         };
@@ -313,6 +344,7 @@ impl trust_service_server::TrustService for FakeTrust {
             role: role.unwrap_or_default(),
             sequence,
             epoch,
+            ended_before: 0,
         }))
     }
 

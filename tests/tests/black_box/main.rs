@@ -6,6 +6,7 @@
 //! - `audit_rows`: each denial of a known principal and each state change has exactly one;
 //! - `elevation`: root unlock, what it opens at the gateway, and every way it ends;
 //! - `doors`: `interlock verify` and `interlock audit endpoints`;
+//! - `endings`: what an owner's end reaches: cookies, and calls by name;
 //! - `hostile`: guessing;
 //! - `worker`: leases, fencing, and workers and gateways that die;
 //! - `owners`: owners added, changed, imported and removed while both run;
@@ -17,6 +18,7 @@ mod audit_log;
 mod audit_rows;
 mod doors;
 mod elevation;
+mod endings;
 mod hostile;
 mod operate;
 mod owners;

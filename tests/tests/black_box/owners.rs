@@ -75,8 +75,8 @@ async fn an_owner_is_added_changed_and_removed_without_a_restart() {
     let last = owners.set("root", None, inactive).await.expect_err("the last administrator");
     assert_eq!(last.reason(), Some(Reason::Forbidden));
 
-    owners.remove("dora").await.expect("removed");
-    assert_eq!(owners.remove("dora").await.expect_err("gone").reason(), Some(Reason::NotFound));
+    owners.remove("dora", false).await.expect("removed");
+    assert_eq!(owners.remove("dora", false).await.expect_err("gone").reason(), Some(Reason::NotFound));
     assert_eq!(owners.get("dora").await.expect_err("gone").reason(), Some(Reason::NotFound));
     let refused = auth.login("dora", "the fourth password").await.expect_err("gone");
     assert_eq!(refused.reason(), Some(Reason::InvalidCredentials));
@@ -102,7 +102,7 @@ async fn imported_hashes_become_ours_and_a_restart_revives_nobody() {
         assert!(!format!("{refused} {refused:?}").contains(dear));
     }
     // Of the accounts file, unchanged at the next start.
-    owners.remove("bob").await.expect("removed");
+    owners.remove("bob", false).await.expect("removed");
     let set = SetOwner { display_name: Some("Changed at run time".to_owned()), ..SetOwner::default() };
     owners.set("alice", None, set).await.expect("changed");
     assert!(pair.auth.drain().await.success());

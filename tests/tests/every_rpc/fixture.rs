@@ -291,7 +291,8 @@ impl Stage {
                 auth::AddMemberRequest { project_id, owner_id: "w5".to_owned() }.encode_to_vec()
             }
             ("ProjectService", "RemoveMember") => {
-                auth::RemoveMemberRequest { project_id, owner_id: "w5".to_owned() }.encode_to_vec()
+                auth::RemoveMemberRequest { project_id, owner_id: "w5".to_owned(), ..Default::default() }
+                    .encode_to_vec()
             }
             ("ProjectService", "IssueToken") => {
                 let scopes = vec!["jobs:read".to_owned()];

@@ -190,7 +190,7 @@ async fn when_a_token_was_ended_no_verifier_admits_it() {
     auth.add_member(&project, "bob").await.expect("a member may");
     let bobs = issue(&pair, &bob, &project, &ALL, None).await;
     assert_eq!(refused(&bobs.secret).await, None);
-    let reached = auth.remove_member(&project, "bob").await.expect("a member may").expect("was one");
+    let reached = auth.remove_member(&project, "bob", false).await.expect("a member may").expect("was one");
     assert_eq!(reached.acknowledged, 1);
     assert_eq!(refused(&bobs.secret).await, Some(Reason::ProviderAuthFailed));
     auth.add_member(&project, "bob").await.expect("a member may");

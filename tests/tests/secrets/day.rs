@@ -91,7 +91,7 @@ async fn owners(stage: &mut Stage) {
     own.change_password(&first, &second, false).await.expect("changed");
     let again = owners.set("dora", Some(&third), SetOwner::default()).await.expect("changed");
     let listed = owners.list().await.expect("may");
-    owners.remove("dora").await.expect("removed");
+    owners.remove("dora", false).await.expect("removed");
     stage.answers.extend(format!("{set:?} {refused} {refused:?} {again:?} {listed:?}").into_bytes());
 }
 

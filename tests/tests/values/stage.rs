@@ -334,7 +334,8 @@ impl Stage {
                 auth::AddMemberRequest { project_id, owner_id: "w5".to_owned() }.encode_to_vec()
             }
             ("RemoveMember", _) => {
-                auth::RemoveMemberRequest { project_id, owner_id: "w5".to_owned() }.encode_to_vec()
+                auth::RemoveMemberRequest { project_id, owner_id: "w5".to_owned(), ..Default::default() }
+                    .encode_to_vec()
             }
             ("IssueToken", _) => {
                 let (label, scopes) = ("values".to_owned(), vec!["jobs:work".to_owned()]);

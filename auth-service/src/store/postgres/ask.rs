@@ -348,7 +348,7 @@ fn list(key: Key) -> Ask<Working> {
             listed(key.clone(), sql, params, |rows| Ok(List::Tokens(each(rows, project_token)?)))
         }
         Key::Revocations(after, limit) => {
-            let sql = "SELECT sequence, issued_before, kind, subject, project, at FROM revocation
+            let sql = "SELECT sequence, issued_before, kind, subject, project, at, effect FROM revocation
                        WHERE sequence > $1 ORDER BY sequence LIMIT $2";
             let params = [bind(signed(*after)), bind(i64::from(*limit))];
             listed(key.clone(), sql, params, |rows| Ok(List::Revocations(each(rows, revocation)?)))

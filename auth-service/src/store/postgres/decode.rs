@@ -16,7 +16,7 @@ use crate::{
     project::Project,
     project_token::{Ended, ProjectToken, TokenAnswer},
     replica::Replica,
-    revocation::{Revocation, Subject},
+    revocation::{Effect, Revocation, Subject},
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
     sweep::Due,
@@ -219,6 +219,7 @@ pub(super) fn revocation(row: &Row) -> Result<Revocation, Fault> {
         issued_before: unsigned(row, 1)?,
         subject,
         at: instant(row, 5)?,
+        effect: Effect::of_code(row.try_get::<_, i16>(6)?.into()).ok_or_else(|| unknown(6))?,
     })
 }
 

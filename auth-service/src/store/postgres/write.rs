@@ -369,7 +369,8 @@ fn insert_revocation(flush: &mut Flush, row: &Revocation) {
     };
     flush.one(
         "revocation",
-        "INSERT INTO revocation (sequence, issued_before, kind, subject, project, at) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO revocation (sequence, issued_before, kind, subject, project, at, effect)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
         [
             number(row.sequence),
             number(row.issued_before),
@@ -377,6 +378,7 @@ fn insert_revocation(flush: &mut Flush, row: &Revocation) {
             text(subject),
             text(project),
             at(row.at),
+            bind(i16::from(row.effect.code())),
         ],
     );
 }

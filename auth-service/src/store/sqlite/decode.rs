@@ -13,7 +13,7 @@ use crate::{
     project::Project,
     project_token::{Ended, ProjectToken, TokenAnswer},
     replica::Replica,
-    revocation::{Revocation, Subject},
+    revocation::{Effect, Revocation, Subject},
     role_token::{Answer, Role, RoleToken},
     root::RootFingerprint,
     sweep::Due,
@@ -216,6 +216,7 @@ pub(super) fn revocation(row: &Row<'_>) -> rusqlite::Result<Revocation> {
         issued_before: unsigned(row, 1)?,
         subject,
         at: instant(row, 5)?,
+        effect: Effect::of_code(row.get(6)?).ok_or_else(|| unknown(6))?,
     })
 }
 

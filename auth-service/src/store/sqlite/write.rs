@@ -365,8 +365,17 @@ fn insert_revocation(to: &To<'_>, row: &Revocation) -> Result<(), Fault> {
     };
     to.one(
         "revocation",
-        "INSERT INTO revocation (sequence, issued_before, kind, subject, project, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        (signed(row.sequence), signed(row.issued_before), kind, subject, project, row.at.as_micros()),
+        "INSERT INTO revocation (sequence, issued_before, kind, subject, project, at, effect)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        (
+            signed(row.sequence),
+            signed(row.issued_before),
+            kind,
+            subject,
+            project,
+            row.at.as_micros(),
+            row.effect.code(),
+        ),
     )
 }
 

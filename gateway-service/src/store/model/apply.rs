@@ -89,6 +89,10 @@ pub(super) fn apply(
         Change::DropRequests(keys) => keys
             .iter()
             .try_for_each(|key| model.requests.remove(key).map(drop).ok_or_else(|| broken("request"))),
+        Change::SetFollowed(before, after) => {
+            let was = std::mem::replace(&mut model.followed, after);
+            same("place in auth's log", Some(was), Some(before))
+        }
         Change::DropSession(session) => {
             model.clients.retain(|_, client| client.session != session);
             model.passwords.remove(&session);

@@ -82,7 +82,7 @@ pub(super) fn place(key: &Key) -> Option<u8> {
             Some(5)
         }
         Key::Log(_) => Some(6),
-        Key::Jobs(JobList::Ended(..), _) | Key::StaleRequests(..) => Some(7),
+        Key::Jobs(JobList::Ended(..), _) | Key::StaleRequests(..) | Key::Followed => Some(7),
         Key::Jobs(JobList::Queue(_) | JobList::OfAgent(..) | JobList::OfSession(..), _)
         | Key::Load(_)
         | Key::Position(..)
@@ -99,7 +99,8 @@ pub(super) fn place(key: &Key) -> Option<u8> {
         | Key::OldestEvents(..)
         | Key::Due(_)
         | Key::DueLogs(..)
-        | Key::NextDeadline => None,
+        | Key::NextDeadline
+        | Key::NextOwner(_) => None,
     }
 }
 
@@ -198,7 +199,9 @@ impl Sorted {
             | Key::StaleRequests(..)
             | Key::Due(_)
             | Key::DueLogs(..)
-            | Key::NextDeadline => self.lists.push(list(key.clone(), access)),
+            | Key::NextDeadline
+            | Key::NextOwner(_)
+            | Key::Followed => self.lists.push(list(key.clone(), access)),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::{
     agent::Agent,
     caller::CookieHash,
     client::Client,
+    ending::Place,
     event::Event,
     file::File,
     ids::{AgentId, FileId, JobId, OwnerId, ProjectId, SessionId, SessionName},
@@ -357,6 +358,15 @@ impl Rows for Known<'_> {
 
     fn next_deadline(&self) -> Read<Option<Timestamp>> {
         self.list(Key::NextDeadline, |list| if let List::Deadline(at) = list { Some(*at) } else { None })
+    }
+
+    fn followed(&self) -> Read<Place> {
+        self.working.followed.ok_or_else(|| Stop::Miss(vec![Key::Followed]))
+    }
+
+    fn next_owner(&self, after: Option<&OwnerId>) -> Read<Option<OwnerId>> {
+        let key = Key::NextOwner(after.cloned());
+        self.list(key, |list| if let List::Owner(owner) = list { Some(owner.clone()) } else { None })
     }
 
     fn expect(&self, keys: Vec<Key>) -> Read<()> {

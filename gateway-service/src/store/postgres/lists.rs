@@ -11,7 +11,8 @@ use super::{
     decode,
 };
 use crate::{
-    ids::{AgentId, ClientId, FileId, JobId, SessionId, WaiterId},
+    ending::Place,
+    ids::{AgentId, ClientId, FileId, JobId, OwnerId, SessionId, WaiterId},
     store::{
         Key, codes,
         rows::{DueBounds, JobList, LogBounds},
@@ -152,6 +153,23 @@ pub(super) fn list(key: Key, access: Access) -> Ask<Working> {
             listed(key.clone(), sql, vec![text(owner), text(name)], |rows| {
                 let id = rows.first().map(|row| row.try_get(0)).transpose()?;
                 Ok(List::Named(id.map(SessionId::stored)))
+            })
+        }
+        Key::NextOwner(after) => {
+            let sql = "SELECT MIN(owner) FROM session WHERE phase < 2 AND owner > $1";
+            let after = after.as_ref().map(ToString::to_string).unwrap_or_default();
+            listed(key.clone(), sql, vec![bind(after)], |rows| {
+                let row = rows.first().ok_or_else(|| Fault::Broken("no answer".to_owned()))?;
+                Ok(List::Owner(row.try_get::<_, Option<String>>(0)?.map(OwnerId::stored)))
+            })
+        }
+        Key::Followed => {
+            let sql = format!("SELECT sequence, issued_before FROM followed{}", access.clause());
+            Ask::new(sql, Vec::new(), |working: &mut Working, rows| {
+                let row = rows.first().ok_or_else(|| Fault::Broken("no place in auth's log".to_owned()))?;
+                let (sequence, issued_before) = (decode::unsigned(row, 0)?, decode::unsigned(row, 1)?);
+                working.followed = Some(Place { sequence, issued_before });
+                Ok(())
             })
         }
         Key::IsFile(id) => {

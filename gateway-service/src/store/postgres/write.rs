@@ -164,6 +164,13 @@ pub(super) fn apply(
             }
         }
         Change::DropSession(session) => drop_session(working, flush, &session)?,
+        Change::SetFollowed(before, after) => {
+            same("place in auth's log", working.followed.replace(after).as_ref(), &before)?;
+            let sql = "UPDATE followed SET sequence = $1, issued_before = $2
+                       WHERE sequence = $3 AND issued_before = $4";
+            let places = [after.sequence, after.issued_before, before.sequence, before.issued_before];
+            flush.one("place in auth's log", sql, places.map(number));
+        }
     }
     Ok(())
 }

@@ -78,6 +78,11 @@ pub(super) fn apply(
         Change::DropJobs(jobs) => jobs.iter().try_for_each(|job| db.drop_job(job)),
         Change::DropRequests(keys) => keys.iter().try_for_each(|key| db.drop_request(key)),
         Change::DropSession(session) => db.drop_session(&session),
+        Change::SetFollowed(before, after) => db.one(
+            "place in auth's log",
+            "UPDATE followed SET sequence = ?1, issued_before = ?2 WHERE sequence = ?3 AND issued_before = ?4",
+            [after.sequence, after.issued_before, before.sequence, before.issued_before],
+        ),
     }
 }
 

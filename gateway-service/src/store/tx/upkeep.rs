@@ -4,8 +4,10 @@ use interlock_kit::clock::Timestamp;
 
 use super::Tx;
 use crate::{
+    ending::Place,
     ids::{JobId, SessionId},
     job::Job,
+    password::SessionPassword,
     policy::Permit,
     request::RequestKey,
     session::{self, Session},
@@ -38,6 +40,21 @@ impl Tx<'_> {
         let Some(session) = self.rows().session(id)? else { return Ok(None) };
         let (load, log) = (self.rows().session_load(&session)?, self.rows().log(id)?);
         Ok(Some((session, load, log)))
+    }
+
+    /// The password that clients join a session with, for an end.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-up.
+    pub fn any_password(&mut self, permit: &Permit, id: &SessionId) -> Result<Option<SessionPassword>, Stop> {
+        assert!(permit.covers_upkeep(), "a sweep without a permit");
+        self.rows().password(id)
+    }
+
+    /// Auth's log was seen to up to another place. No row is owed: what was seen to has its own.
+    pub fn set_followed(&mut self, permit: &Permit, before: Place, after: Place) {
+        assert!(permit.covers_upkeep(), "a sweep without a permit");
+        self.changes.push(Change::SetFollowed(before, after));
     }
 
     /// The oldest events of a log go.

@@ -54,7 +54,7 @@ impl Push {
         let mut open = self.open();
         open.sequence += 1;
         let subject = Some(revoked::Subject::OwnerSessionId(OWNER_SESSION.to_owned()));
-        let row = Revoked { sequence: open.sequence, issued_before: u64::MAX, subject };
+        let row = Revoked { sequence: open.sequence, issued_before: u64::MAX, subject, ..Revoked::default() };
         let message = HoldLeaseResponse { message: Some(hold_lease_response::Message::Revoked(row)) };
         for line in open.lines.values() {
             let sent = line.queue.try_send(Ok(message.clone()));
