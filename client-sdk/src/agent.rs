@@ -64,6 +64,16 @@ impl Agents {
         Ok((present(answer.agent, "agent")?.into(), answer.created))
     }
 
+    /// Removes an agent of the caller's. Sessions that are bound to it take no job until they are attached to another.
+    ///
+    /// # Errors
+    /// `SESSION_BUSY` while it has jobs in flight; `FORBIDDEN`, also for built-in ones; `NOT_FOUND` for administrators.
+    pub async fn remove(&self, agent_id: &str) -> Result<(), Error> {
+        let request = wire::RemoveAgentRequest { agent_id: agent_id.to_owned() };
+        let wire::RemoveAgentResponse {} = self.0.call(path::REMOVE_AGENT, request).await?;
+        Ok(())
+    }
+
     /// Reads one agent.
     ///
     /// # Errors

@@ -80,13 +80,15 @@ pub struct Busy {
     pub waiting: u32,
 }
 
-/// Which rule of the attach guard refused.
+/// Which rule refused: those of the attach guard, and what else waits for jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BusyKind {
     /// The session's present agent has jobs in flight.
     Rebind,
     /// The agent asked for has jobs in flight in another project.
     Project,
+    /// The agent to be removed has jobs in flight.
+    Agent,
     /// A rule that this version does not know.
     Unknown,
 }
@@ -295,6 +297,7 @@ fn busy_detail(status: &Status) -> Option<Busy> {
     let kind = match busy.kind() {
         wire::BusyKind::Rebind => BusyKind::Rebind,
         wire::BusyKind::Project => BusyKind::Project,
+        wire::BusyKind::Agent => BusyKind::Agent,
         wire::BusyKind::Unspecified => BusyKind::Unknown,
     };
     let jobs = busy.jobs.into_iter().map(|job| BusyJob {

@@ -44,6 +44,7 @@ paths! {
     LIST_SESSIONS = "/interlock.gateway.v1.SessionService/ListSessions";
     ATTACH_SESSION = "/interlock.gateway.v1.SessionService/AttachSession";
     CLOSE_SESSION = "/interlock.gateway.v1.SessionService/CloseSession";
+    ADOPT_SESSION = "/interlock.gateway.v1.SessionService/AdoptSession";
     STREAM_EVENTS = "/interlock.gateway.v1.SessionService/StreamEvents";
     RENEW_STREAM = "/interlock.gateway.v1.SessionService/RenewStream";
     ACK = "/interlock.gateway.v1.SessionService/Ack";
@@ -67,6 +68,7 @@ paths! {
     SET_AGENT = "/interlock.gateway.v1.AgentService/SetAgent";
     READ_AGENT = "/interlock.gateway.v1.AgentService/GetAgent";
     LIST_AGENTS = "/interlock.gateway.v1.AgentService/ListAgents";
+    REMOVE_AGENT = "/interlock.gateway.v1.AgentService/RemoveAgent";
     LIST_AUDIT = "/interlock.audit.v1.AuditService/List";
     TAIL_AUDIT = "/interlock.audit.v1.AuditService/Tail";
     VERIFY_AUDIT = "/interlock.audit.v1.AuditService/Verify";

@@ -213,6 +213,19 @@ impl Sessions {
         Ok(Closed { gone: answer.gone, jobs_in_flight: answer.jobs_in_flight })
     }
 
+    /// Gives a session whose owner is not known any more to an owner; to the caller where `owner_id` is `None`. Answers
+    /// with the session, and how many clients were taken out of it.
+    ///
+    /// # Errors
+    /// `FORBIDDEN` where its owner is known, and for who is no administrator; `ROOT_REQUIRED`; `SESSION_BUSY` while it
+    /// has jobs in flight; `INVALID_FIELD` where the new owner is not active; `LIMIT_REACHED`.
+    pub async fn adopt(&self, session_id: &str, owner_id: Option<&str>) -> Result<(Session, u32), Error> {
+        let owner_id = owner_id.unwrap_or_default().to_owned();
+        let request = wire::AdoptSessionRequest { session_id: session_id.to_owned(), owner_id };
+        let answer: wire::AdoptSessionResponse = self.0.call(path::ADOPT_SESSION, request).await?;
+        Ok((present(answer.session, "session")?.into(), answer.evicted))
+    }
+
     /// Follows a session's log from a place in it. The stream resumes by itself.
     #[must_use]
     pub fn stream(&self, session_id: &str, from: StreamFrom) -> EventStream {

@@ -6,6 +6,7 @@ use interlock_kit::error::Error;
 use interlock_proto::text;
 
 use crate::{
+    binding::busy_itself,
     ids::{AgentId, OwnerId},
     limits,
     page::Page,
@@ -66,6 +67,14 @@ pub struct AgentStored {
     pub created: bool,
 }
 
+/// Removes an agent that has no job in flight. Sessions that are bound to it stay so: they take no job until they are
+/// attached to another one, or the same owner registers it again.
+#[derive(Clone, Debug)]
+pub struct RemoveAgent {
+    /// Which.
+    pub agent: AgentId,
+}
+
 /// Reads one agent.
 #[derive(Clone, Debug)]
 pub struct GetAgent {
@@ -122,6 +131,23 @@ impl Verb for SetAgent {
             tx.done(self.agent.as_str(), None, if created { "registered" } else { "changed" });
         }
         Ok(AgentStored { seen, created })
+    }
+}
+
+impl Verb for RemoveAgent {
+    type Out = ();
+    const ACTION: &'static str = "agent.remove";
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<(), Stop> {
+        let (agent, permit) = tx.may_remove_agent(&self.agent)?;
+        // Under the agent's lock: whoever submits to it, or attaches to it, has that lock, too.
+        if tx.busy_in(&self.agent)?.is_some() {
+            let load = tx.load_of(&permit, &self.agent)?;
+            return Err(busy_itself(tx, &self.agent, load));
+        }
+        tx.remove_agent(&permit, agent);
+        tx.done(self.agent.as_str(), None, "removed");
+        Ok(())
     }
 }
 

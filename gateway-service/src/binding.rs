@@ -76,6 +76,8 @@ pub enum BusyKind {
     Rebind,
     /// The agent asked for has jobs in flight in another project.
     Project,
+    /// The agent to be removed has jobs in flight.
+    Agent,
 }
 
 /// One job in flight.
@@ -231,6 +233,13 @@ pub(crate) fn busy_session(tx: &mut Tx<'_>, session: &Session, jobs: &[Job]) -> 
     refusal(tx, Busy { kind, agent, queued, running, jobs: named, waiting: 0 })
 }
 
+/// `SESSION_BUSY` of an agent that is to go and has jobs in flight: how many, and none of them by name.
+pub(crate) fn busy_itself(tx: &mut Tx<'_>, agent: &AgentId, load: Load) -> Stop {
+    let Load { queued, running } = load;
+    let (kind, agent) = (BusyKind::Agent, agent.clone());
+    refusal(tx, Busy { kind, agent, queued, running, jobs: Vec::new(), waiting: 0 })
+}
+
 /// Whether this caller may enter the project of a job of its own, where that is not known yet. A client's
 /// cookie needs no answer of auth: it is shown what is of its session's project.
 fn unasked(tx: &Tx<'_>, found: &Found, job: &Job) -> Option<Question> {
@@ -270,6 +279,7 @@ fn refusal(tx: &mut Tx<'_>, busy: Busy) -> Stop {
     let kind = match busy.kind {
         BusyKind::Rebind => "REBIND",
         BusyKind::Project => "PROJECT",
+        BusyKind::Agent => "AGENT",
     };
     tx.explain(&serde_json::json!({
         "kind": kind, "agent": busy.agent.as_str(), "queued": busy.queued, "running": busy.running,
@@ -277,6 +287,7 @@ fn refusal(tx: &mut Tx<'_>, busy: Busy) -> Stop {
     let message = match busy.kind {
         BusyKind::Rebind => "the session's agent has jobs in flight: wait for them, then attach again",
         BusyKind::Project => "the agent has jobs in flight in another project: wait for them, then try again",
+        BusyKind::Agent => "the agent has jobs in flight: wait for them, then remove it",
     };
     Error::new(Reason::SessionBusy, message).with_detail(Arc::new(busy)).retry_after(RETRY_AFTER).into()
 }

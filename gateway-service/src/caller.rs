@@ -9,7 +9,10 @@ use interlock_kit::{clock::Timestamp, store::audit::Origin};
 
 pub use interlock_kit::unscoped::Unscoped;
 
-use crate::ids::{AgentId, OwnerId, ProjectId, SessionId};
+use crate::{
+    adopt::OwnerFacts,
+    ids::{AgentId, OwnerId, ProjectId, SessionId},
+};
 
 /// The SHA-256 of a cookie's credential text.
 pub type CookieHash = [u8; 32];
@@ -94,12 +97,13 @@ pub(crate) struct Reach {
     /// Whether the caller may enter the project that it names: what most verbs ask first.
     named: Option<bool>,
     asked: Vec<(OwnerId, ProjectId, bool)>,
+    owners: Vec<(OwnerId, OwnerFacts)>,
 }
 
 impl Reach {
     /// With the answer for the project that the caller names, where that is known.
     pub(crate) fn of_named(may: Option<bool>) -> Self {
-        Self { named: may, asked: Vec::new() }
+        Self { named: may, ..Self::default() }
     }
 
     /// Adds an answer. The latest one counts.
@@ -115,9 +119,20 @@ impl Reach {
         asked.or_else(|| self.named.filter(|_| is_named()))
     }
 
+    /// Adds what is known of an owner. The latest answer counts.
+    pub(crate) fn learn_owner(&mut self, owner: OwnerId, facts: OwnerFacts) {
+        self.owners.retain(|(known, _)| *known != owner);
+        self.owners.push((owner, facts));
+    }
+
+    /// What is known of an owner, where that was asked.
+    pub(crate) fn knows_owner(&self, owner: &OwnerId) -> Option<OwnerFacts> {
+        self.owners.iter().find(|(known, _)| known == owner).map(|(_, facts)| *facts)
+    }
+
     /// How many answers were asked for.
     pub(crate) fn asked(&self) -> usize {
-        self.asked.len()
+        self.asked.len() + self.owners.len()
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::{
     admit::auth_unavailable,
+    adopt::OwnerFacts,
     caller::Caller,
     ending::{Concerned, EndClients, Ended, NextOwner, NoteFollowed, Place, ProjectsOf, ReadFollowed},
     grpc::Front,
@@ -61,6 +62,10 @@ struct Nobody;
 impl Resolver for Nobody {
     async fn may_enter(&self, _: &OwnerId, _: &ProjectId) -> Result<bool, Error> {
         Err(Error::internal("an end asked for a membership"))
+    }
+
+    async fn owner(&self, _: &OwnerId) -> Result<OwnerFacts, Error> {
+        Err(Error::internal("an end asked for an owner"))
     }
 }
 

@@ -7,7 +7,7 @@
 //! | `command` | [`main_with`]: the command line |
 //! | `admit`, `on_behalf` | gate 1: bearer → verdict, cookie → client, and which service names which owner |
 //! | [`policy`] | who may do what to which resource; pure |
-//! | [`session`], [`binding`], [`client`], [`password`], [`join`], [`message`], [`ending`], [`event`], [`file`](mod@file), [`waiter`], [`job`], [`lease`], [`worker`], [`agent`] | one noun each: type, states, verbs |
+//! | [`session`], [`adopt`], [`binding`], [`client`], [`password`], [`join`], [`message`], [`ending`], [`event`], [`file`](mod@file), [`waiter`], [`job`], [`lease`], [`worker`], [`agent`] | one noun each: type, states, verbs |
 //! | [`request`], [`ids`], [`caller`], [`data`] | what a call carries |
 //! | [`sweep`], `sweeper` | what ends by time, and the loop that ends it |
 //! | [`store`] | the door to the rows, and the engines behind it |
@@ -20,6 +20,7 @@
 //! | `following` | sees to the ends that auth tells of, before they are acknowledged |
 //! | `readiness` | whether it can do its work |
 
+pub mod adopt;
 pub mod agent;
 pub mod binding;
 pub mod caller;

@@ -56,11 +56,13 @@ pub enum Act {
     ReadFiles,
     /// Store and delete files.
     WriteFiles,
+    /// Give it to another owner, where its own is unknown.
+    Adopt,
 }
 
 impl Act {
     /// Every act.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Get,
         Self::Stream,
         Self::Ack,
@@ -77,6 +79,7 @@ impl Act {
         Self::ForceFail,
         Self::ReadFiles,
         Self::WriteFiles,
+        Self::Adopt,
     ];
 
     /// The least role of a client (DESIGN 14.4).
@@ -89,7 +92,7 @@ impl Act {
             Self::Submit | Self::Cancel | Self::Post | Self::ReadFiles | Self::WriteFiles => {
                 ClientRole::Operator
             }
-            Self::Attach | Self::Close | Self::SetPassword | Self::Evict | Self::ForceFail => {
+            Self::Attach | Self::Close | Self::SetPassword | Self::Evict | Self::ForceFail | Self::Adopt => {
                 ClientRole::Host
             }
         }
@@ -104,9 +107,13 @@ impl Act {
             }
             Self::ReadJobs => "jobs:read",
             Self::Submit | Self::Cancel | Self::ForceFail => "jobs:submit",
-            Self::Attach | Self::Close | Self::Post | Self::SetPassword | Self::Evict | Self::WriteFiles => {
-                "sessions:write"
-            }
+            Self::Attach
+            | Self::Close
+            | Self::Post
+            | Self::SetPassword
+            | Self::Evict
+            | Self::WriteFiles
+            | Self::Adopt => "sessions:write",
         }
     }
 }
@@ -138,6 +145,8 @@ pub enum Ask<'a> {
     Use { id: &'a AgentId, agent: Option<&'a Agent>, owner: &'a OwnerId },
     /// To register or change an agent; `share` where it says who may attach.
     SetAgent { id: &'a AgentId, agent: Option<&'a Agent>, share: bool },
+    /// To remove an agent.
+    RemoveAgent { id: &'a AgentId, agent: Option<&'a Agent> },
     /// To run an agent's jobs.
     Serve { id: &'a AgentId, agent: Option<&'a Agent> },
     /// To use a lease of this job.

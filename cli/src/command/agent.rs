@@ -1,4 +1,4 @@
-//! `agent set|list`.
+//! `agent set|list|remove`.
 
 use interlock_client::{Agent as Found, SetAgent};
 use serde_json::{Value, json};
@@ -21,6 +21,11 @@ pub(crate) enum Agent {
     },
     /// List the agents that you can attach to.
     List,
+    /// Remove an agent of yours that has no jobs in flight.
+    Remove {
+        /// Which.
+        agent: String,
+    },
 }
 
 /// Does it.
@@ -34,6 +39,12 @@ pub(crate) async fn run(agent: Agent, common: &Common) -> Result<(), Failure> {
             let (set, created) = agents.set(&agent, SetAgent { shared, description }).await?;
             let done = if created { "registered" } else { "changed" };
             common.output.print(&format!("{} {done}", set.agent_id), &shown(&set))?;
+        }
+        Agent::Remove { agent } => {
+            agents.remove(&agent).await?;
+            common
+                .output
+                .print(&format!("{agent} removed"), &json!({ "agent_id": agent, "removed": true }))?;
         }
         Agent::List => {
             let found = agents.list().await?;

@@ -1,4 +1,4 @@
-//! `session create|list|get|attach|stream|close`; what is about its clients is in [`super::member`].
+//! `session create|list|get|attach|stream|close|adopt`; what is about its clients is in [`super::member`].
 
 use std::time::Duration;
 
@@ -127,6 +127,14 @@ pub(crate) enum Session {
         #[arg(long)]
         force: bool,
     },
+    /// Give a session whose owner is not known any more to an owner. For administrators; its clients go.
+    Adopt {
+        /// The session, by id.
+        session: String,
+        /// Whose it shall be; yours where you do not say.
+        #[arg(long)]
+        owner: Option<String>,
+    },
 }
 
 /// Does it.
@@ -182,6 +190,16 @@ pub(crate) async fn run(session: Session, common: &Common) -> Result<(), Failure
         Session::Evict { session, client } => member::evict(&caller, common, &session, &client).await,
         Session::Quit { session } => member::quit(&caller, common, &session).await,
         Session::Post { session, message, to } => member::post(&caller, common, &session, message, &to).await,
+        Session::Adopt { session, owner } => {
+            let sessions = signed_in(common)?.gateway().sessions();
+            let (adopted, evicted) = sessions.adopt(&session, owner.as_deref()).await?;
+            let text = format!("{} is {}'s; {evicted} clients went", adopted.session_id, adopted.owner_id);
+            let json = json!({
+                "session_id": adopted.session_id, "owner_id": adopted.owner_id, "name": adopted.name,
+                "evicted": evicted,
+            });
+            Ok(common.output.print(&text, &json)?)
+        }
         Session::Close { session, force } => {
             let id = id_of(&caller, common, &session).await?;
             let closed = gateway_of(&caller, common, &id).await?.sessions().close(&id, force).await?;

@@ -57,6 +57,7 @@ impl SessionService for Service {
         list_sessions(ListSessionsRequest) -> ListSessionsResponse;
         attach_session(AttachSessionRequest) -> AttachSessionResponse;
         close_session(CloseSessionRequest) -> CloseSessionResponse;
+        adopt_session(AdoptSessionRequest) -> AdoptSessionResponse;
         set_session_password(SetSessionPasswordRequest) -> SetSessionPasswordResponse;
         join_session(JoinSessionRequest) -> JoinSessionResponse;
         list_clients(ListClientsRequest) -> ListClientsResponse;

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use interlock_proto::gateway::v1::{
-    GetAgentRequest, GetAgentResponse, ListAgentsRequest, ListAgentsResponse, SetAgentRequest,
-    SetAgentResponse, agent_service_server::AgentService,
+    GetAgentRequest, GetAgentResponse, ListAgentsRequest, ListAgentsResponse, RemoveAgentRequest,
+    RemoveAgentResponse, SetAgentRequest, SetAgentResponse, agent_service_server::AgentService,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Front, parts, wire};
 use crate::{
-    agent::{GetAgent, ListAgents, SetAgent},
+    agent::{GetAgent, ListAgents, RemoveAgent, SetAgent},
     ids::AgentId,
 };
 
@@ -31,6 +31,19 @@ impl AgentService for Rpc {
                 agent: Some(wire::agent(&stored.seen)),
                 created: stored.created,
             }))
+        };
+        self.0.answer(&call, work).await
+    }
+
+    async fn remove_agent(
+        &self,
+        request: Request<RemoveAgentRequest>,
+    ) -> Result<Response<RemoveAgentResponse>, Status> {
+        let (call, admitted, request) = parts(request);
+        let work = async {
+            let agent = AgentId::parse(request.agent_id)?;
+            let told = self.0.run(&call, &admitted.caller, RemoveAgent { agent }).await?;
+            Ok(told.map(|()| RemoveAgentResponse {}))
         };
         self.0.answer(&call, work).await
     }

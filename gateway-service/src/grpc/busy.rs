@@ -14,6 +14,7 @@ impl Detail for Busy {
         let kind = match self.kind {
             BusyKind::Rebind => "REBIND",
             BusyKind::Project => "PROJECT",
+            BusyKind::Agent => "AGENT",
         };
         let counts = format!("{} queued and {} running", self.queued, self.running);
         let whole = Precondition {
@@ -39,6 +40,7 @@ impl Detail for Busy {
         let kind = match self.kind {
             BusyKind::Rebind => wire::BusyKind::Rebind,
             BusyKind::Project => wire::BusyKind::Project,
+            BusyKind::Agent => wire::BusyKind::Agent,
         };
         let message = wire::SessionBusy {
             kind: kind.into(),

@@ -11,7 +11,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use interlock_client::verifier::Verifier;
+use interlock_client::verifier::{Verifier, VerifyError};
 use interlock_kit::{
     authn::{self, Call},
     clock::Clock,
@@ -29,6 +29,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     admit::{Admitted, Gate, auth_unavailable},
+    adopt::OwnerFacts,
     caller::{Caller, Cookie, Principal, Unscoped},
     client::Seen,
     event::{End, LastEvents},
@@ -108,6 +109,15 @@ impl Resolver for Front {
 
     async fn may_enter(&self, owner: &OwnerId, project: &ProjectId) -> Result<bool, Error> {
         self.verifier.may_enter(owner.as_str(), project.as_str()).await.map_err(|_| auth_unavailable())
+    }
+
+    async fn owner(&self, owner: &OwnerId) -> Result<OwnerFacts, Error> {
+        match self.verifier.describe_owner(owner.as_str()).await {
+            Ok(facts) => Ok(OwnerFacts { known: facts.known, active: facts.active }),
+            // An id that auth takes for none.
+            Err(VerifyError::Unauthenticated(_)) => Ok(OwnerFacts { known: false, active: false }),
+            Err(VerifyError::AuthUnavailable) => Err(auth_unavailable()),
+        }
     }
 }
 

@@ -11,13 +11,14 @@ use interlock_kit::{
 use interlock_proto::{
     credential::{Credential, Kind},
     gateway::v1::{
-        AckRequest, AckResponse, AttachSessionRequest, AttachSessionResponse, CloseSessionRequest,
-        CloseSessionResponse, CreateSessionRequest, CreateSessionResponse, EvictClientRequest,
-        EvictClientResponse, GetSessionRequest, GetSessionResponse, JoinSessionRequest, JoinSessionResponse,
-        ListClientsRequest, ListClientsResponse, ListSessionsRequest, ListSessionsResponse, OnBusy,
-        PostMessageRequest, PostMessageResponse, QuitRequest, QuitResponse, RenewStreamRequest,
-        RenewStreamResponse, SetSessionPasswordRequest, SetSessionPasswordResponse, StreamEventsRequest,
-        StreamEventsResponse, session_service_server::SessionService,
+        AckRequest, AckResponse, AdoptSessionRequest, AdoptSessionResponse, AttachSessionRequest,
+        AttachSessionResponse, CloseSessionRequest, CloseSessionResponse, CreateSessionRequest,
+        CreateSessionResponse, EvictClientRequest, EvictClientResponse, GetSessionRequest,
+        GetSessionResponse, JoinSessionRequest, JoinSessionResponse, ListClientsRequest, ListClientsResponse,
+        ListSessionsRequest, ListSessionsResponse, OnBusy, PostMessageRequest, PostMessageResponse,
+        QuitRequest, QuitResponse, RenewStreamRequest, RenewStreamResponse, SetSessionPasswordRequest,
+        SetSessionPasswordResponse, StreamEventsRequest, StreamEventsResponse,
+        session_service_server::SessionService,
     },
     metadata,
 };
@@ -30,6 +31,7 @@ use super::{
 };
 use crate::{
     admit::Admitted,
+    adopt::AdoptSession,
     attaching::{self, Waits},
     binding::Attach,
     client::Ack,
@@ -127,6 +129,23 @@ impl SessionService for Rpc {
             Ok(told.map(|closed| CloseSessionResponse {
                 gone: closed.gone,
                 jobs_in_flight: closed.jobs_in_flight,
+            }))
+        };
+        self.0.answer(&call, work).await
+    }
+
+    async fn adopt_session(
+        &self,
+        request: Request<AdoptSessionRequest>,
+    ) -> Result<Response<AdoptSessionResponse>, Status> {
+        let (call, admitted, request) = parts(request);
+        let work = async {
+            let session = SessionId::parse(request.session_id)?;
+            let (caller, owner) = (admitted.for_session(&session), wire::owner(request.owner_id)?);
+            let told = self.0.run(&call, &caller, AdoptSession { session, owner }).await?;
+            Ok(told.map(|adopted| AdoptSessionResponse {
+                session: Some(wire::session(adopted.seen)),
+                evicted: adopted.evicted,
             }))
         };
         self.0.answer(&call, work).await

@@ -44,6 +44,7 @@ pub fn decide(caller: &Caller, now: Timestamp, ask: &Ask<'_>) -> Result<Permit, 
         Ask::Bind { id, agent, project, acting } => decide_bind(caller, now, id, agent, project, acting),
         Ask::Use { id, agent, owner } => decide_use(caller, now, id, agent, owner),
         Ask::SetAgent { id, agent, share } => decide_set_agent(caller, now, id, agent, share),
+        Ask::RemoveAgent { id, agent } => decide_remove_agent(caller, now, id, agent),
         Ask::Serve { id, agent } => decide_serve(caller, now, id, agent),
         Ask::Lease { id, job, fencing } => decide_lease(caller, id, job, fencing),
         Ask::JobFiles { id, job, fencing } => decide_job_files(caller, id, job, fencing),
@@ -67,9 +68,13 @@ fn decide_session(
     session: Option<&Session>,
     client: Option<&Client>,
 ) -> Result<Permit, Refusal> {
-    if act == Act::ForceFail && !caller.reaches_all(now) {
-        // Whether there is such a job is nothing to anybody else.
-        let message = "forcing a job takes the admin role token, or root unlocked";
+    let of_those_who_reach_all = match act {
+        Act::ForceFail => Some("forcing a job takes the admin role token, or root unlocked"),
+        Act::Adopt => Some("adopting a session takes the admin role token, or root unlocked"),
+        _ => None,
+    };
+    if let Some(message) = of_those_who_reach_all.filter(|_| !caller.reaches_all(now)) {
+        // Whether there is such a job, or session, is nothing to anybody else.
         return Err(match caller.is_administrator() {
             true => Refusal { reason: Reason::RootRequired, message },
             false => forbidden(message),
@@ -235,6 +240,21 @@ fn decide_set_agent(
         return Err(forbidden("only administrators share agents"));
     }
     Ok(Permit(Subject::Agent(id.clone())))
+}
+
+/// Built-in ones stay: nothing would bring them back.
+fn decide_remove_agent(
+    caller: &Caller,
+    now: Timestamp,
+    id: &AgentId,
+    agent: Option<&Agent>,
+) -> Result<Permit, Refusal> {
+    decide_set_agent(caller, now, id, agent, false)?;
+    match agent {
+        Some(agent) if agent.is_built_in() => Err(forbidden("built-in agents are not removed")),
+        Some(_) => Ok(Permit(Subject::Agent(id.clone()))),
+        None => Err(if caller.reaches_all(now) { UNKNOWN } else { FOREIGN_AGENT }),
+    }
 }
 
 fn decide_serve(

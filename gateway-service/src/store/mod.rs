@@ -25,6 +25,7 @@ use interlock_kit::{
 use parking_lot::Mutex;
 
 use crate::{
+    adopt::OwnerFacts,
     caller::{Caller, Reach},
     event::Event,
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId},
@@ -73,6 +74,11 @@ pub enum Question {
         owner: OwnerId,
         /// The project.
         project: ProjectId,
+    },
+    /// What is known of this owner.
+    Owner {
+        /// The owner.
+        owner: OwnerId,
     },
 }
 
@@ -180,6 +186,9 @@ pub trait Resolver: Send + Sync {
         owner: &OwnerId,
         project: &ProjectId,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// What is known of this owner.
+    fn owner(&self, owner: &OwnerId) -> impl Future<Output = Result<OwnerFacts, Error>> + Send;
 }
 
 /// The door to the store. Cheap to clone.
@@ -317,9 +326,16 @@ async fn resolve(reach: &mut Reach, question: Question, resolver: &impl Resolver
     if reach.asked() >= QUESTIONS_MAX {
         return Err(Error::new(Reason::LimitReached, "this call concerns too many projects"));
     }
-    let Question::Membership { owner, project } = question;
-    let may = resolver.may_enter(&owner, &project).await?;
-    reach.learn(owner, project, may);
+    match question {
+        Question::Membership { owner, project } => {
+            let may = resolver.may_enter(&owner, &project).await?;
+            reach.learn(owner, project, may);
+        }
+        Question::Owner { owner } => {
+            let facts = resolver.owner(&owner).await?;
+            reach.learn_owner(owner, facts);
+        }
+    }
     Ok(())
 }
 

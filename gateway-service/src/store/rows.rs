@@ -388,6 +388,10 @@ pub enum Change {
     AddAgent(Agent),
     /// An agent changes.
     SetAgent(Agent, Agent),
+    /// An agent goes.
+    DropAgent(Agent),
+    /// A session has another owner, and perhaps no name any more.
+    AdoptSession(Session, Session),
     /// A new job and what was submitted.
     AddJob(Job, Data),
     /// A job changes; with what its worker answered, where it did.
@@ -451,6 +455,8 @@ impl Change {
             | Self::DropFile(_)
             | Self::AddAgent(_)
             | Self::SetAgent(..)
+            | Self::DropAgent(_)
+            | Self::AdoptSession(..)
             | Self::PutRequest(..)
             | Self::Append { .. }
             | Self::TrimLog { .. }

@@ -143,8 +143,9 @@ impl Tx<'_> {
     /// `NOT_FOUND` where it is gone; `PROJECT_MISMATCH`.
     pub fn made_session(&mut self, owner: &OwnerId, id: &SessionId) -> Result<Session, Stop> {
         let session = self.rows().session(id)?.filter(|session| session.phase != session::Phase::Gone);
+        // One that was adopted meanwhile is another owner's.
+        let session = session.filter(|session| session.owner == *owner);
         let session = session.ok_or_else(|| Error::new(Reason::NotFound, "that session has ended"))?;
-        assert!(session.owner == *owner, "a first answer names a session of another owner");
         if let Some(binding) = &session.binding {
             self.view.concern(id.as_str());
             self.view.enter_again(&session, owner, &binding.project)?;
@@ -210,6 +211,13 @@ impl Tx<'_> {
         let after = Session { binding: Some(binding), ..before.clone() };
         self.change(Change::SetSession(before.clone(), after.clone()));
         Ok(after)
+    }
+
+    /// A session has another owner; its binding and its phase stay.
+    pub fn adopt(&mut self, permit: &Permit, before: &Session, after: Session) {
+        assert!(permit.covers_session(&before.id), "a session without a permit");
+        assert!(before.binding == after.binding && before.phase == after.phase, "only whose it is changes");
+        self.change(Change::AdoptSession(before.clone(), after));
     }
 
     /// A session goes on in its life; its binding stays.

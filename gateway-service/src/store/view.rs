@@ -9,6 +9,7 @@ use interlock_kit::{
 };
 
 use crate::{
+    adopt::OwnerFacts,
     agent::{Agent, AgentSeen},
     caller::{Caller, Principal, Reach},
     client::Client,
@@ -97,6 +98,11 @@ impl<'t> View<'t> {
     /// Whether an owner may enter a project, where that was asked.
     pub(crate) fn knows(&self, owner: &OwnerId, project: &ProjectId) -> Option<bool> {
         self.reach.knows(self.caller, owner, project)
+    }
+
+    /// What auth knows of an owner, where that was asked.
+    pub(crate) fn knows_owner(&self, owner: &OwnerId) -> Option<OwnerFacts> {
+        self.reach.knows_owner(owner)
     }
 
     /// What bounds the verbs.

@@ -92,7 +92,7 @@ fn agents() -> String {
     let mut table = String::new();
     for (id, agent) in &agents {
         let id = AgentId::parse(*id).unwrap();
-        let heads = ["See", "Bind in p", "Bind in system", "Set", "Share", "Serve"];
+        let heads = ["See", "Bind in p", "Bind in system", "Set", "Share", "Remove", "Serve"];
         table.push_str(&line(&format!("agent {id}"), heads.map(str::to_owned)));
         for (name, caller, _) in callers() {
             let acting = caller.owner().unwrap_or_else(|| OwnerId::parse("ann").unwrap());
@@ -103,6 +103,7 @@ fn agents() -> String {
                 Ask::Bind { id, agent, project: &system, acting },
                 Ask::SetAgent { id, agent, share: false },
                 Ask::SetAgent { id, agent, share: true },
+                Ask::RemoveAgent { id, agent },
                 Ask::Serve { id, agent },
             ];
             table.push_str(&line(name, asks.iter().map(|ask| answer(&caller, ask))));

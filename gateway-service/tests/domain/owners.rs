@@ -1,13 +1,14 @@
 //! Whose is what: the matrix of session-taking verbs by callers.
 
 use interlock_gateway::{
-    agent::{GetAgent, ListAgents, SetAgent},
+    adopt::AdoptSession,
+    agent::{GetAgent, ListAgents, RemoveAgent, SetAgent},
     binding::Attach,
     caller::Caller,
     client::Ack,
     event::{From, ReadEvents},
-    ids::{JobId, OwnerId, SessionId},
-    job::{Cancel, GetJob, JobState, ListJobs},
+    ids::{ClientId, JobId, OwnerId, SessionId, SessionName},
+    job::{Cancel, GetJob, JobState, ListJobs, Outcome},
     session::{CloseSession, CreateSession, GetSession, ListSessions},
 };
 use interlock_kit::error::Reason;
@@ -25,6 +26,8 @@ on_every_engine!(
     a_session_is_made_for_oneself,
     agents_are_their_owners,
     lists_are_ones_own,
+    a_session_of_an_unknown_owner_is_adopted_by_administrators,
+    an_agent_is_removed_by_its_owner_and_not_while_it_is_busy,
 );
 
 /// Every verb and query that takes a session or a job, refused with this reason.
@@ -217,4 +220,97 @@ async fn lists_are_ones_own(world: World) {
     assert_eq!(all(&token("ann", "q"), None).await, [in_q, unbound.clone()]);
     assert_eq!(all(&admin().naming("p"), Some("ann")).await, [in_p, unbound]);
     world.denied_read(&bob, list(Some("ann")), Reason::OwnerMismatch).await;
+}
+
+// UA-48
+async fn a_session_of_an_unknown_owner_is_adopted_by_administrators(world: World) {
+    let lost = owner("lost");
+    let create = |caller: &str, number: u64| CreateSession {
+        id: crate::world::session_id(number),
+        client: ClientId::parse(format!("clt_{number:06}")).unwrap(),
+        cookie: hash(number),
+        sealed: vec![1],
+        name: Some(SessionName::parse("desk").unwrap()),
+        request: crate::world::request(&format!("r {caller}")),
+        owner: None,
+    };
+    world.ok(&lost, create("lost", 701)).await;
+    let (session, host) = (crate::world::session_id(701), cookie(&crate::world::session_id(701), 701));
+    world.agent(&lost, "l", false).await;
+    world.members.add("lost", "q");
+    world.members.add("rosa", "q");
+    world.attach(&lost, &session, ("l", "q")).await;
+    let job = world.submit(&host, &session).await.id;
+    let adopt =
+        |to: &str| AdoptSession { session: session.clone(), owner: Some(OwnerId::parse(to).unwrap()) };
+    for caller in [owner("bob"), lost.clone(), user(), token("lost", "q"), host.clone()] {
+        world.denied(&caller, adopt("bob"), Reason::Forbidden).await;
+    }
+    world.denied(&root("rosa", false), adopt("bob"), Reason::RootRequired).await;
+    let unknown = AdoptSession { session: crate::world::session_id(999_999), owner: None };
+    world.denied(&admin(), unknown, Reason::NotFound).await;
+    // Reachable for administrators, and it waits for its jobs.
+    assert_eq!(world.see(&admin(), &session).await.session.owner.as_str(), "lost");
+    world.denied(&admin(), adopt("bob"), Reason::SessionBusy).await;
+    world.ok(&lost, Cancel { job: job.clone() }).await;
+    for nobody in ["idle", "never"] {
+        world.denied(&admin(), adopt(nobody), Reason::InvalidField).await;
+    }
+    // Of owners who are known, active or not, nothing is taken.
+    for known in ["ann", "idle"] {
+        let theirs = world.session(&owner(known)).await;
+        let take = AdoptSession { session: theirs, owner: Some(OwnerId::parse("bob").unwrap()) };
+        world.denied(&admin(), take, Reason::Forbidden).await;
+    }
+
+    let adopted = world.ok(&root("rosa", true).naming("q"), adopt("bob")).await;
+    assert_eq!((adopted.seen.session.owner.as_str(), adopted.evicted), ("bob", 1));
+    assert_eq!(adopted.seen.session.name.as_ref().map(SessionName::as_str), Some("desk"));
+    let last = adopted.seen.last_sequence;
+    assert_eq!(world.see(&admin(), &session).await.last_sequence, last, "told as it is stored");
+    assert_eq!(world.ok(&admin(), adopt("bob")).await.evicted, 0, "repeating it is no error");
+    let bob = owner("bob");
+    assert_eq!(world.see(&bob, &session).await.session.id, session);
+    assert!(world.ask(&host, GetSession { session: session.clone() }).await.is_err(), "no client of before");
+    world.denied_read(&lost, GetSession { session: session.clone() }, Reason::OwnerMismatch).await;
+    assert_eq!(world.job(&bob.clone().naming("q"), &job).await.id, job, "with what is in it");
+    // The name is bob's now, and free for whoever is called like its first owner; the first answer is not theirs.
+    world.denied(&bob, create("bob", 702), Reason::NameTaken).await;
+    world.denied(&lost, create("lost", 701), Reason::NotFound).await;
+    // A name that the new owner has is not carried along.
+    let other = CreateSession { request: crate::world::request("another"), ..create("lost", 703) };
+    world.ok(&lost, other).await;
+    let take =
+        AdoptSession { session: crate::world::session_id(703), owner: Some(OwnerId::parse("bob").unwrap()) };
+    assert_eq!(world.ok(&admin(), take).await.seen.session.name, None);
+}
+
+async fn an_agent_is_removed_by_its_owner_and_not_while_it_is_busy(world: World) {
+    let (ann, session, held) = world.running().await;
+    let remove = |name: &str| RemoveAgent { agent: agent(name) };
+    let busy = world.denied(&ann, remove("a"), Reason::SessionBusy).await;
+    assert!(busy.to_string().contains("wait for them"), "{busy}");
+    for caller in [owner("bob"), user(), root("rosa", false), token("ann", "p")] {
+        let foreign = world.denied(&caller, remove("a"), Reason::Forbidden).await;
+        let unknown = world.denied(&caller, remove("nothing"), Reason::Forbidden).await;
+        assert_eq!(foreign.to_string(), unknown.to_string(), "no oracle");
+    }
+    world.denied(&admin(), remove("nothing"), Reason::NotFound).await;
+    world.denied(&ann, remove("primary"), Reason::RootRequired).await;
+    world.denied(&admin(), remove("primary"), Reason::Forbidden).await;
+
+    world.ok(&ann, crate::world::finish(&held, Outcome::Succeeded)).await;
+    world.ok(&ann, remove("a")).await;
+    world.denied(&ann, remove("a"), Reason::Forbidden).await;
+    world.denied_read(&ann, GetAgent { agent: agent("a") }, Reason::Forbidden).await;
+    // Who is bound to it stays so, takes no job, and goes elsewhere.
+    let submit = world.submission(&session);
+    world.denied(&ann, submit, Reason::Forbidden).await;
+    world.agent(&ann, "b", false).await;
+    assert!(world.attach(&ann, &session, ("b", "p")).await.changed);
+    world.submit(&ann, &session).await;
+    // Its name is free; what another one makes of it is not hers.
+    world.agent(&owner("bob"), "a", false).await;
+    world.denied(&ann, remove("a"), Reason::Forbidden).await;
+    world.ok(&admin(), remove("a")).await;
 }

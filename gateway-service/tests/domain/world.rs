@@ -10,6 +10,7 @@ use std::{
 };
 
 use interlock_gateway::{
+    adopt::OwnerFacts,
     agent::SetAgent,
     binding::{Attach, Attached},
     caller::{Caller, Cookie, OwnerSession, Principal, ProjectToken, Unscoped},
@@ -101,6 +102,12 @@ impl Members {
 impl Resolver for Members {
     async fn may_enter(&self, owner: &OwnerId, project: &ProjectId) -> Result<bool, Error> {
         Ok(self.0.lock().contains(&(owner.to_string(), project.to_string())))
+    }
+
+    /// Who may enter `p` is known and active; those called `idle…` are known.
+    async fn owner(&self, owner: &OwnerId) -> Result<OwnerFacts, Error> {
+        let active = self.0.lock().contains(&(owner.to_string(), "p".to_owned()));
+        Ok(OwnerFacts { known: active || owner.as_str().starts_with("idle"), active })
     }
 }
 

@@ -60,7 +60,7 @@ struct Props {
     cookie: Cookie,
     job: String,
     stream_id: String,
-    /// To be removed.
+    /// To be removed: an owner, or an agent.
     owner: String,
     /// A token of alice's in the project, where the method is about one.
     token_id: String,
@@ -183,6 +183,10 @@ impl Stage {
             let auth = self.pair.sdk_auth_as(&self.pair.admin());
             let set = auth.owners().set(&props.owner, Some("longer than twelve"), SetOwner::default()).await;
             set.expect("an owner");
+        }
+        if policy.path.ends_with("/RemoveAgent") {
+            props.owner = format!("gone{}", self.number());
+            sdk.agents().set(&props.owner, SetAgent::default()).await.expect("an agent");
         }
         if ["/RotateToken", "/RevokeToken"].iter().any(|method| policy.path.ends_with(method)) {
             let alice = self.pair.sdk_auth_as(&self.alice.access_token);
@@ -332,6 +336,9 @@ impl Stage {
                 gateway::SetAgentRequest { agent_id: IDLE_AGENT.to_owned(), shared: None, description }
                     .encode_to_vec()
             }
+            ("AgentService", "RemoveAgent") => {
+                gateway::RemoveAgentRequest { agent_id: props.owner.clone() }.encode_to_vec()
+            }
             ("AgentService", "GetAgent") => {
                 gateway::GetAgentRequest { agent_id: IDLE_AGENT.to_owned() }.encode_to_vec()
             }
@@ -377,6 +384,10 @@ impl Stage {
                 let agent_id = AGENT.to_owned();
                 gateway::AttachSessionRequest { session_id, agent_id, project_id, ..Default::default() }
                     .encode_to_vec()
+            }
+            ("SessionService", "AdoptSession") => {
+                // Whose it is: nothing is left to be done.
+                gateway::AdoptSessionRequest { session_id, owner_id: "alice".to_owned() }.encode_to_vec()
             }
             ("SessionService", "CloseSession") => {
                 gateway::CloseSessionRequest { session_id, force: true }.encode_to_vec()

@@ -83,7 +83,7 @@ pub(crate) async fn attach(gateway: Gateway, mut rng: StdRng, track: Arc<Track>)
                 let which = match busy.kind {
                     BusyKind::Rebind => &tally.rebind,
                     BusyKind::Project => &tally.project,
-                    BusyKind::Unknown => panic!("{refused}"),
+                    BusyKind::Agent | BusyKind::Unknown => panic!("{refused}"),
                 };
                 which.fetch_add(1, Ordering::Relaxed);
                 assert!(busy.queued + busy.running > 0, "busy with nothing: {busy:?}");

@@ -65,6 +65,8 @@ pub(crate) struct Props {
     stream_id: String,
     /// To be removed.
     owner: String,
+    /// An agent to be removed.
+    spare: String,
     hand: InHand,
     /// Held open: a stream that has ended cannot be renewed.
     _stream: Streaming<Bytes>,
@@ -78,6 +80,7 @@ impl Stage {
         let setup = setup.gateway("jobs_in_flight_per_owner", "10000").gateway("lease_ttl", "120s");
         // Each of them joins, and none of them is somebody who guesses.
         let setup = setup.gateway("join_tries", "100000").gateway("clients_per_session", "1000");
+        let setup = setup.gateway("agents_per_owner", "10000");
         let setup = setup.gateway("argon2.m_kib", "8").gateway("argon2.t", "1");
         let pair = Pair::start_with(setup.root()).await;
         let alice = pair.login("alice").await;
@@ -148,8 +151,8 @@ impl Stage {
             panic!("a stream says first that it is open: {first:?}");
         };
         let (stream_id, hand) = (opened.stream_id, InHand::default());
-        let (token, owner) = (self.token().await, self.owner().await);
-        Props { session, cookie, agent, job, running, token, stream_id, owner, hand, _stream: stream }
+        let (token, owner, spare) = (self.token().await, self.owner().await, self.spare().await);
+        Props { session, cookie, agent, job, running, token, stream_id, owner, spare, hand, _stream: stream }
     }
 
     /// A project token of hers; its id.
@@ -196,6 +199,7 @@ impl Stage {
     async fn renew(&self, request: &Request, props: &mut Props) {
         match (request.method.name(), request.variant.as_str()) {
             ("RemoveOwner", _) => props.owner = self.owner().await,
+            ("RemoveAgent", _) => props.spare = self.spare().await,
             ("ChangePassword", _) => {
                 let (owner, set) =
                     (format!("w{CHANGES}"), SetOwner { keep_sessions: true, ..SetOwner::default() });
@@ -233,6 +237,14 @@ impl Stage {
         owner
     }
 
+    /// An agent that nobody needs.
+    async fn spare(&self) -> String {
+        let agent = format!("spare-{}", self.number());
+        let sdk = self.pair.sdk_gateway(&self.alice.access_token);
+        sdk.agents().set(&agent, SetAgent::default()).await.expect("an agent");
+        agent
+    }
+
     /// In her project.
     pub(crate) fn alice(&self) -> Metadata {
         Metadata::bearer(&self.alice.access_token).with("x-interlock-project", &self.project)
@@ -250,7 +262,7 @@ impl Stage {
                 let turn = usize::try_from(self.number()).expect("few") % self.unlocking.len();
                 Metadata::bearer(&self.unlocking[turn].access_token)
             }
-            (_, "ForceFailJob") => {
+            (_, "ForceFailJob" | "AdoptSession") => {
                 Metadata::bearer(&self.pair.admin()).with("x-interlock-project", &self.project)
             }
             (_, "Rotate" | "List" | "Tail" | "Verify") => Metadata::bearer(&self.pair.admin()),
@@ -374,6 +386,9 @@ impl Stage {
                 let description = Some("changed".to_owned());
                 gateway::SetAgentRequest { agent_id, shared: None, description }.encode_to_vec()
             }
+            ("RemoveAgent", _) => {
+                gateway::RemoveAgentRequest { agent_id: props.spare.clone() }.encode_to_vec()
+            }
             ("GetAgent", _) => gateway::GetAgentRequest { agent_id }.encode_to_vec(),
             ("SubmitJob", _) => {
                 gateway::SubmitJobRequest { session_id, request_id, payload: "more".into() }.encode_to_vec()
@@ -400,6 +415,9 @@ impl Stage {
             ("AttachSession", _) => {
                 gateway::AttachSessionRequest { session_id, agent_id, project_id, ..Default::default() }
                     .encode_to_vec()
+            }
+            ("AdoptSession", _) => {
+                gateway::AdoptSessionRequest { session_id, owner_id: "alice".to_owned() }.encode_to_vec()
             }
             ("CloseSession", _) => gateway::CloseSessionRequest { session_id, force: true }.encode_to_vec(),
             ("StreamEvents", _) => {

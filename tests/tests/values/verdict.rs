@@ -16,7 +16,7 @@ use crate::{
 /// Refusals that are right for a well-formed value of a field (or of a whole request, by its method), beside
 /// those that name the field.
 const TYPED: &[(&str, &[&str])] = &[
-    ("session_id", &["OWNER_MISMATCH", "INVALID_CREDENTIALS"]),
+    ("session_id", &["NOT_FOUND", "OWNER_MISMATCH", "INVALID_CREDENTIALS"]),
     ("stream_id", &["OWNER_MISMATCH"]),
     ("job_id", &["OWNER_MISMATCH", "NOT_FOUND"]),
     ("agent_id", &["FORBIDDEN", "ROOT_REQUIRED", "NOT_FOUND", "SESSION_BUSY"]),

@@ -64,6 +64,10 @@ pub(super) fn apply(
         Change::SetAgent(before, after) => {
             same("agent", model.agents.insert(after.id.clone(), after), Some(before))
         }
+        Change::DropAgent(agent) => same("agent", model.agents.remove(&agent.id), Some(agent)),
+        Change::AdoptSession(before, after) => {
+            same("session", model.sessions.insert(after.id.clone(), after), Some(before))
+        }
         Change::AddJob(job, payload) => {
             fresh("payload", model.payloads.insert(job.id.clone(), payload.into()))?;
             fresh("job", model.jobs.insert(job.id.clone(), job))

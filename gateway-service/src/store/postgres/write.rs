@@ -120,6 +120,15 @@ pub(super) fn apply(
             set_agent(flush, &before, &after);
             same("agent", working.agents.insert(after.id.clone(), after).as_ref(), &before)?;
         }
+        Change::DropAgent(agent) => {
+            same("agent", working.agents.remove(&agent.id).as_ref(), &agent)?;
+            if let Some(owner) = &agent.owner {
+                working.count(Key::AgentsOf(owner.clone()), -1);
+            }
+            let sql = "DELETE FROM agent WHERE id = $1 AND owner IS NOT DISTINCT FROM $2";
+            flush.one("agent", sql, [text(&agent.id), maybe_text(agent.owner.as_ref())]);
+        }
+        Change::AdoptSession(before, after) => adopt_session(working, flush, &before, after)?,
         Change::AddJob(job, payload) => {
             let payload: Vec<u8> = payload.into();
             add_job(flush, &job);
@@ -272,6 +281,36 @@ fn set_session(
         if let Some(name) = &after.name {
             working.names.remove(&(after.owner.clone(), name.clone()));
         }
+    }
+    same("session", working.sessions.insert(after.id.clone(), after).as_ref(), before)
+}
+
+fn adopt_session(
+    working: &mut Working,
+    flush: &mut Flush,
+    before: &Session,
+    after: Session,
+) -> Result<(), Fault> {
+    flush.one(
+        "session",
+        "UPDATE session SET owner = $2, name = $3 WHERE id = $1 AND owner = $4 AND epoch = $5 AND phase = $6",
+        [
+            text(&after.id),
+            text(&after.owner),
+            maybe_text(after.name.as_ref()),
+            text(&before.owner),
+            epoch(before.binding.as_ref()),
+            bind(small(codes::phase(before.phase))),
+        ],
+    );
+    for (session, by) in [(before, -1), (&after, 1)] {
+        working.count(Key::SessionsLiving(session.owner.clone()), by);
+    }
+    if let Some(name) = &before.name {
+        working.names.remove(&(before.owner.clone(), name.clone()));
+    }
+    if let Some(name) = &after.name {
+        working.names.insert((after.owner.clone(), name.clone()));
     }
     same("session", working.sessions.insert(after.id.clone(), after).as_ref(), before)
 }

@@ -67,6 +67,23 @@ pub(super) fn apply(
         ),
         Change::AddAgent(agent) => db.add_agent(&agent),
         Change::SetAgent(before, after) => db.set_agent(&before, &after),
+        Change::DropAgent(agent) => db.one(
+            "agent",
+            "DELETE FROM agent WHERE id = ?1 AND owner IS ?2",
+            (agent.id.as_str(), agent.owner.as_ref().map(OwnerId::as_str)),
+        ),
+        Change::AdoptSession(before, after) => db.one(
+            "session",
+            "UPDATE session SET owner = ?2, name = ?3 WHERE id = ?1 AND owner = ?4 AND epoch = ?5 AND phase = ?6",
+            params![
+                after.id.as_str(),
+                after.owner.as_str(),
+                after.name.as_ref().map(SessionName::as_str),
+                before.owner.as_str(),
+                before.binding.as_ref().map_or(0, |binding| binding.epoch),
+                codes::phase(before.phase),
+            ],
+        ),
         Change::AddJob(job, payload) => db.add_job(&job, &payload),
         Change::SetJob(both, result) => db.set_job(&both.0, &both.1, result.as_deref()),
         Change::PutRequest(request, now) => db.put_request(&request, now),

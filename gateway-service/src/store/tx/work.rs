@@ -17,7 +17,7 @@ use crate::{
     session::Session,
     store::{
         Stop,
-        rows::Change,
+        rows::{Change, Load},
         view::{Found, broken},
     },
 };
@@ -138,6 +138,33 @@ impl Tx<'_> {
             Some(before) => self.change(Change::SetAgent(before, after.clone())),
         }
         self.view.with_load(after)
+    }
+
+    /// An agent that the caller may remove.
+    ///
+    /// # Errors
+    /// `FORBIDDEN`, `NOT_FOUND`; `ROOT_REQUIRED` for a built-in one.
+    pub fn may_remove_agent(&mut self, id: &AgentId) -> Result<(Agent, Permit), Stop> {
+        self.view.concern(id.as_str());
+        let agent = self.rows().agent(id)?;
+        let permit = self.view.decide(&Ask::RemoveAgent { id, agent: agent.as_ref() })?;
+        let agent = agent.ok_or_else(|| broken("a permit for an agent that does not exist"))?;
+        Ok((agent, permit))
+    }
+
+    /// How many jobs of an agent are in flight.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-up.
+    pub fn load_of(&mut self, permit: &Permit, id: &AgentId) -> Result<Load, Stop> {
+        assert!(permit.covers_agent(id), "a load without a permit");
+        self.rows().load(id)
+    }
+
+    /// An agent goes.
+    pub fn remove_agent(&mut self, permit: &Permit, agent: Agent) {
+        assert!(permit.covers_agent(&agent.id), "an agent without a permit");
+        self.change(Change::DropAgent(agent));
     }
 
     /// The oldest queued jobs of an agent that the permit lets one run.

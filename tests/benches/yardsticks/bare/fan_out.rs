@@ -211,6 +211,13 @@ impl SessionService for Cursors {
         Err(delivers_only())
     }
 
+    async fn adopt_session(
+        &self,
+        _: Request<wire::AdoptSessionRequest>,
+    ) -> Result<Response<wire::AdoptSessionResponse>, Status> {
+        Err(delivers_only())
+    }
+
     async fn evict_client(
         &self,
         _: Request<wire::EvictClientRequest>,

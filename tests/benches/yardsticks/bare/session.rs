@@ -185,6 +185,13 @@ impl SessionService for Sessions {
         Err(no_more())
     }
 
+    async fn adopt_session(
+        &self,
+        _: Request<wire::AdoptSessionRequest>,
+    ) -> Result<Response<wire::AdoptSessionResponse>, Status> {
+        Err(no_more())
+    }
+
     async fn evict_client(
         &self,
         _: Request<wire::EvictClientRequest>,
