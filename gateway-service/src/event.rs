@@ -3,8 +3,6 @@
 //! A verb appends without looking; the store numbers an event when it applies it, so numbers are free
 //! of gaps. What retention has taken, and what the reader may not see, is told as a gap.
 
-use std::sync::Arc;
-
 use interlock_kit::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +16,10 @@ use crate::{
     policy::Act,
     store::{Found, Query, Stop, View, broken},
 };
+
+mod shared;
+
+pub use shared::SharedEvent;
 
 /// One stored entry of a session's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,7 +174,7 @@ pub(crate) struct ReadOn {
     /// What to read.
     pub(crate) read: ReadEvents,
     /// Committed events of that session, without a hole.
-    pub(crate) known: Vec<Arc<Event>>,
+    pub(crate) known: Vec<SharedEvent>,
 }
 
 /// From where to read.
@@ -211,7 +213,7 @@ impl Part {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// An event.
-    Event(Arc<Event>),
+    Event(SharedEvent),
     /// Events that are gone, or not for this reader.
     Gap {
         /// The first one.
@@ -273,7 +275,7 @@ impl Query for LastEvents {
 }
 
 impl ReadEvents {
-    fn part(&self, view: &mut View<'_>, known: &[Arc<Event>]) -> Result<Part, Stop> {
+    fn part(&self, view: &mut View<'_>, known: &[SharedEvent]) -> Result<Part, Stop> {
         let found = view.session(Act::Stream, &self.session)?;
         let log = view.log(&found)?;
         let after = self.after(&found)?.min(log.last);
@@ -319,7 +321,7 @@ impl ReadEvents {
 }
 
 impl Part {
-    fn push(&mut self, event: Arc<Event>) -> Result<(), Stop> {
+    fn push(&mut self, event: SharedEvent) -> Result<(), Stop> {
         if event.sequence != self.next + 1 {
             return Err(broken("a session's log has a hole (I15)"));
         }

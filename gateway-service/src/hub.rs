@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
-    event::Event,
+    event::SharedEvent,
     ids::{AgentId, JobId, SessionId},
     lease::Held,
     store::{Gateway, Signal},
@@ -94,7 +94,7 @@ struct Line {
 /// The newest events of one session since someone listens, in their order.
 #[derive(Default)]
 struct Ring {
-    events: VecDeque<Arc<Event>>,
+    events: VecDeque<SharedEvent>,
     bytes: usize,
 }
 
@@ -102,7 +102,7 @@ struct Ring {
 struct Clapper {
     notify: Notify,
     notes: Mutex<Vec<Note>>,
-    gone: OnceLock<Arc<[Arc<Event>]>>,
+    gone: OnceLock<Arc<[SharedEvent]>>,
 }
 
 /// A wake-up for its topics. Dropped: no longer rung.
@@ -155,7 +155,7 @@ impl Hub {
     }
 
     /// Keeps an event for the listeners of its session.
-    fn keep(&self, session: &SessionId, event: &Arc<Event>) {
+    fn keep(&self, session: &SessionId, event: &SharedEvent) {
         let lines = self.0.lines.lock();
         let ring = lines.get(&Topic::Session(session.clone())).and_then(|line| line.ring.as_ref());
         if let Some(ring) = ring {
@@ -259,23 +259,23 @@ impl Observer<Gateway> for Hub {
 }
 
 impl Ring {
-    fn keep(&mut self, event: &Arc<Event>, bytes_max: usize) {
+    fn keep(&mut self, event: &SharedEvent, bytes_max: usize) {
         if self.events.back().is_some_and(|newest| newest.sequence >= event.sequence) {
             // Told late, of a commit that was in doubt: what is kept stays in its order.
             *self = Self::default();
         }
-        self.events.push_back(Arc::clone(event));
-        self.bytes += event.weight();
+        self.events.push_back(event.clone());
+        self.bytes += event.held();
         while self.bytes > bytes_max && self.events.len() > 1 {
-            self.bytes -= self.events.pop_front().map_or(0, |oldest| oldest.weight());
+            self.bytes -= self.events.pop_front().map_or(0, |oldest| oldest.held());
         }
     }
 
     /// The newest ones.
-    fn last(&self) -> Arc<[Arc<Event>]> {
+    fn last(&self) -> Arc<[SharedEvent]> {
         let mut bytes = 0;
-        let fits = |event: &&Arc<Event>| {
-            bytes += event.weight();
+        let fits = |event: &&SharedEvent| {
+            bytes += event.held();
             bytes <= LAST_BYTES_MAX
         };
         let count = self.events.iter().rev().take(LAST_MAX).take_while(fits).count();
@@ -283,12 +283,12 @@ impl Ring {
         self.events.iter().skip(from).cloned().collect()
     }
 
-    fn after(&self, sequence: u64, most: usize) -> Vec<Arc<Event>> {
+    fn after(&self, sequence: u64, most: usize) -> Vec<SharedEvent> {
         let from = self.events.partition_point(|event| event.sequence <= sequence);
         let next = self.events.iter().skip(from).zip(sequence + 1..);
         // Other writers of the same store may have made some in between: those were not heard of here.
         let next = next.take_while(|(event, number)| event.sequence == *number).take(most);
-        next.map(|(event, _)| Arc::clone(event)).collect()
+        next.map(|(event, _)| event.clone()).collect()
     }
 }
 
@@ -320,7 +320,7 @@ impl Bell {
     /// Events of the session of its topics that have been committed, from the one after this number on, without a
     /// hole and at most so many. None where that one is not kept: the store has it.
     #[must_use]
-    pub(crate) fn kept_after(&self, sequence: u64, most: usize) -> Vec<Arc<Event>> {
+    pub(crate) fn kept_after(&self, sequence: u64, most: usize) -> Vec<SharedEvent> {
         self.ring.as_ref().map(|ring| ring.lock().after(sequence, most)).unwrap_or_default()
     }
 
@@ -353,7 +353,7 @@ impl Bell {
 
     /// Where a session of its topics has gone: the newest events before that, at most 64.
     #[must_use]
-    pub fn gone(&self) -> Option<&[Arc<Event>]> {
+    pub fn gone(&self) -> Option<&[SharedEvent]> {
         self.clapper.gone.get().map(|last| &**last)
     }
 }
@@ -385,7 +385,7 @@ mod tests {
     use interlock_kit::clock::Timestamp;
 
     use super::*;
-    use crate::event::EventKind;
+    use crate::event::{Event, EventKind};
 
     async fn rings(bell: &Bell) -> bool {
         let mut rung = std::pin::pin!(bell.rung());
@@ -417,7 +417,7 @@ mod tests {
         for sequence in 1..=100 {
             let kind = EventKind::Closing;
             let event = Event { sequence, at: Timestamp::default(), project: None, epoch: 0, kind };
-            hub.committed(vec![Signal::Logged { session: session.clone(), event: Arc::new(event) }]);
+            hub.committed(vec![Signal::Logged { session: session.clone(), event: event.into() }]);
         }
         assert!(bell.gone().is_none());
         hub.committed(vec![Signal::SessionGone { session }]);
@@ -435,11 +435,11 @@ mod tests {
             let kind =
                 EventKind::JobProgress { job: JobId::new(), attempt: 1, data: vec![0; 16 * 1024].into() };
             let event = Event { sequence, at: Timestamp::default(), project: None, epoch: 0, kind };
-            hub.committed(vec![Signal::Logged { session: session.clone(), event: Arc::new(event) }]);
+            hub.committed(vec![Signal::Logged { session: session.clone(), event: event.into() }]);
         }
         hub.committed(vec![Signal::SessionGone { session }]);
         let last = bell.gone().expect("gone");
-        assert!(last.iter().map(|event| event.weight()).sum::<usize>() <= RING_BYTES_MAX);
+        assert!(last.iter().map(|event| event.held()).sum::<usize>() <= RING_BYTES_MAX);
         assert_eq!(last.last().map(|event| event.sequence), Some(64));
     }
 
@@ -471,7 +471,7 @@ mod tests {
         for sequence in [3, 4, 5, 7, 8] {
             let kind = EventKind::Closing;
             let event = Event { sequence, at: Timestamp::default(), project: None, epoch: 0, kind };
-            hub.committed(vec![Signal::Logged { session: session.clone(), event: Arc::new(event) }]);
+            hub.committed(vec![Signal::Logged { session: session.clone(), event: event.into() }]);
         }
         let after = |sequence, most| {
             bell.kept_after(sequence, most).iter().map(|event| event.sequence).collect::<Vec<_>>()

@@ -10,15 +10,13 @@ use interlock_kit::{
     authn::Call,
     error::{Error, Reason},
 };
-use interlock_proto::gateway::v1::{
-    CaughtUp, Gap, StreamEventsResponse, StreamOpened, stream_events_response::Message,
-};
+use interlock_proto::gateway::v1::{CaughtUp, Gap, StreamOpened, stream_events_response::Message};
 
 use crate::{
     admit::{self, Admitted},
     caller::Caller,
-    event::{Entry, Event, From, Part, ReadEvents, ReadOn},
-    grpc::{Front, draining, refuse, wire},
+    event::{Entry, Event, From, Part, ReadEvents, ReadOn, SharedEvent},
+    grpc::{Following, Front, draining, refuse, wire},
     hub::{Bell, Topic},
     ids::{ProjectId, SessionId},
     outlet::{self, Answers, Gone, Outlet, WhenLapsed},
@@ -48,7 +46,7 @@ pub(crate) async fn open(
     admitted: &Admitted,
     session: SessionId,
     from: From,
-) -> Result<Told<Answers<StreamEventsResponse>>, Error> {
+) -> Result<Told<Answers<Following>>, Error> {
     if front.draining.is_cancelled() {
         return Err(draining());
     }
@@ -90,7 +88,7 @@ struct Reader {
     session: SessionId,
     bell: Bell,
     standing: Arc<Standing>,
-    outlet: Outlet<StreamEventsResponse>,
+    outlet: Outlet<Following>,
     opened: Opened,
     /// Whose membership the stream stands on: events of no other project are delivered.
     project: Option<ProjectId>,
@@ -252,14 +250,12 @@ impl Reader {
     /// reader was not seen to enter is told as a gap.
     async fn deliver_last(&mut self, part: &Part, read: u64) -> Result<(), Gone> {
         let kept = self.bell.gone().unwrap_or_default().iter();
-        let mut last: BTreeMap<u64, Arc<Event>> = kept
-            .filter(|event| event.sequence > read)
-            .map(|event| (event.sequence, Arc::clone(event)))
-            .collect();
+        let mut last: BTreeMap<u64, SharedEvent> =
+            kept.filter(|event| event.sequence > read).map(|event| (event.sequence, event.clone())).collect();
         let mut end = part.last;
         if let Some(left) = self.front.end_of(&self.session, read).await {
             end = end.max(left.last);
-            last.extend(left.events.into_iter().map(|event| (event.sequence, Arc::new(event))));
+            last.extend(left.events.into_iter().map(|event| (event.sequence, event.into())));
         }
         let mut next = read;
         for event in last.values() {
@@ -282,12 +278,12 @@ impl Reader {
         Ok(())
     }
 
-    async fn event(&self, event: &Event) -> Result<(), Gone> {
-        self.send(Message::Event(wire::event(event))).await
+    async fn event(&self, event: &SharedEvent) -> Result<(), Gone> {
+        self.outlet.send(Following::Event(event.clone())).await
     }
 
     async fn send(&self, message: Message) -> Result<(), Gone> {
-        self.outlet.send(StreamEventsResponse { message: Some(message) }).await
+        self.outlet.send(Following::Other(Box::new(message))).await
     }
 }
 

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `session`, `job`, `file`, `agent`, `worker` | one a noun |
+//! | `following` | StreamEvents, with what an event is on the wire shared by all who follow its session |
 //! | `client` | the part of SessionService that is about clients |
 //! | `wire` | domain to wire and back |
 //! | `busy` | the evidence of `SESSION_BUSY` |
@@ -21,8 +22,7 @@ use interlock_kit::{
 };
 use interlock_proto::gateway::v1::{
     agent_service_server::AgentServiceServer, file_service_server::FileServiceServer,
-    job_service_server::JobServiceServer, session_service_server::SessionServiceServer,
-    worker_service_server::WorkerServiceServer,
+    job_service_server::JobServiceServer, worker_service_server::WorkerServiceServer,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
@@ -47,10 +47,14 @@ mod agent;
 mod busy;
 mod client;
 mod file;
+mod following;
 mod job;
 mod session;
 pub(crate) mod wire;
 mod worker;
+
+pub(crate) use following::Following;
+use following::Sessions;
 
 /// What every service of the gateway stands on.
 pub(crate) struct Front {
@@ -82,7 +86,7 @@ pub(crate) struct Front {
 pub(crate) fn services(front: &Arc<Front>, message_bytes: usize) -> Services {
     let front = || Arc::clone(front);
     Services::new()
-        .with(SessionServiceServer::new(session::Rpc(front())).max_decoding_message_size(message_bytes))
+        .with(Sessions::new(session::Rpc(front()), message_bytes))
         .with(JobServiceServer::new(job::Rpc(front())).max_decoding_message_size(message_bytes))
         .with(FileServiceServer::new(file::Rpc(front())).max_decoding_message_size(message_bytes))
         .with(AgentServiceServer::new(agent::Rpc(front())).max_decoding_message_size(message_bytes))

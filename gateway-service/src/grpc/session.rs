@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::TryStreamExt as _;
 use interlock_kit::{
     authn::{Call, login_required},
     error::Error,
@@ -25,7 +26,7 @@ use interlock_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{
-    Front,
+    Following, Front,
     client::{self, Cookie, set_cookie},
     parts, refuse, wire,
 };
@@ -46,6 +47,7 @@ use crate::{
 /// What the sealed cookie of a creation is for.
 const SEAL_LABEL: &str = "session cookie";
 
+#[derive(Clone)]
 pub(super) struct Rpc(pub(super) Arc<Front>);
 
 #[tonic::async_trait]
@@ -157,13 +159,9 @@ impl SessionService for Rpc {
         &self,
         request: Request<StreamEventsRequest>,
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
-        let (call, admitted, request) = parts(request);
-        let work = async {
-            let session = SessionId::parse(request.session_id)?;
-            let from = if request.from_cursor { From::Cursor } else { From::After(request.after) };
-            stream::open(&self.0, &call, &admitted, session, from).await
-        };
-        self.0.answer(&call, work).await
+        let answers = self.follow(request).await?;
+        Ok(answers
+            .map(|answers| -> Self::StreamEventsStream { Box::pin(answers.map_ok(Following::into_message)) }))
     }
 
     async fn renew_stream(
@@ -242,6 +240,20 @@ impl SessionService for Rpc {
 }
 
 impl Rpc {
+    /// StreamEvents, in what its codec encodes.
+    pub(super) async fn follow(
+        &self,
+        request: Request<StreamEventsRequest>,
+    ) -> Result<Response<Answers<Following>>, Status> {
+        let (call, admitted, request) = parts(request);
+        let work = async {
+            let session = SessionId::parse(request.session_id)?;
+            let from = if request.from_cursor { From::Cursor } else { From::After(request.after) };
+            stream::open(&self.0, &call, &admitted, session, from).await
+        };
+        self.0.answer(&call, work).await
+    }
+
     /// Makes a session and the cookie of its first client. A retry with the same request id and credential
     /// gets the same cookie: it is kept sealed under what only the caller has.
     async fn create(

@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use crate::{
     adopt::OwnerFacts,
     caller::{Caller, Reach},
-    event::Event,
+    event::SharedEvent,
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId},
     limits::Limits,
 };
@@ -90,7 +90,7 @@ pub enum Signal {
         /// The session.
         session: SessionId,
         /// What was appended.
-        event: Arc<Event>,
+        event: SharedEvent,
     },
     /// Another gateway has appended to a session's log.
     Grown {

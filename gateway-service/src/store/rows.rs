@@ -1,7 +1,5 @@
 //! The keyed reads of one transaction, and the writes that verbs plan. Knows no policy.
 
-use std::sync::Arc;
-
 use interlock_kit::clock::Timestamp;
 
 use crate::{
@@ -498,5 +496,5 @@ fn job_signals(before: &Job, after: &Job, out: &mut Vec<Signal>) {
 
 /// The signal of a log's growth.
 pub(crate) fn logged(session: &SessionId, event: Event) -> Signal {
-    Signal::Logged { session: session.clone(), event: Arc::new(event) }
+    Signal::Logged { session: session.clone(), event: event.into() }
 }

@@ -14,7 +14,7 @@ use crate::{
     caller::{Caller, Principal, Reach},
     client::Client,
     ending::Place,
-    event::Event,
+    event::{Event, SharedEvent},
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId, SessionName},
     job::Job,
     limits::Limits,
@@ -68,7 +68,7 @@ pub struct Found {
 }
 
 /// The number of an event, and the event where the caller may see it.
-type Shown = (u64, Option<Arc<Event>>);
+type Shown = (u64, Option<SharedEvent>);
 
 impl<'t> View<'t> {
     pub(super) fn new(
@@ -210,12 +210,12 @@ impl<'t> View<'t> {
     pub fn events(
         &mut self,
         found: &Found,
-        known: Vec<Arc<Event>>,
+        known: Vec<SharedEvent>,
         after: u64,
         limit: usize,
     ) -> Result<Vec<Shown>, Stop> {
         let events = if known.is_empty() {
-            self.rows.events(&found.session.id, after, limit)?.into_iter().map(Arc::new).collect()
+            self.rows.events(&found.session.id, after, limit)?.into_iter().map(SharedEvent::from).collect()
         } else {
             known
         };

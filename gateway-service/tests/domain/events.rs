@@ -1,11 +1,11 @@
 //! The log: gap-free, bounded, and read by those who may.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use interlock_gateway::{
     caller::Caller,
     client::{Ack, CursorOf},
-    event::{Entry, Event, From, Part, ReadEvents},
+    event::{Entry, From, Part, ReadEvents, SharedEvent},
     ids::SessionId,
     job::Outcome,
     lease::Progress,
@@ -30,7 +30,7 @@ pub(crate) async fn read(world: &World, caller: &Caller, session: &SessionId, fr
     world.ask(caller, ReadEvents { session: session.clone(), from, limit: 256 }).await.unwrap()
 }
 
-pub(crate) async fn log(world: &World, caller: &Caller, session: &SessionId) -> Vec<Arc<Event>> {
+pub(crate) async fn log(world: &World, caller: &Caller, session: &SessionId) -> Vec<SharedEvent> {
     let part = read(world, caller, session, From::After(0)).await;
     let events = part.entries.into_iter().map(|entry| match entry {
         Entry::Event(event) => event,
@@ -54,13 +54,13 @@ async fn numbers_have_no_gaps_and_signals_say_the_same(world: World) {
     let numbers: Vec<u64> = events.iter().map(|event| event.sequence).collect();
     assert_eq!(numbers, (1..=14).collect::<Vec<_>>());
     assert_eq!(world.see(&ann, &session).await.last_sequence, 14);
-    let signalled: Vec<Arc<Event>> = world
+    let signalled: Vec<SharedEvent> = world
         .heard
         .signals
         .lock()
         .iter()
         .filter_map(|signal| match signal {
-            Signal::Logged { session: of, event } if *of == session => Some(Arc::clone(event)),
+            Signal::Logged { session: of, event } if *of == session => Some(event.clone()),
             _ => None,
         })
         .collect();

@@ -40,8 +40,6 @@ pub(super) fn hear(told: &str) -> Option<Signal> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use interlock_kit::clock::Timestamp;
 
     use super::*;
@@ -69,7 +67,7 @@ mod tests {
             epoch: 0,
             kind: EventKind::Closing,
         };
-        let logged = Signal::Logged { session: session.clone(), event: Arc::new(event) };
+        let logged = Signal::Logged { session: session.clone(), event: event.into() };
         let grown = tell(&logged).as_deref().and_then(hear).expect("heard");
         assert_eq!(grown, Signal::Grown { session });
         assert_eq!(tell(&grown), None, "nothing goes round in circles");
