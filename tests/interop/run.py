@@ -1,5 +1,6 @@
 """Interlock through other people's clients: grpcio, grpcio-status, grpcio-health-checking,
-grpcio-reflection and buf. Starts `interlock up` in a folder of its own and ends it again.
+grpcio-reflection and buf; and with files in other people's store, a bucket that moto serves. Starts `interlock up` in a
+folder of its own and ends it again.
 
     run.py [WORLD]
 
@@ -22,6 +23,7 @@ GENERATED = ROOT / "target" / "check" / "interop"
 def main() -> int:
     wire.generate(ROOT / "proto" / "proto", GENERATED)
     # They import the generated code.
+    import bucket
     import story
     import world
 
@@ -29,9 +31,10 @@ def main() -> int:
         return story.tell(world.read(pathlib.Path(sys.argv[1])))
     with (
         tempfile.TemporaryDirectory(prefix="interlock-interop-") as folder,
-        world.up(pathlib.Path(folder)) as running,
+        bucket.serve(pathlib.Path(folder)) as files,
+        world.up(pathlib.Path(folder), files.settings()) as running,
     ):
-        return story.tell(running)
+        return story.tell(running, files)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The story that each client has to manage: sign in, bind, submit, follow, be refused, go on."""
 
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import time
 import traceback
 import uuid
 
+import grpc
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -18,21 +20,24 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 import wire
 from interlock.auth.v1 import identity_pb2, identity_pb2_grpc, owner_session_pb2, owner_session_pb2_grpc
 from interlock.errors.v1 import reason_pb2
-from interlock.gateway.v1 import agent_pb2, agent_pb2_grpc, event_pb2, job_pb2, job_pb2_grpc
+from interlock.gateway.v1 import agent_pb2, agent_pb2_grpc, event_pb2, file_pb2, file_pb2_grpc, job_pb2, job_pb2_grpc
 from interlock.gateway.v1 import session_pb2, session_pb2_grpc
 from interlock.options.v1 import policy_pb2
 from world import World
 
 OURS = {
     "auth": ["IdentityService", "OwnerSessionService", "ProjectService", "RoleTokenService"],
-    "gateway": ["AgentService", "JobService", "SessionService", "WorkerService"],
+    "gateway": ["AgentService", "FileService", "JobService", "SessionService", "WorkerService"],
 }
 PAYLOAD = b"a line\nand \xff another"
+# The gateway writes to a bucket in parts of 5 MiB.
+SIZES = {"empty": 0, "one": 1, "out/three-parts": 12 << 20}
+PART = 256 << 10
 
 
-def tell(world: World) -> int:
+def tell(world: World, bucket=None) -> int:
     """Tells it to the end or to the first step that fails: each rests on those before it."""
-    story = Story(world)
+    story = Story(world, bucket)
     steps = [
         story.health_says_serving,
         story.a_wrong_password_is_refused,
@@ -48,6 +53,9 @@ def tell(world: World) -> int:
         story.a_client_stores_its_cursor,
         story.busy_explains_itself,
         story.attach_when_the_job_has_ended,
+        story.files_come_back_as_they_were,
+        story.a_put_that_is_cut_off_leaves_nothing,
+        story.deleted_files_are_gone,
         story.logout_ends_the_stream,
     ]
     held = 0
@@ -68,8 +76,10 @@ def tell(world: World) -> int:
 class Story:
     """What the steps hand on."""
 
-    def __init__(self, world: World):
+    def __init__(self, world: World, bucket=None):
         self.world = world
+        # Where the files are, if we may look.
+        self.bucket = bucket
         self.channel = functools.partial(wire.channel, ca_file=world.ca_file)
         self.owner_sessions = owner_session_pb2_grpc.OwnerSessionServiceStub(self.channel(world.auth))
         self.scope = [("x-interlock-project", world.project_id)]
@@ -102,6 +112,7 @@ class Story:
         gateway = self.channel(self.world.gateway, bearer=self.bearer)
         self.sessions = session_pb2_grpc.SessionServiceStub(gateway)
         self.jobs = job_pb2_grpc.JobServiceStub(gateway)
+        self.files = file_pb2_grpc.FileServiceStub(gateway)
         self.agents = agent_pb2_grpc.AgentServiceStub(gateway)
         identity = identity_pb2_grpc.IdentityServiceStub(self.signed_in)
         principal = self.call(identity.WhoAmI, identity_pb2.WhoAmIRequest()).principal
@@ -264,6 +275,73 @@ class Story:
         answer = self.attach_to(self.agent_id)
         assert answer.changed and answer.session.binding.agent_id == self.agent_id, answer
         return f"epoch {answer.session.binding.epoch}"
+
+    # Files.
+
+    def put(self, name, parts):
+        def messages():
+            yield file_pb2.PutFileRequest(session_id=self.session_id, name=name)
+            for part in parts:
+                yield file_pb2.PutFileRequest(data=part)
+
+        return self.call(self.files.PutFile, messages())
+
+    def listed(self):
+        found = self.call(self.files.ListFiles, file_pb2.ListFilesRequest(session_id=self.session_id)).files
+        return {file.name: file.size for file in found}
+
+    def sizes_in_bucket(self):
+        return sorted(self.bucket.objects().values()) if self.bucket else None
+
+    def files_come_back_as_they_were(self):  # SF-01
+        for name, size in SIZES.items():
+            contents = os.urandom(size)
+            parts = (contents[at : at + PART] for at in range(0, size, PART))
+            stored = self.put(name, parts).file
+            assert (stored.size, stored.sha256) == (size, hashlib.sha256(contents).digest()), stored
+            request = file_pb2.GetFileRequest(session_id=self.session_id, name=name)
+            got = b"".join(message.data for message in self.call(self.files.GetFile, request))
+            assert got == contents, f"{name} came back otherwise, {len(got)} bytes"
+        assert self.listed() == SIZES, self.listed()
+        assert self.sizes_in_bucket() in (None, sorted(SIZES.values())), self.bucket.objects()
+        where = "in a bucket" if self.bucket else "wherever the gateway keeps them"
+        return f"{', '.join(map(str, SIZES.values()))} bytes, {where}"
+
+    def a_put_that_is_cut_off_leaves_nothing(self):  # SF-04
+        enough = 11 << 20
+
+        def breaks_off():
+            yield from (bytes(PART) for _ in range(enough // PART))
+            # More than one part of the bucket's has been sent by now; the client dies.
+            raise ConnectionError("cut off")
+
+        try:
+            self.put("half", breaks_off())
+        except grpc.RpcError:
+            pass
+        else:
+            raise AssertionError("a put that was cut off was answered")
+        assert self.listed() == SIZES, self.listed()
+        deadline = time.monotonic() + wire.DEADLINE_S
+        while self.bucket and (self.bucket.uploads() or self.sizes_in_bucket() != sorted(SIZES.values())):
+            assert time.monotonic() < deadline, f"left: {self.bucket.uploads()} uploads, {self.bucket.objects()}"
+            time.sleep(0.05)
+        return f"after {enough >> 20} MiB"
+
+    def deleted_files_are_gone(self):
+        for name in SIZES:
+            request = file_pb2.DeleteFileRequest(session_id=self.session_id, name=name)
+            assert self.call(self.files.DeleteFile, request).deleted, name
+        assert self.listed() == {}, self.listed()
+        request = file_pb2.GetFileRequest(session_id=self.session_id, name="one")
+        wire.expect(wire.refused(lambda: next(self.call(self.files.GetFile, request))), StatusCode.NOT_FOUND, "NOT_FOUND")
+        deadline = time.monotonic() + wire.DEADLINE_S
+        while self.sizes_in_bucket():
+            assert time.monotonic() < deadline, f"left in the bucket: {self.bucket.objects()}"
+            time.sleep(0.05)
+        return "rows and contents"
+
+    # The end.
 
     def logout_ends_the_stream(self):
         request = session_pb2.StreamEventsRequest(session_id=self.session_id)

@@ -51,15 +51,16 @@ def read(path: pathlib.Path) -> World:
 
 
 @contextlib.contextmanager
-def up(folder: pathlib.Path) -> typing.Iterator[World]:
-    """Runs `interlock up` in `folder` until the block ends; then it must drain and exit with 0."""
+def up(folder: pathlib.Path, settings: dict[str, str]) -> typing.Iterator[World]:
+    """Runs `interlock up` in `folder`, with these settings in its environment, until the block ends; then it must drain
+    and exit with 0."""
     program = PROGRAMS / "interlock"
     if not program.exists():
         raise SystemExit(f"no {program}: `cargo build --bins` first, or name its folder in INTERLOCK_PROGRAMS")
     ready, log = folder / "ready.json", folder / "up.log"
     # The user's own configuration stays as it is.
     own = {k: v for k, v in os.environ.items() if not k.startswith("INTERLOCK_")}
-    own |= {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder / "config")}
+    own |= {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder / "config"), **settings}
     command = [program, "up", "--dir", folder / "up", "--ready-file", ready]
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
