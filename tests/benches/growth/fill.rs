@@ -199,6 +199,25 @@ pub(crate) fn long_logs(store: &Path, sessions: u64, count: u64) {
     chunk(&mut open(store), &sql);
 }
 
+/// More events in the log of that owner's youngest session, so that they are `count` together.
+pub(crate) fn log(store: &Path, owner: &str, count: u64) {
+    let mut connection = open(store);
+    let find = "SELECT session, last FROM log_head
+                WHERE session = (SELECT id FROM session WHERE owner = ?1 ORDER BY id DESC LIMIT 1)";
+    let (session, last): (String, u64) =
+        connection.query_row(find, [owner], |row| Ok((row.get(0)?, row.get(1)?))).expect("its session");
+    let at = Clock::system().now().as_micros();
+    let facts = r#"{"job_cancel_requested":{"job":"job_0"}}"#;
+    let (more, bytes) = (count - last, facts.len());
+    let sql = format!(
+        "WITH RECURSIVE c(i) AS (SELECT {last} + 1 UNION ALL SELECT i + 1 FROM c WHERE i < {count})
+         INSERT INTO event (session, sequence, at, project, epoch, format, facts, data)
+         SELECT '{session}', i, {at}, NULL, 0, 1, '{facts}', x'' FROM c;
+         UPDATE log_head SET last = {count}, bytes = bytes + {more} * {bytes} WHERE session = '{session}';"
+    );
+    chunk(&mut connection, &sql);
+}
+
 /// Access tokens that ended longer ago than they are remembered.
 pub(crate) fn ended_tokens(store: &Path, count: u64) {
     let ended = Clock::system().now().as_micros() - 2 * DAY_US;

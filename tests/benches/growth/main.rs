@@ -1,5 +1,5 @@
 //! Growth: what the services' rates, start-up and memory come to in stores with 10^3, 10^5 and 10^6 rows of each
-//! kind, and what a sweep that has 10^5 rows to remove costs those who call meanwhile.
+//! kind, what a client costs that is so many events behind, and what a sweep that has 10^5 rows to remove costs those who call meanwhile.
 //!
 //! ```text
 //! cargo bench -p interlock-tests --bench growth             # 10^3 and 10^5, some minutes
@@ -20,6 +20,7 @@ mod cpu;
 mod fill;
 #[path = "../yardsticks/load.rs"]
 mod load;
+mod logs;
 #[path = "../yardsticks/machine.rs"]
 mod machine;
 #[path = "../yardsticks/owners.rs"]
@@ -62,6 +63,9 @@ async fn run(plan: &Plan) -> Report {
     let mut report = Report::new(plan);
     if plan.wants("sizes") {
         sizes::measure(plan, &mut report).await;
+    }
+    if plan.wants("logs") {
+        logs::measure(plan, &mut report).await;
     }
     if plan.wants("sweeps") {
         sweeps::measure(plan, &mut report).await;

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// What the others are compared with.
 pub(crate) const SMALL: u64 = 1_000;
 /// The parts of a run.
-const PARTS: [&str; 2] = ["sizes", "sweeps"];
+const PARTS: [&str; 3] = ["sizes", "logs", "sweeps"];
 /// Fewer say nothing about spread.
 const PAIRS_MIN: usize = 6;
 

@@ -7,7 +7,15 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{load::Slice, machine::Circumstances, plan::Plan, sizes::Grown, stage::Standing, sweeps::Swept};
+use crate::{
+    load::Slice,
+    logs::CaughtUp,
+    machine::Circumstances,
+    plan::{Plan, SMALL},
+    sizes::Grown,
+    stage::Standing,
+    sweeps::Swept,
+};
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize)]
@@ -18,6 +26,8 @@ pub(crate) struct Report {
     pub(crate) standing: Vec<Standing>,
     /// Each work in each store.
     pub(crate) grown: Vec<Grown>,
+    /// Readers that were behind.
+    pub(crate) caught_up: Vec<CaughtUp>,
     /// Works beside sweeps.
     pub(crate) swept: Vec<Swept>,
 }
@@ -30,6 +40,7 @@ impl Report {
             plan: plan.clone(),
             standing: Vec::new(),
             grown: Vec::new(),
+            caught_up: Vec::new(),
             swept: Vec::new(),
         }
     }
@@ -71,6 +82,7 @@ impl fmt::Display for Report {
             )?;
             self.grown.iter().try_for_each(|grown| grown.fmt(f))?;
         }
+        self.caught_up.iter().try_for_each(|caught_up| caught_up.fmt(f))?;
         self.swept.iter().try_for_each(|swept| swept.fmt(f))
     }
 }
@@ -105,6 +117,22 @@ impl fmt::Display for Grown {
             f,
             "{name:<14} {rows:>9} {rate:>10.0} {rate_ratio:>24} {p99:>8.0} {p99_ratio:>24} {others:>8.1}"
         )
+    }
+}
+
+impl fmt::Display for CaughtUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\ncatching up, {} events behind, beside {SMALL}", self.behind)?;
+        let row = |f: &mut fmt::Formatter<'_>, what: &str, figure: &dyn Fn(&Slice, u64) -> f64| {
+            let far = self.far.iter().map(|slice| figure(slice, self.behind));
+            let near = self.near.iter().map(|slice| figure(slice, SMALL));
+            let ratio = Spread::of(far.clone().zip(near.clone()).map(|(far, near)| far / near));
+            let (far, near) = (Spread::of(far).median, Spread::of(near).median);
+            let ratio = ratio.to_string();
+            writeln!(f, "  {what:<24} {far:>10.2} far {near:>10.2} near {ratio:>24}")
+        };
+        row(f, "events a second", &|slice, events| slice.per_second * events as f64)?;
+        row(f, "server CPU each, us", &|slice, events| slice.server_cpu_us / events as f64)
     }
 }
 

@@ -9,6 +9,7 @@
 //! | yardstick | ours | bare |
 //! |---|---|---|
 //! | `validate` | `TrustService.Validate` of known tokens on auth's internal listener, mTLS | [`bare::echo`]: the same messages, no look-up |
+//! | `refresh` | `OwnerSessionService.Refresh`, durable | [`bare::write`]: as much as a submit, through one grouped writer |
 //! | `read` | `SessionService.GetSession` on the gateway's public listener | [`bare::session`]: a session of the usual size, no look-up |
 //! | `attach` | `SessionService.AttachSession` that changes the binding, durable; 1, 64 and 256 callers | [`bare::session`]: the same rows through one grouped writer |
 //! | `waiting` | an attach in line, answered when the last job ends | cancel and attach, called one after the other |
@@ -22,7 +23,8 @@
 //! | `stuck` | readers and callers beside a stream that nobody reads | the same without it |
 //! | `idle` | resident memory of a client on whose stream nothing happens | the same memory of [`bare::fan_out`] |
 //! | `storm` | sign-ins with argon2id of the default cost, and `Validate` beside them | the same hashing on each core; `Validate` without |
-//! | `barrier` | a revocation that reaches 3 and 100 verifiers, and one that waits for a frozen one | [`bare::push`]: pushed and acknowledged; the lease |
+//! | `joins` | `JoinSession` by a password with argon2id of the default cost, and `Quit` | the same hashing on each core |
+//! | `barrier` | a revocation that reaches 3 and 100 verifiers (with `--all` 1 and 10, too), and one that waits for a frozen one | [`bare::push`]: pushed and acknowledged; the lease |
 //!
 //! Absolute figures move with the machine; so every figure of ours is a ratio to its yardstick, alternated
 //! with it in the same run (ours, bare, ours, bare, ...), medians over the pairs. Both sides are processes
@@ -46,6 +48,7 @@ mod cpu;
 mod duel;
 mod elsewhere;
 mod job;
+mod joins;
 mod load;
 mod machine;
 mod measured;
@@ -55,6 +58,7 @@ mod peers;
 mod plan;
 mod programs;
 mod read;
+mod refresh;
 mod report;
 mod sign_ins;
 mod storm;
@@ -102,7 +106,8 @@ fn main() -> ExitCode {
 }
 
 /// The yardsticks that share one pair of services.
-const SHARED: [&str; 8] = ["validate", "read", "attach", "waiting", "job", "submit", "verify", "peers"];
+const SHARED: [&str; 9] =
+    ["validate", "refresh", "read", "attach", "waiting", "job", "submit", "verify", "peers"];
 
 async fn run(plan: &Plan) -> Report {
     let mut report = Report::new(plan);
@@ -112,6 +117,7 @@ async fn run(plan: &Plan) -> Report {
     elsewhere::measure(plan, &mut report).await;
     streams::measure(plan, &mut report).await;
     storm::measure(plan, &mut report).await;
+    joins::measure(plan, &mut report).await;
     barrier::measure(plan, &mut report).await;
     report
 }
@@ -126,6 +132,9 @@ async fn shared(plan: &Plan, report: &mut Report) {
     let owners = owners::sign_in(&pair, &accounts).await;
     if plan.wants("validate") {
         report.add(validate::duel(plan, &pair, &owners).await);
+    }
+    if plan.wants("refresh") {
+        report.add(refresh::duel(plan, &pair, &owners).await);
     }
     if plan.wants("read") {
         report.add(read::duel(plan, &pair, &owners).await);

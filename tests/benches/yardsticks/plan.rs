@@ -5,9 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use serde::Serialize;
 
 /// All yardsticks, in the order they are measured.
-pub(crate) const YARDSTICKS: [&str; 15] = [
-    "validate", "read", "attach", "waiting", "job", "submit", "verify", "peers", "postgres", "burst",
-    "paced", "stuck", "idle", "storm", "barrier",
+pub(crate) const YARDSTICKS: [&str; 17] = [
+    "validate", "refresh", "read", "attach", "waiting", "job", "submit", "verify", "peers", "postgres", "burst",
+    "paced", "stuck", "idle", "storm", "joins", "barrier",
 ];
 /// Fewer say nothing about spread.
 const PAIRS_MIN: usize = 6;

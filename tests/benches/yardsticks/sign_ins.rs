@@ -13,7 +13,7 @@ use tonic::{
 use crate::load::Caller;
 
 /// Of those that every folder of services has.
-const OWNERS: [&str; 8] = ["alice", "bob", "w0", "w1", "w2", "w3", "w4", "w5"];
+pub(crate) const OWNERS: [&str; 8] = ["alice", "bob", "w0", "w1", "w2", "w3", "w4", "w5"];
 
 /// Signs one owner after another in, from one address.
 pub(crate) struct Source {

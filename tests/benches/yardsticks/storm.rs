@@ -36,7 +36,7 @@ const STORM: u8 = 64;
 const ASKERS: usize = 8;
 const ASKS_EVERY: Duration = Duration::from_millis(8);
 /// A side's slice: four of them make a pair, and the last sign-ins end after it.
-const SLICE_MAX: Duration = Duration::from_millis(500);
+pub(crate) const SLICE_MAX: Duration = Duration::from_millis(500);
 const MEMORY_EVERY: Duration = Duration::from_millis(20);
 
 /// Asks for one known token, at a steady pace.
@@ -154,7 +154,7 @@ async fn beside(
 }
 
 /// The same hashing on all cores: how many, and what went by meanwhile. No other process of ours does anything.
-async fn bare(slice: Duration, household: &[u32]) -> (f64, Used) {
+pub(crate) async fn bare(slice: Duration, household: &[u32]) -> (f64, Used) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let meter = Meter::start(std::process::id(), household);
     let until = Instant::now() + slice;

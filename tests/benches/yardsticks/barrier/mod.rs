@@ -22,6 +22,8 @@ use crate::{
 
 /// How many verifiers, and how many revocations in each pair, where a side is measured for a second.
 const CROWDS: [(usize, f64); 2] = [(3, 60.0), (100, 24.0)];
+/// ... where there is time for more.
+const MORE_CROWDS: [(usize, f64); 2] = [(1, 60.0), (10, 60.0)];
 const REVOCATIONS_MIN: usize = 8;
 /// How often a frozen verifier is waited out: each takes a lease.
 const FROZEN: usize = 3;
@@ -45,7 +47,8 @@ pub(crate) async fn measure(plan: &Plan, report: &mut Report) {
     let mut pair = Pair::stopped(Setup::default().auth("lease", &lease).auth("limits.timeout", "40s"));
     pair.start_auth().await;
     let mut sources: Vec<_> = (1..=SOURCES).map(|number| Source::new(&pair, number)).collect();
-    for (verifiers, revocations) in CROWDS {
+    let more = MORE_CROWDS.into_iter().filter(|_| plan.all);
+    for (verifiers, revocations) in CROWDS.into_iter().chain(more) {
         let revocations = ((revocations * plan.seconds.min(1.0)) as usize).max(REVOCATIONS_MIN);
         report.take(crowd(plan, &pair, &mut sources, verifiers, revocations).await);
     }
