@@ -8,7 +8,8 @@ use interlock_gateway::{
     caller::Caller,
     client::Ack,
     event::{From, ReadEvents},
-    ids::{ClientId, JobId, OwnerId, SessionId},
+    file::{self, FilesOf, Forget},
+    ids::{ClientId, FileId, JobId, OwnerId, SessionId},
     job::{Cancel, EndedBy, JobState, ListJobs, Outcome, Phase, Submit},
     lease::{Finish, Held, Progress, Release, Renew, Resume},
     limits::Limits,
@@ -26,6 +27,7 @@ use crate::{
     },
 };
 
+mod files;
 mod invariants;
 mod load;
 
@@ -35,7 +37,7 @@ use invariants::{
 use load::{Dice, PrintedSeed, Told};
 
 const SEEDS: u64 = 24;
-const STEPS: usize = 150;
+const STEPS: usize = 200;
 /// On PostgreSQL a step takes some ten times as long.
 const SEEDS_ON_POSTGRES: u64 = 4;
 
@@ -63,6 +65,7 @@ async fn random_verbs_keep_the_invariants_on_every_engine() {
     if chosen.is_none() {
         assert!(told.attached * 5 >= told.attaches && told.busy * 5 >= told.attaches, "{told:?}");
         assert!(told.finished > 50 && told.lost > 50 && told.repeated > 50, "{told:?}");
+        assert!(told.stored > 50 && told.replaced > 10 && told.deleted > 10, "{told:?}");
     }
 }
 
@@ -79,6 +82,8 @@ struct Machine {
     first: BTreeMap<(SessionId, usize), (JobId, usize, i64)>,
     model: Model,
     told: Told,
+    /// Files that are coming, each with where it was begun and its session.
+    coming: Vec<(FilesOf, SessionId, FileId)>,
     /// Where the last look at logs ended.
     logs_after: Option<SessionId>,
 }
@@ -105,6 +110,7 @@ impl Machine {
             first: BTreeMap::new(),
             model: Model::default(),
             told: Told::default(),
+            coming: Vec::new(),
             logs_after: None,
         };
         for _ in 0..3 {
@@ -114,7 +120,7 @@ impl Machine {
     }
 
     async fn step(&mut self) {
-        match self.dice.below(20) {
+        match self.dice.below(26) {
             0..=3 => self.attach().await,
             4..=7 => self.submit().await,
             8 => {
@@ -127,6 +133,8 @@ impl Machine {
             14 => self.leases().await,
             15 => self.close().await,
             16 => self.read().await,
+            20..=23 => self.put().await,
+            24..=25 => self.files().await,
             17..=18 => {
                 let by = Duration::from_secs(*self.dice.one(&[1, 3, 7, 11]));
                 self.worlds.iter().for_each(|world| world.advance(by));
@@ -343,7 +351,15 @@ impl Machine {
         due.extend(logs.due.into_iter().map(Duty::Log));
         self.logs_after = logs.next;
         for duty in due {
+            let file = match &duty {
+                Duty::File(session, id) => Some(Forget { session: session.clone(), id: id.clone() }),
+                _ => None,
+            };
             drop(self.all(&Caller::gateway(), Sweep(duty)).await);
+            // Its contents are gone at once here.
+            if let Some(forget) = file {
+                drop(self.all(&Caller::gateway(), forget).await);
+            }
         }
     }
 
@@ -411,6 +427,10 @@ impl Machine {
             self.sweep().await;
         }
         assert!(self.model.jobs.values().all(|job| !job.is_in_flight()), "nothing is busy for ever");
+        assert!(
+            self.model.files.values().all(|file| file.phase == file::Phase::Kept),
+            "nothing comes or goes for ever"
+        );
         let open: Vec<_> =
             self.model.sessions.values().filter(|s| s.phase == session::Phase::Open).cloned().collect();
         for session in open {

@@ -23,20 +23,20 @@ use crate::{
 /// Ids sort by time: what has queued for too long is among the first. What was given back and has run for too long
 /// may be anywhere, and has an index of its own.
 const DUE: &str = "SELECT place, id FROM (
-    (SELECT 1 AS place, id FROM (
+    (SELECT 1 AS place, id, 0 AS nth FROM (
         (SELECT id FROM job WHERE state = 1 AND lease_until <= $1 ORDER BY lease_until, id LIMIT $6)
         UNION
         (SELECT id FROM job WHERE state = 1 AND ended_at IS NULL AND first_started_at <= $2
          ORDER BY first_started_at, id LIMIT $6)) AS over ORDER BY id LIMIT $6)
 UNION ALL
-    (SELECT 2, id FROM (
+    (SELECT 2, id, 0 FROM (
         (SELECT id FROM (SELECT id, submitted_at FROM job WHERE state = 0 ORDER BY id LIMIT $6) AS oldest
          WHERE submitted_at <= $3)
         UNION
         (SELECT id FROM job WHERE state = 0 AND ended_at IS NULL AND first_started_at <= $2
          ORDER BY first_started_at, id LIMIT $6)) AS overdue ORDER BY id LIMIT $6)
 UNION ALL
-    (SELECT 3, id FROM (
+    (SELECT 3, id, 0 FROM (
         (SELECT s.id FROM session s WHERE s.phase > 0 AND s.phase = 1
            AND NOT EXISTS (SELECT FROM job j WHERE j.owner = s.owner AND j.session = s.id AND j.state < 2)
          ORDER BY s.id LIMIT $6)
@@ -46,24 +46,25 @@ UNION ALL
            AND (l.first <= l.last OR s.ended_at <= $4 OR EXISTS (SELECT FROM job j WHERE j.session = s.id))
          ORDER BY s.id LIMIT $6)) AS ending ORDER BY id LIMIT $6)
 UNION ALL
-    (SELECT DISTINCT 4, session FROM (
+    (SELECT DISTINCT 4, session, 0 FROM (
         SELECT session FROM job WHERE state >= 2 AND ended_at <= $5 ORDER BY ended_at, id LIMIT $6) AS old)
 UNION ALL
-    (SELECT 5, '' WHERE EXISTS (SELECT FROM request WHERE kept_until <= $1))
+    (SELECT 5, '', 0 WHERE EXISTS (SELECT FROM request WHERE kept_until <= $1))
 UNION ALL
-    (SELECT 6, session || ' ' || id FROM (
-        SELECT session, id FROM client WHERE seen_at <= $7 ORDER BY seen_at, id LIMIT $6) AS idle)
+    (SELECT 6, session || ' ' || id, row_number() OVER (ORDER BY seen_at, id) FROM (
+        SELECT session, id, seen_at FROM client WHERE seen_at <= $7 ORDER BY seen_at, id LIMIT $6) AS idle)
 UNION ALL
-    (SELECT 7, agent || ' ' || id FROM (
-        SELECT agent, id FROM waiter WHERE alive_until <= $1 ORDER BY alive_until, id LIMIT $6) AS over)
+    (SELECT 7, agent || ' ' || id, row_number() OVER (ORDER BY alive_until, id) FROM (
+        SELECT agent, id, alive_until FROM waiter WHERE alive_until <= $1 ORDER BY alive_until, id LIMIT $6) AS over)
 UNION ALL
-    (SELECT 8, session || ' ' || id FROM (
-        SELECT session, id FROM file WHERE due_at IS NOT NULL AND due_at <= $1 ORDER BY due_at, id LIMIT $6) AS over)
+    (SELECT 8, session || ' ' || id, row_number() OVER (ORDER BY due_at, id) FROM (
+        SELECT session, id, due_at FROM file WHERE due_at IS NOT NULL AND due_at <= $1
+        ORDER BY due_at, id LIMIT $6) AS over)
 UNION ALL
-    (SELECT 9, session || ' ' || id FROM (
+    (SELECT 9, session || ' ' || id, row_number() OVER (ORDER BY session, id) FROM (
         SELECT f.session, f.id FROM session s JOIN file f ON f.session = s.id
         WHERE s.phase > 0 AND s.phase = 2 AND f.due_at IS NULL ORDER BY f.session, f.id LIMIT $6) AS left_over)
-) AS due ORDER BY place, id";
+) AS due ORDER BY place, nth, id";
 
 /// A part of the table in order, each look the next one: so the time that one takes does not grow with it.
 const DUE_LOGS: &str = "WITH looked AS MATERIALIZED (

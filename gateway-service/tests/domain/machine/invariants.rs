@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use interlock_gateway::{
     event::{Entry, EventKind},
+    file,
     ids::{JobId, ProjectId},
     job::{Job, Phase},
     session,
@@ -17,6 +18,10 @@ pub(super) fn states(model: &Model) -> Vec<String> {
         sessions.map(|s| format!("{} {:?} {:?}", s.id, s.phase, s.binding)).collect();
     let jobs = model.jobs.values().filter(|job| job.is_in_flight());
     states.extend(jobs.map(|j| format!("{} {} {:?}", j.id, j.fencing, j.cancel_requested_at)));
+    // Those of a session that is gone went with it.
+    let lives = |id| model.sessions.get(id).is_some_and(|session| session.phase != session::Phase::Gone);
+    let files = model.files.values().filter(|f| f.phase == file::Phase::Kept && lives(&f.session));
+    states.extend(files.map(|f| f.id.to_string()));
     states
 }
 

@@ -18,6 +18,9 @@ pub(super) struct Told {
     pub(super) lost: u32,
     pub(super) repeated: u32,
     pub(super) refused: u32,
+    pub(super) stored: u32,
+    pub(super) replaced: u32,
+    pub(super) deleted: u32,
 }
 
 impl Told {
@@ -29,6 +32,9 @@ impl Told {
         self.lost += other.lost;
         self.repeated += other.repeated;
         self.refused += other.refused;
+        self.stored += other.stored;
+        self.replaced += other.replaced;
+        self.deleted += other.deleted;
     }
 }
 
