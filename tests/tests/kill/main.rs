@@ -14,6 +14,7 @@ mod commands;
 mod load;
 mod rows;
 mod takeover;
+mod uploads;
 mod workers;
 
 use std::{sync::Arc, time::Duration};
