@@ -439,7 +439,7 @@ mod tests {
         }
         hub.committed(vec![Signal::SessionGone { session }]);
         let last = bell.gone().expect("gone");
-        assert!(last.iter().map(|event| event.held()).sum::<usize>() <= RING_BYTES_MAX);
+        assert!(last.iter().map(SharedEvent::held).sum::<usize>() <= RING_BYTES_MAX);
         assert_eq!(last.last().map(|event| event.sequence), Some(64));
     }
 
