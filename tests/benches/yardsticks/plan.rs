@@ -6,8 +6,8 @@ use serde::Serialize;
 
 /// All yardsticks, in the order they are measured.
 pub(crate) const YARDSTICKS: [&str; 17] = [
-    "validate", "refresh", "read", "attach", "waiting", "job", "submit", "verify", "peers", "postgres", "burst",
-    "paced", "stuck", "idle", "storm", "joins", "barrier",
+    "validate", "refresh", "read", "attach", "waiting", "job", "submit", "verify", "peers", "postgres",
+    "burst", "paced", "stuck", "idle", "storm", "joins", "barrier",
 ];
 /// Fewer say nothing about spread.
 const PAIRS_MIN: usize = 6;
