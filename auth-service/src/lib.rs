@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`barrier`] | **the revocation barrier**: leases of verifiers, acknowledgements, waits |
-//! | [`role_token`], [`owner`], [`owner_session`], [`elevation`], [`project`], [`project_token`], [`revocation`], [`trust`], [`sweep`] | one noun a file: type, states, verbs |
+//! | [`role_token`], [`owner`], [`owner_session`], [`elevation`], [`project`], [`project_token`], [`revocation`], [`trust`], [`audit_log`], [`sweep`] | one noun a file: type, states, verbs |
 //! | [`policy`] | who may do what: pure; permits are made here only |
 //! | [`store`] | the door to the store, and its engines |
 //! | [`caller`], [`ids`], [`limits`], [`password`], [`accounts`] | what nouns are made of |
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub mod accounts;
 pub mod accounts_apply;
 pub mod admit;
+pub mod audit_log;
 pub mod barrier;
 pub mod caller;
 mod certificates;

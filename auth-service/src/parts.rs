@@ -2,7 +2,9 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use interlock_kit::{clock::Clock, hasher::Hasher, store::audit::Origin, unscoped::Unscoped};
+use interlock_kit::{
+    audit_heads::AuditHeads, clock::Clock, hasher::Hasher, store::audit::Origin, unscoped::Unscoped,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -24,6 +26,8 @@ pub struct Parts {
     pub shell: Shell,
     /// The account of this program's verifiers. [`Parts::wait_for`] waits for those of all.
     pub barrier: Barrier,
+    /// What other services remember of this one's audit log, and this one of theirs.
+    pub heads: Arc<AuditHeads>,
     /// The programs that share the store, where it is in a database.
     pub replicas: Option<Replicas>,
     /// Where passwords are hashed.

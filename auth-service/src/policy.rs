@@ -87,6 +87,8 @@ pub enum Act {
     Sweep,
     /// Keep the row of this program among those that share the store.
     Replicate,
+    /// Keep what belongs to audit logs beside their rows.
+    KeepLog,
 }
 
 /// What a caller is, as far as the table below tells callers apart.
@@ -141,7 +143,9 @@ pub fn decide(caller: &Caller, act: Act, now: Timestamp) -> Result<(), Error> {
             Rank::SessionRoot { elevated: false } => return Err(root_required()),
             Rank::Nobody | Rank::Service | Rank::UserToken | Rank::Owner | Rank::ProjectToken => false,
         },
-        Act::ResetRoleTokens | Act::ApplyAccounts | Act::Sweep | Act::Replicate => rank == Rank::Host,
+        Act::ResetRoleTokens | Act::ApplyAccounts | Act::Sweep | Act::Replicate | Act::KeepLog => {
+            rank == Rank::Host
+        }
         // The host reads the log for its barrier; administrators have nothing to ask here.
         Act::Verify => matches!(rank, Rank::Service | Rank::Host),
         Act::CreateProject => is_person(rank),
@@ -242,6 +246,10 @@ pub struct SweepPermit(());
 /// Rows of programs that share the store may be written.
 #[derive(Debug)]
 pub struct ReplicaPermit(());
+
+/// What belongs to audit logs beside their rows may be written.
+#[derive(Debug)]
+pub struct LogPermit(());
 
 impl ProjectPermit {
     /// Whether it is for this project.
@@ -370,6 +378,11 @@ pub(crate) fn sweep(caller: &Caller, now: Timestamp) -> Result<SweepPermit, Erro
 /// For [`Act::Replicate`].
 pub(crate) fn replicas(caller: &Caller, now: Timestamp) -> Result<ReplicaPermit, Error> {
     decide(caller, Act::Replicate, now).map(|()| ReplicaPermit(()))
+}
+
+/// For [`Act::KeepLog`].
+pub(crate) fn keep_log(caller: &Caller, now: Timestamp) -> Result<LogPermit, Error> {
+    decide(caller, Act::KeepLog, now).map(|()| LogPermit(()))
 }
 
 /// A verified password is the right to begin a session of that owner, if the owner is active and is

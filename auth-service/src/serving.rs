@@ -1,9 +1,11 @@
 //! Wires the service: data directory, role tokens, accounts, barrier, listeners, reloads, drain.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use interlock_kit::{
+    audit_heads::AuditHeads,
     audit_log::AuditLog,
+    audit_retention,
     authn::AllowFileError,
     clock::Clock,
     error::Error,
@@ -17,6 +19,7 @@ use interlock_kit::{
     reload::{ReloadError, Reloads},
     secret_file::SecretFileError,
     serve::{Lanes, ServeError, Server, ServerLimits, Services},
+    store::audit::Trail,
     telemetry::{self, TelemetryError},
     tls::TlsError,
 };
@@ -33,6 +36,7 @@ use crate::{
     accounts::Account,
     accounts_apply::{self, ApplyError, Sources},
     admit::Gate,
+    audit_log::{RememberHeads, TrimLog},
     barrier::{self, Barrier, Terms},
     certificates::Certificates,
     config::Config,
@@ -271,8 +275,10 @@ async fn with_store(
         Arc::clone(&root),
         config.common.limits.unknown_credentials,
     ));
+    let heads = AuditHeads::new(opened.trail.clone(), clock.clone());
     let parts = Arc::new(Parts {
         gate: Arc::clone(&gate),
+        heads: Arc::clone(&heads),
         shell: gate.shell(),
         barrier: barrier.clone(),
         hasher: hasher.clone(),
@@ -294,14 +300,21 @@ async fn with_store(
     let _reloading =
         accounts_reload(reloads, &shell, &hasher, Sources::of(config)).start(shutdown.clone())?;
     let shrinking = tokio::spawn(shrink_note(note));
+    let remembering =
+        tokio::spawn(remember(heads.clone(), common.audit.upkeep_every, shell.clone(), &shutdown));
+    let trimming =
+        tokio::spawn(trim(config, opened.trail.clone(), parts.clock.clone(), shell.clone(), &shutdown));
     let sweeping = tokio::spawn(sweeper::run(shell, Arc::clone(&gate), health.clone(), shutdown.clone()));
     let lanes = Arc::new(Lanes::one_a_core()?);
     let doors = Doors { tls, listeners, lanes: Arc::clone(&lanes) };
-    let log = AuditLog::new(Arc::clone(&gate), opened.trail.clone(), shutdown.clone());
+    let log = AuditLog::new(Arc::clone(&gate), opened.trail.clone(), heads, shutdown.clone());
     let served = serve_all(config, &parts, log, doors, health, shutdown.clone()).await;
     // What still runs ends with the listeners, whatever ended those.
     shutdown.cancel();
     shrinking.abort();
+    if remembering.await.is_err() || trimming.await.is_err() {
+        tracing::error!("the upkeep of the audit log did not end cleanly");
+    }
     if sweeping.await.is_err() {
         tracing::error!("the sweeper did not end cleanly");
     }
@@ -316,6 +329,42 @@ async fn with_store(
         tracing::error!(%error, "counted refusals could not be recorded");
     }
     served
+}
+
+/// Keeps heads of audit chains until the end.
+fn remember(
+    heads: Arc<AuditHeads>,
+    every: Duration,
+    shell: Shell,
+    shutdown: &CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let keep = move |peer, heads| {
+        let shell = shell.clone();
+        async move { shell.run(&host_call("audit.remember"), RememberHeads { peer, heads }).await }
+    };
+    let shutdown = shutdown.clone();
+    async move {
+        shutdown.run_until_cancelled(heads.run(every, keep)).await;
+    }
+}
+
+/// Removes old audit rows until the end.
+fn trim(
+    config: &Config,
+    trail: Trail,
+    clock: Clock,
+    shell: Shell,
+    shutdown: &CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let trim = move |trim| {
+        let shell = shell.clone();
+        async move { shell.run(&host_call("audit.trim"), TrimLog { trim }).await }
+    };
+    let (audit, shutdown) = (config.common.audit, shutdown.clone());
+    async move {
+        let trimming = audit_retention::run(trail, clock, audit.retention, audit.upkeep_every, trim);
+        shutdown.run_until_cancelled(trimming).await;
+    }
 }
 
 async fn barrier_of(

@@ -62,7 +62,7 @@ impl Verifier {
 
     async fn renew(&mut self, applied: u64) {
         self.nonce += 1;
-        self.say(Message::Renew(Renew { nonce: self.nonce, applied })).await;
+        self.say(Message::Renew(Renew { nonce: self.nonce, applied, ..Renew::default() })).await;
     }
 }
 
@@ -205,7 +205,7 @@ async fn what_no_verifier_may_say_ends_its_stream() {
     let served = host.start().await;
     for message in [
         Message::Applied(Applied { sequence: 7, streams_closed: 0 }),
-        Message::Renew(Renew { nonce: 1, applied: 0 }),
+        Message::Renew(Renew { nonce: 1, ..Renew::default() }),
         Message::Hello(Hello::default()),
     ] {
         let mut verifier = Verifier::open(&host, &served, "a", 0, "").await;

@@ -85,6 +85,8 @@ pub struct AuditPage {
     pub next: u64,
     /// Nothing was stored after `next` when this was answered.
     pub at_end: bool,
+    /// Rows after the cursor, the last of them this one, are there no more: retention has removed them.
+    pub gap: Option<u64>,
 }
 
 /// The end of one writer's chain: kept elsewhere, it shows a cut later.
@@ -109,6 +111,19 @@ pub struct AuditReport {
     pub damages: Vec<String>,
     /// The ends of chains, at most 1,024.
     pub heads: Vec<AuditHead>,
+    /// Whose memory of this log it was compared with, too.
+    pub peers: Vec<AuditPeer>,
+}
+
+/// Another service that remembers ends of a log's chains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditPeer {
+    /// `auth`, or the SPIFFE id of a verifier.
+    pub name: String,
+    /// How many it remembers, at most 256.
+    pub heads: u32,
+    /// When it told the last of them.
+    pub told_at: Option<SystemTime>,
 }
 
 /// The audit log of one service. From [`crate::Auth::audit`] and [`crate::Gateway::audit`].
@@ -133,14 +148,15 @@ impl AuditLog {
         let page: wire::ListResponse =
             self.connection.call(path::LIST_AUDIT, &self.identity, request).await?;
         let rows = page.rows.into_iter().map(AuditRow::from).collect();
-        Ok(AuditPage { rows, next: page.next, at_end: page.at_end })
+        let gap = page.gap.map(|gap| gap.through);
+        Ok(AuditPage { rows, next: page.next, at_end: page.at_end, gap })
     }
 
     /// Rows as they are stored: after the row with the id `after`, or only new ones. Resumes by itself, with no
     /// row lost and none twice.
     #[must_use]
     pub fn tail(&self, filter: AuditFilter, after: Option<u64>) -> AuditTail {
-        AuditTail { log: self.clone(), filter, after, open: None, patience: Patience::new() }
+        AuditTail { log: self.clone(), filter, after, open: None, patience: Patience::new(), gap: None }
     }
 
     /// Reads every chain and compares each link with its rows; each of `known` must still be there.
@@ -157,6 +173,7 @@ impl AuditLog {
             rows: report.rows,
             damages: report.damages.iter().map(told).collect(),
             heads: report.heads.into_iter().map(AuditHead::from).collect(),
+            peers: report.peers.into_iter().map(AuditPeer::from).collect(),
         })
     }
 }
@@ -168,6 +185,7 @@ pub struct AuditTail {
     after: Option<u64>,
     open: Option<Opened<wire::TailResponse>>,
     patience: Patience,
+    gap: Option<u64>,
 }
 
 impl fmt::Debug for AuditTail {
@@ -205,6 +223,12 @@ impl AuditTail {
         }
     }
 
+    /// Whether rows were passed over since this was asked the last time, since retention has removed them: the last of
+    /// those.
+    pub fn gap(&mut self) -> Option<u64> {
+        self.gap.take()
+    }
+
     /// The next batch of the open stream, which is opened where there is none.
     async fn step(&mut self) -> Result<Vec<AuditRow>, Error> {
         let opened = match &mut self.open {
@@ -218,6 +242,7 @@ impl AuditTail {
         let batch = opened.messages.message().await.map_err(|status| Error::from_status(&status))?;
         let batch = batch.ok_or_else(|| Error::transport("the stream ended"))?;
         self.after = Some(batch.next);
+        self.gap = batch.gap.map(|gap| gap.through).max(self.gap);
         if !batch.rows.is_empty() {
             self.patience.progressed();
         }
@@ -263,7 +288,7 @@ impl From<wire::Row> for AuditRow {
 }
 
 impl AuditHead {
-    fn to_wire(&self) -> wire::Head {
+    pub(crate) fn to_wire(&self) -> wire::Head {
         wire::Head { writer: self.writer.clone(), number: self.number, link: self.link.clone().into() }
     }
 }
@@ -274,6 +299,12 @@ impl From<wire::Head> for AuditHead {
     }
 }
 
+impl From<wire::Peer> for AuditPeer {
+    fn from(peer: wire::Peer) -> Self {
+        Self { name: peer.name, heads: peer.heads, told_at: from_wire(peer.told_at) }
+    }
+}
+
 fn told(damage: &wire::Damage) -> String {
     use wire::DamageKind as Kind;
     let (writer, number) = (&damage.writer, damage.number);
@@ -281,9 +312,22 @@ fn told(damage: &wire::Damage) -> String {
         Kind::Edited => format!("batch {number} of {writer} was edited"),
         Kind::Hole => format!("batch {number} of {writer} is missing"),
         Kind::AfterSeal => format!("batch {number} of {writer} comes after the end of its chain"),
+        Kind::Checkpoint => {
+            format!(
+                "what stands for {writer} up to its batch {number} was not made with the key of the chain"
+            )
+        }
         Kind::Strays => format!("{} rows belong to no batch", damage.rows),
         Kind::Cut => {
-            format!("batch {number} of {writer} was there once: the log was cut, or is an older copy")
+            let by =
+                if damage.known_by.is_empty() { "" } else { &format!(", as {} remembers", damage.known_by) };
+            let last = match damage.last {
+                0 => "nothing of that chain is there".to_owned(),
+                last => format!("its chain ends with batch {last}"),
+            };
+            format!(
+                "batch {number} of {writer} was there once{by}; {last}: the log was cut, or is an older copy"
+            )
         }
         Kind::Unspecified => format!("batch {number} of {writer}: damage that this version does not know"),
     }

@@ -117,7 +117,7 @@ pub mod verifier;
 mod worker;
 
 pub use agent::{Agent, Agents, SetAgent};
-pub use audit::{AuditFilter, AuditHead, AuditLog, AuditPage, AuditReport, AuditRow, AuditTail};
+pub use audit::{AuditFilter, AuditHead, AuditLog, AuditPage, AuditPeer, AuditReport, AuditRow, AuditTail};
 pub use auth::{Auth, Project, Reached, RoleToken, RoleTokens, Rotated, SignInStatus, SignedIn, WhoAmI};
 pub use clock::Clock;
 pub use connect::{Connection, ConnectionBuilder};

@@ -11,6 +11,7 @@
 //! | [`request`], [`ids`], [`caller`], [`data`] | what a call carries |
 //! | [`sweep`], `sweeper` | what ends by time, and the loop that ends it |
 //! | [`store`] | the door to the rows, and the engines behind it |
+//! | [`heads`] | what each service remembers of the other's audit log |
 //! | [`hub`] | who is woken after a commit |
 //! | [`standing`], `streams`, `outlet` | what a stream stands on; which are open; how messages leave |
 //! | `stream`, `work`, `waits`, `attaching` | StreamEvents, Work, WaitJob, an attach that waits |
@@ -30,6 +31,7 @@ pub mod data;
 pub mod ending;
 pub mod event;
 pub mod file;
+pub mod heads;
 pub mod hub;
 pub mod ids;
 pub mod job;

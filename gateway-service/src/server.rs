@@ -10,9 +10,10 @@ use std::{
 
 use interlock_client::{
     Connection, ConnectionBuilder, Tls as ClientTls,
-    verifier::{Follower, Verifier, VerifierOptions},
+    verifier::{Follower, HeadExchange, Verifier, VerifierOptions},
 };
 use interlock_kit::{
+    audit_heads::AuditHeads,
     audit_log::AuditLog,
     authn::{AllowFileError, InternalTrust, LiveTrust},
     clock::Clock,
@@ -47,6 +48,7 @@ use crate::{
     following::{self, Endings},
     grpc::{self, Front},
     guesses::GuessLimit,
+    heads::{self, WithAuth},
     hub::Hub,
     listeners::Listeners,
     on_behalf::OnBehalf,
@@ -170,7 +172,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let health = Health::new(["store", "auth"]);
     let (front, trail) = front(&config, connection, doors.on_behalf.clone(), &shutdown).await?;
     let message_bytes = config.common.limits.message_bytes;
-    let log = AuditLog::new(Arc::clone(&front.gate), trail, shutdown.clone());
+    let kept = trail.clone();
+    let log = AuditLog::new(Arc::clone(&front.gate), trail, Arc::clone(&front.heads), shutdown.clone());
     let services = grpc::services(&front, message_bytes).with(log.server(message_bytes));
     let health_service = HealthService::new(health.clone(), services.names(), shutdown.clone());
     let services = reflection::add(services.with(health_service.server()))
@@ -198,6 +201,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     own.spawn(sweeper::run(Arc::clone(&front)));
     own.spawn(sweeper::clear_files(Arc::clone(&front)));
     own.spawn(sweeper::flush_denials(Arc::clone(&front)));
+    own.spawn(heads::trim(Arc::clone(&front), kept, config.common.audit));
+    own.spawn(heads::run(Arc::clone(&front), config.common.audit.upkeep_every));
     own.spawn(end_streams(Arc::clone(&front), config.common.limits.drain.mul_f64(DRAIN_PART)));
     let announced = announce(config.common.ready_file, addresses, &front);
     let (served, announced) = tokio::join!(serve(server, services, &shutdown), announced);
@@ -248,7 +253,10 @@ async fn front(
     let endings = Arc::new(Endings::new(shell.clone()));
     let followed = endings.place().await.map_err(|error| io::Error::other(error.to_string()))?.sequence;
     let follower: Option<Arc<dyn Follower>> = Some(Arc::clone(&endings) as _);
-    let options = VerifierOptions { follower, followed, ..VerifierOptions::named("gateway") };
+    let heads = AuditHeads::new(trail.clone(), clock.clone());
+    let exchange: Arc<dyn HeadExchange> = Arc::new(WithAuth::new(Arc::clone(&heads)));
+    let options =
+        VerifierOptions { follower, followed, heads: Some(exchange), ..VerifierOptions::named("gateway") };
     let verifier = Verifier::start(connection, options);
     let gate = Gate::new(
         verifier.clone(),
@@ -263,6 +271,7 @@ async fn front(
         hub,
         verifier,
         endings,
+        heads,
         gate: Arc::new(gate),
         streams: Streams::new(config.parked_per_owner),
         vault,

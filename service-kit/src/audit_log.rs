@@ -20,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    audit_heads::{self, AuditHeads},
     authn::{self, Admit, Call, Presented},
     error::{Error, Reason},
     field,
     store::{
         Fault,
-        audit::{Filter, HEADS_MAX, Head, Look, Trail},
+        audit::{Filter, HEADS_MAX, Known, Look, Trail},
     },
 };
 
@@ -49,17 +50,20 @@ const LOOK: Duration = Duration::from_millis(250);
 pub struct AuditLog<A> {
     gate: Arc<A>,
     reader: Reader,
+    heads: Arc<AuditHeads>,
     tails: Arc<Semaphore>,
     verifying: Arc<Semaphore>,
     draining: CancellationToken,
 }
 
 impl<A: Admit> AuditLog<A> {
-    /// Over these rows. `gate` is asked again by streams, which end with `draining`.
+    /// Over these rows, compared with what others remember of them. `gate` is asked again by streams, which end with
+    /// `draining`.
     #[must_use]
-    pub fn new(gate: Arc<A>, trail: Trail, draining: CancellationToken) -> Self {
+    pub fn new(gate: Arc<A>, trail: Trail, heads: Arc<AuditHeads>, draining: CancellationToken) -> Self {
         Self {
             gate,
+            heads,
             reader: Reader { trail: Arc::new(trail), reads: Arc::new(Semaphore::new(READS_MAX)) },
             tails: Arc::new(Semaphore::new(TAILS_MAX)),
             verifying: Arc::new(Semaphore::new(1)),
@@ -82,7 +86,8 @@ impl<A: Admit> AuditLog<A> {
         let filter = filter(asked.filter, place("after", asked.after)?, limit)?;
         let page = self.reader.page(filter).await?;
         let next = wire::place(page.next);
-        Ok(ListResponse { rows: page.rows.into_iter().map(wire::row).collect(), next, at_end: page.at_end })
+        let rows = page.rows.into_iter().map(wire::row).collect();
+        Ok(ListResponse { rows, next, at_end: page.at_end, gap: page.gap.map(wire::gap) })
     }
 
     async fn begin_tail(
@@ -111,11 +116,14 @@ impl<A: Admit> AuditLog<A> {
     }
 
     async fn verify_chains(&self, asked: VerifyRequest) -> Result<VerifyResponse, Error> {
-        let known = wire::heads(asked.known)?;
+        let caller = |head| Known { by: String::new(), head };
+        let known = audit_heads::from_wire("known", asked.known, HEADS_MAX)?.into_iter().map(caller);
         let turn = Arc::clone(&self.verifying).try_acquire_owned();
         let turn = turn.map_err(|_| busy("the audit log is being verified by another call"))?;
-        let report = self.reader.verify(known, turn).await?;
-        Ok(wire::report(report))
+        // Before the log is looked at: all of it was stored before it was told.
+        let (remembered, peers) = (self.heads.known(), self.heads.peers());
+        let report = self.reader.verify(known.chain(remembered).collect(), turn).await?;
+        Ok(wire::report(report, peers))
     }
 }
 
@@ -168,7 +176,7 @@ impl<A: Admit> Tail<A> {
     /// The next rows, as soon as there are some.
     async fn next(&mut self) -> Result<TailResponse, Error> {
         if !std::mem::replace(&mut self.begun, true) {
-            return Ok(TailResponse { rows: Vec::new(), next: wire::place(self.filter.after) });
+            return Ok(TailResponse { rows: Vec::new(), next: wire::place(self.filter.after), gap: None });
         }
         loop {
             // Nothing is handed out that was not allowed just now: a revocation need not find this stream.
@@ -176,9 +184,13 @@ impl<A: Admit> Tail<A> {
             if admitted {
                 let page = self.reader.page(self.filter.clone()).await?;
                 self.filter.after = page.next;
-                if !page.rows.is_empty() {
+                if !page.rows.is_empty() || page.gap.is_some() {
                     let rows = page.rows.into_iter().map(wire::row).collect();
-                    return Ok(TailResponse { rows, next: wire::place(page.next) });
+                    return Ok(TailResponse {
+                        rows,
+                        next: wire::place(page.next),
+                        gap: page.gap.map(wire::gap),
+                    });
                 }
                 if !page.at_end {
                     continue;
@@ -219,15 +231,20 @@ struct Page {
     /// Go on after this one.
     next: i64,
     at_end: bool,
+    /// Rows between the cursor and this one were removed.
+    gap: Option<i64>,
 }
 
 impl Reader {
     async fn page(&self, filter: Filter) -> Result<Page, Error> {
         self.on_a_thread(move |trail| {
-            let Look { rows, through, newest } = trail.look(&filter, WINDOW)?;
+            let Look { rows, through, newest, removed } = trail.look(&filter, WINDOW)?;
             let is_full = rows.len() == filter.limit as usize;
             let next = rows.last().filter(|_| is_full).map_or(through.max(filter.after), |row| row.id);
-            Ok(Page { rows, next, at_end: next >= newest })
+            let at_end = next >= newest;
+            // Told once: nothing comes any more where rows were removed.
+            let next = if at_end { next.max(removed) } else { next };
+            Ok(Page { rows, next, at_end, gap: (removed > filter.after).then_some(removed) })
         })
         .await
     }
@@ -239,7 +256,7 @@ impl Reader {
     /// One at a time: `turn` is given back when the thread is done, whether or not anybody waits for it still.
     async fn verify(
         &self,
-        known: Vec<Head>,
+        known: Vec<Known>,
         turn: OwnedSemaphorePermit,
     ) -> Result<crate::store::audit::Report, Error> {
         let trail = Arc::clone(&self.trail);

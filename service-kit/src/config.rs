@@ -9,6 +9,7 @@
 //! - [`Setting`]: the text form of a value.
 //! - [`Common`]: the sections that every service has; [`Limits`]: the bounds on what peers may use.
 
+mod audit;
 mod common;
 mod hashing;
 mod layers;
@@ -17,6 +18,7 @@ mod reader;
 mod setting;
 
 pub use self::{
+    audit::Audit,
     common::{Common, Defaults, Internal, LogFormat, Profile, Tls, TlsVersion},
     hashing::Hashing,
     layers::Layers,

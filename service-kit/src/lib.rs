@@ -15,11 +15,14 @@
 //! | [`tls`], [`own_certificate`], [`serve`] | listeners: TLS that reloads, the accept loop, bounds of connections and calls |
 //! | [`authn`], [`denials`] | gate 1: who may call a method at all; refusals counted |
 //! | [`audit_log`] | `AuditService`, the one that all our servers serve alike |
+//! | [`audit_heads`], [`audit_retention`] | what each service remembers of the other's log; what goes of its own |
 //! | [`unscoped`] | what calls get that name no project |
 //! | [`health`], [`reflection`] | the two services that are not ours |
 //! | [`store`] | queue, writer, batches, engines, audit chain: generic over a service's [`store::Domain`] |
 
+pub mod audit_heads;
 pub mod audit_log;
+pub mod audit_retention;
 pub mod authn;
 pub mod clock;
 pub mod command;

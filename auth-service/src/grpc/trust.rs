@@ -4,6 +4,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use interlock_kit::{
+    audit_heads::{News, Sent},
     error::{Error, Reason},
     field, serve,
 };
@@ -14,6 +15,7 @@ use interlock_proto::auth::v1::{
     trust_service_server::TrustService,
 };
 use interlock_proto::text;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -48,7 +50,7 @@ impl TrustService for Trust {
         let asked = Asked::of(request);
         let (call, served, message) = (asked.call(), asked.served, asked.message);
         let (out, answers) = mpsc::channel(ON_THE_WAY);
-        let line = Line { parts: Arc::clone(&self.0), call, served, out };
+        let line = Line { parts: Arc::clone(&self.0), call, served, out, sent: Mutex::default() };
         tokio::spawn(line.hold(message));
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
@@ -105,6 +107,8 @@ struct Line {
     call: Call,
     served: Arc<serve::Call>,
     out: mpsc::Sender<Result<HoldLeaseResponse, Status>>,
+    /// What it was told of audit logs.
+    sent: Mutex<Sent>,
 }
 
 impl Line {
@@ -130,7 +134,7 @@ impl Line {
         loop {
             tokio::select! {
                 said = self.next(asked) => match said? {
-                    Some(message) => self.heard(&seat, &message)?,
+                    Some(message) => self.heard(&seat, message)?,
                     None => return Ok(()),
                 },
                 message = messages.recv() => match message {
@@ -141,17 +145,24 @@ impl Line {
         }
     }
 
-    fn heard(&self, seat: &Seat, message: &Message) -> Result<(), Error> {
+    fn heard(&self, seat: &Seat, message: Message) -> Result<(), Error> {
         match message {
             Message::Hello(_) => Err(Error::invalid_field("hello", "first, and once")),
             Message::Applied(Applied { sequence, streams_closed }) => {
-                Ok(seat.applied(*sequence, *streams_closed).map_err(|v| v.on("applied.sequence"))?)
+                Ok(seat.applied(sequence, streams_closed).map_err(|v| v.on("applied.sequence"))?)
             }
-            Message::Renew(Renew { nonce, applied }) => {
+            Message::Renew(Renew { nonce, applied, heads, remembered }) => {
                 self.served.recheck_service(self.parts.clock.wall())?;
-                Ok(seat.renew(*nonce, *applied).map_err(|v| v.on("renew.applied"))?)
+                let news = News::read("renew", heads, remembered)?;
+                self.parts.heads.heard(&self.peer(), news);
+                Ok(seat.renew(nonce, applied).map_err(|v| v.on("renew.applied"))?)
             }
         }
+    }
+
+    /// Whose audit log is meant, by the certificate.
+    fn peer(&self) -> String {
+        self.served.service.as_ref().map(ToString::to_string).unwrap_or_default()
     }
 
     fn hello(&self, hello: &Hello) -> Result<barrier::Hello, Error> {
@@ -234,7 +245,11 @@ impl Line {
     /// Waits for room on the way, for a lease at most: who reads nothing for so long is fenced by then.
     async fn send(&self, message: &Outgoing) -> Result<(), Error> {
         let lease: Duration = self.parts.barrier.lease();
-        let message = wire::outgoing(message, lease, &self.parts.epoch);
+        let news = match message {
+            Outgoing::Granted(_) => self.parts.heads.news(&self.peer(), &mut self.sent.lock()),
+            Outgoing::Revoked(_) => News::default(),
+        };
+        let message = wire::outgoing(message, lease, &self.parts.epoch, news);
         let sent = tokio::time::timeout(lease, self.out.send(Ok(message))).await;
         let too_slow = || Error::new(Reason::TooSlow, "the verifier reads nothing");
         sent.map_err(|_| too_slow())?.map_err(|_| too_slow())

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use interlock_kit::{clock::Timestamp, error::Error};
+use interlock_kit::{
+    audit_heads::{News, to_wire},
+    clock::Timestamp,
+    error::Error,
+};
 use interlock_proto::auth::v1 as wire;
 
 use crate::{
@@ -235,7 +239,12 @@ pub(super) fn described(found: Described, epoch: &str) -> wire::DescribeOwnerRes
     }
 }
 
-pub(super) fn outgoing(message: &Outgoing, lease: Duration, epoch: &str) -> wire::HoldLeaseResponse {
+pub(super) fn outgoing(
+    message: &Outgoing,
+    lease: Duration,
+    epoch: &str,
+    news: News,
+) -> wire::HoldLeaseResponse {
     match message {
         Outgoing::Revoked(revocation) => revoked(revocation),
         Outgoing::Granted(Granted { nonce, sequence, reset }) => {
@@ -245,6 +254,8 @@ pub(super) fn outgoing(message: &Outgoing, lease: Duration, epoch: &str) -> wire
                 epoch: epoch.to_owned(),
                 sequence: *sequence,
                 reset: *reset,
+                heads: news.heads.into_iter().map(to_wire).collect(),
+                remembered: news.remembered.into_iter().map(to_wire).collect(),
             };
             let message = wire::hold_lease_response::Message::Granted(granted);
             wire::HoldLeaseResponse { message: Some(message) }

@@ -3,12 +3,13 @@
 use std::{future::poll_fn, pin::pin, task::Poll};
 
 use interlock_kit::{
+    audit_heads::AuditHeads,
     clock::Clock,
     config::Profile,
     hasher::{Hasher, Params},
     store::{
         Fault, Observer,
-        audit::ChainKey,
+        audit::{ChainKey, Trail},
         sqlite::{self, Options, Place},
         writer::QueueLimits,
     },
@@ -57,6 +58,7 @@ async fn parts(folder: &std::path::Path) -> Arc<Parts> {
         shell,
         barrier: Barrier::new(terms, 0, Duration::ZERO),
         hasher: Hasher::start(Params::default(), 1, 1).expect("starts"),
+        heads: AuditHeads::new(Trail::in_file(folder.join("none"), ChainKey::new([1; 32])), Clock::system()),
         replicas: None,
         copy: Arc::new(tokio::sync::Mutex::new(copy)),
         guesses: GuessLimit::default(),

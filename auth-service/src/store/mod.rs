@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use interlock_kit::{
     clock::Timestamp,
-    store::{self as kit, Domain},
+    store::{self as kit, Domain, audit::Keeping},
 };
 use interlock_proto::credential::Hash;
 
@@ -373,6 +373,7 @@ pub(crate) enum Planned {
         id: ReplicaId,
         beat: u64,
     },
+    KeepLog(Keeping),
 }
 
 /// The keys that an engine has loaded.

@@ -409,6 +409,8 @@ impl Model {
                 let dropped = self.replicas.remove(&id);
                 only(dropped.is_some_and(|stored| stored.beat == beat), "beat of a program")?;
             }
+            // Beside the rows of a service; a plain store's log is looked at by nobody else.
+            Planned::KeepLog(_) => {}
             Planned::InsertOwnerSession(_)
             | Planned::EndOwnerSession { .. }
             | Planned::CountRefresh { .. }

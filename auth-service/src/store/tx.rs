@@ -7,7 +7,7 @@ use interlock_kit::{
     error::{Error, Reason},
     store::{
         Ran,
-        audit::{Entry, Outcome},
+        audit::{Entry, Keeping, Outcome},
     },
 };
 
@@ -20,7 +20,7 @@ use crate::{
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken, Successor},
     password::PasswordHash,
     policy::{
-        self, Act, OwnerPermit, OwnerSessionPermit, ProjectPermit, ReplicaPermit, RoleTokenPermit,
+        self, Act, LogPermit, OwnerPermit, OwnerSessionPermit, ProjectPermit, ReplicaPermit, RoleTokenPermit,
         SweepPermit,
     },
     project::Project,
@@ -114,7 +114,13 @@ pub(super) fn ask<Q: Query>(
 /// What no caller can see: what has ended is cleared, programs keep their rows.
 fn is_upkeep(changes: &[Planned]) -> bool {
     let upkeep = |c: &Planned| {
-        matches!(c, Planned::Clear(_) | Planned::PutReplica { .. } | Planned::DropReplica { .. })
+        matches!(
+            c,
+            Planned::Clear(_)
+                | Planned::PutReplica { .. }
+                | Planned::DropReplica { .. }
+                | Planned::KeepLog(Keeping::Remember { .. })
+        )
     };
     changes.iter().all(upkeep)
 }
@@ -188,6 +194,10 @@ impl Tx<'_> {
 
     pub(crate) fn authorize_replicas(&self) -> Result<ReplicaPermit, Error> {
         policy::replicas(&self.call.caller, self.now)
+    }
+
+    pub(crate) fn authorize_keep_log(&self) -> Result<LogPermit, Error> {
+        policy::keep_log(&self.call.caller, self.now)
     }
 
     pub(crate) fn authorize_sweep(&self) -> Result<SweepPermit, Error> {
@@ -418,6 +428,10 @@ impl Tx<'_> {
 
     pub(crate) fn drop_replica(&mut self, _permit: &ReplicaPermit, replica: &Replica) {
         self.changes.push(Planned::DropReplica { id: replica.id.clone(), beat: replica.beat });
+    }
+
+    pub(crate) fn keep_log(&mut self, _permit: &LogPermit, keeping: Keeping) {
+        self.changes.push(Planned::KeepLog(keeping));
     }
 
     pub(crate) fn clear(&mut self, _permit: &SweepPermit, due: Due) -> Found<()> {

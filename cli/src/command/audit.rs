@@ -190,6 +190,7 @@ async fn export(
     let log = service.log(caller);
     loop {
         let page = log.list(filter, after, PAGE).await?;
+        told_of(service, page.gap);
         for row in &page.rows {
             if !line(&plain_json(&shown(service, row)))? {
                 return Ok(());
@@ -207,6 +208,7 @@ async fn tail(caller: &Caller, filter: &AuditFilter, output: Format) -> Result<(
     let (mut auth, mut gateway) = (follow(Service::Auth), follow(Service::Gateway));
     loop {
         let (service, rows) = next_of(&mut auth, &mut gateway).await?;
+        told_of(service, if service == Service::Auth { auth.gap() } else { gateway.gap() });
         for row in &rows {
             let text = match output {
                 Format::Json => plain_json(&shown(service, row)),
@@ -223,6 +225,13 @@ async fn next_of(auth: &mut AuditTail, gateway: &mut AuditTail) -> Result<(Servi
     tokio::select! {
         rows = auth.next() => Ok((Service::Auth, rows?)),
         rows = gateway.next() => Ok((Service::Gateway, rows?)),
+    }
+}
+
+/// Says on stderr that rows are missing: what is printed holds rows only.
+fn told_of(service: Service, gap: Option<u64>) {
+    if let Some(through) = gap {
+        eprintln!("{}: rows up to {through} were removed, as retention says", service.text());
     }
 }
 

@@ -4,7 +4,7 @@
 //! stood on it has ended and is counted, then the service has seen to what it made on it, and only then auth hears of
 //! it.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, mem::take, sync::Arc, time::Duration};
 
 use interlock_proto::auth::v1::{
     self as wire, HoldLeaseRequest, HoldLeaseResponse, hold_lease_request as ask, hold_lease_response as say,
@@ -16,7 +16,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Core, VerifyError, follow::Following, lease::Stamp, verdict::Asked};
+use super::{Core, HeadExchange, HeadNews, VerifyError, follow::Following, lease::Stamp, verdict::Asked};
 use crate::{
     call::{Identity, Opened},
     clock::span,
@@ -42,7 +42,13 @@ const UNANSWERED_MAX: usize = 16;
 const RECHECKS: usize = 32;
 
 /// Holds the lease until it is dropped.
-pub(super) async fn run(core: Arc<Core>, verifier_id: String, renew_every: Duration, following: Following) {
+pub(super) async fn run(
+    core: Arc<Core>,
+    verifier_id: String,
+    renew_every: Duration,
+    following: Following,
+    heads: Option<Arc<dyn HeadExchange>>,
+) {
     let ticking = Arc::clone(&core);
     let _ticker = AbortOnDropHandle::new(tokio::spawn(async move { tick(&ticking).await }));
     let mut holder = Holder {
@@ -56,6 +62,7 @@ pub(super) async fn run(core: Arc<Core>, verifier_id: String, renew_every: Durat
         recheck: None,
         begin: following.settled(),
         following,
+        heads,
     };
     let mut backoff = Backoff::new(TICK, Duration::from_secs(1));
     loop {
@@ -99,6 +106,7 @@ struct Holder {
     /// Up to where the service has seen to them in an earlier life; 0 after the first grant.
     begin: u64,
     following: Following,
+    heads: Option<Arc<dyn HeadExchange>>,
 }
 
 /// One stream: what goes out, and the questions that wait for an answer.
@@ -113,6 +121,8 @@ struct Link {
     oldest: Option<u64>,
     /// The newest row that was heard on it.
     newest: u64,
+    /// Nothing was told on it of audit logs yet.
+    untold: bool,
 }
 
 enum Never {}
@@ -121,8 +131,15 @@ impl Holder {
     async fn hold(&mut self) -> Result<Never, Error> {
         let (outbox, sending) = mpsc::channel(OUTBOX);
         let applied = if self.epoch.is_empty() { self.begin } else { self.following.settled() };
-        let mut link =
-            Link { outbox, first: 0, asked: VecDeque::new(), told: applied, oldest: None, newest: 0 };
+        let mut link = Link {
+            outbox,
+            first: 0,
+            asked: VecDeque::new(),
+            told: applied,
+            oldest: None,
+            newest: 0,
+            untold: true,
+        };
         let nonce = self.ask(&mut link);
         link.first = nonce;
         link.send(ask::Message::Hello(ask::Hello {
@@ -164,10 +181,17 @@ impl Holder {
                     }
                     let nonce = self.ask(&mut link);
                     let applied = self.following.settled();
-                    link.send(ask::Message::Renew(ask::Renew { nonce, applied }))?;
+                    let (heads, remembered) = self.news(&mut link).to_wire();
+                    link.send(ask::Message::Renew(ask::Renew { nonce, applied, heads, remembered }))?;
                 }
             }
         }
+    }
+
+    /// What is told of audit logs with the next renewal.
+    fn news(&self, link: &mut Link) -> HeadNews {
+        let anew = std::mem::replace(&mut link.untold, false);
+        self.heads.as_ref().map(|heads| heads.tell(anew)).unwrap_or_default()
     }
 
     /// Between two renewals.
@@ -221,7 +245,11 @@ impl Holder {
         }
     }
 
-    fn granted(&mut self, granted: say::Granted, link: &mut Link) {
+    fn granted(&mut self, mut granted: say::Granted, link: &mut Link) {
+        let (heads, remembered) = (take(&mut granted.heads), take(&mut granted.remembered));
+        if let (Some(side), Some(news)) = (&self.heads, HeadNews::of_wire(heads, remembered)) {
+            side.hear(news);
+        }
         let Some(at) = link.asked.iter().position(|(nonce, _)| *nonce == granted.nonce) else { return };
         let sent = link.asked[at].1;
         link.asked.drain(..=at);

@@ -19,6 +19,7 @@
 mod cache;
 mod flight;
 mod follow;
+mod heads;
 mod hold;
 mod layer;
 mod lease;
@@ -44,6 +45,7 @@ use registry::Registry;
 pub use crate::clock::Clock;
 use crate::{connect::Connection, error::Reason, random};
 pub use follow::{Ended, Ending, Follower, Place};
+pub use heads::{HeadExchange, HeadNews};
 pub use layer::{VerifierLayer, VerifierService, guard};
 pub use lease::LeaseState;
 pub use owner::OwnerFacts;
@@ -79,6 +81,8 @@ pub struct VerifierOptions {
     pub follower: Option<Arc<dyn Follower>>,
     /// The last sequence that the follower has seen to, in an earlier life too; 0: none that is known of.
     pub followed: u64,
+    /// What is exchanged with auth about audit logs; none by default.
+    pub heads: Option<Arc<dyn HeadExchange>>,
 }
 
 impl VerifierOptions {
@@ -93,6 +97,7 @@ impl VerifierOptions {
             renew_every: Duration::from_secs(1),
             follower: None,
             followed: 0,
+            heads: None,
         }
     }
 
@@ -157,7 +162,8 @@ impl Verifier {
             registry: Registry::default(),
         });
         let following = follow::Following::new(options.follower, options.followed);
-        let holding = hold::run(Arc::clone(&core), options.verifier_id, options.renew_every, following);
+        let (id, every, heads) = (options.verifier_id, options.renew_every, options.heads);
+        let holding = hold::run(Arc::clone(&core), id, every, following, heads);
         let hold = Arc::new(AbortOnDropHandle::new(tokio::spawn(holding)));
         Self { core, _hold: hold }
     }

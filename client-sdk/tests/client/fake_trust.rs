@@ -231,6 +231,7 @@ impl FakeTrust {
             epoch: format!("epoch-{}", self.epoch.load(Ordering::SeqCst)),
             sequence: self.sequence(),
             reset,
+            ..Granted::default()
         };
         let _ = out.send(Ok(HoldLeaseResponse { message: Some(Say::Granted(granted)) })).await;
     }

@@ -14,6 +14,7 @@ use std::{future::Future, sync::Arc};
 
 use interlock_client::verifier::{Verifier, VerifyError};
 use interlock_kit::{
+    audit_heads::AuditHeads,
     authn::{self, Call},
     clock::Clock,
     error::{Error, Reason},
@@ -63,6 +64,8 @@ pub(crate) struct Front {
     pub(crate) verifier: Verifier,
     /// What the verifier tells of.
     pub(crate) endings: Arc<Endings>,
+    /// What auth remembers of this audit log, and this service of auth's.
+    pub(crate) heads: Arc<AuditHeads>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) streams: Arc<Streams>,
     /// Where the contents of files are.

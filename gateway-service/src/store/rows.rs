@@ -1,6 +1,6 @@
 //! The keyed reads of one transaction, and the writes that verbs plan. Knows no policy.
 
-use interlock_kit::clock::Timestamp;
+use interlock_kit::{clock::Timestamp, store::audit::Keeping};
 
 use crate::{
     agent::Agent,
@@ -424,6 +424,8 @@ pub enum Change {
     DropSession(SessionId),
     /// Auth's log was seen to up to another place.
     SetFollowed(Place, Place),
+    /// What belongs to audit logs beside their rows is kept.
+    KeepLog(Keeping),
 }
 
 impl Change {
@@ -461,7 +463,8 @@ impl Change {
             | Self::DropJobs(_)
             | Self::DropRequests(_)
             | Self::DropSession(_)
-            | Self::SetFollowed(..) => {}
+            | Self::SetFollowed(..)
+            | Self::KeepLog(_) => {}
         }
     }
 }

@@ -259,6 +259,7 @@ impl FakeTrust {
                 epoch: EPOCH.to_owned(),
                 sequence: state.revoked.len() as u64,
                 reset: false,
+                ..hold_lease_response::Granted::default()
             })),
         })
     }

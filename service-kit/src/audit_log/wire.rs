@@ -3,16 +3,17 @@
 use interlock_proto::audit::v1 as wire;
 
 use crate::{
-    error::Error,
-    store::audit::{Damage, HEADS_MAX, Head, Report, Row},
+    audit_heads::{Peer, to_wire},
+    store::audit::{Damage, Report, Row},
 };
-
-/// Bytes of a writer's name.
-const WRITER_BYTES_MAX: usize = 128;
 
 /// Places are never negative.
 pub(super) fn place(id: i64) -> u64 {
     u64::try_from(id).unwrap_or(0)
+}
+
+pub(super) fn gap(through: i64) -> wire::Gap {
+    wire::Gap { through: place(through) }
 }
 
 pub(super) fn row(row: Row) -> wire::Row {
@@ -36,46 +37,35 @@ pub(super) fn row(row: Row) -> wire::Row {
     }
 }
 
-pub(super) fn heads(given: Vec<wire::Head>) -> Result<Vec<Head>, Error> {
-    if given.len() > HEADS_MAX {
-        return Err(Error::invalid_field("known", format!("0 to {HEADS_MAX} heads")));
-    }
-    let read = |(at, head): (usize, wire::Head)| {
-        let refused =
-            |field: &str, accepted: &str| Error::invalid_field(format!("known[{at}].{field}"), accepted);
-        if !interlock_proto::text::is_label(&head.writer, WRITER_BYTES_MAX) {
-            return Err(refused("writer", "from an earlier answer"));
-        }
-        let link = <[u8; 32]>::try_from(&head.link[..]).map_err(|_| refused("link", "32 bytes"))?;
-        if head.number == 0 || i64::try_from(head.number).is_err() {
-            return Err(refused("number", "from an earlier answer"));
-        }
-        Ok(Head { writer: head.writer, number: head.number, link })
-    };
-    given.into_iter().enumerate().map(read).collect()
-}
-
-pub(super) fn report(report: Report) -> wire::VerifyResponse {
+pub(super) fn report(report: Report, peers: Vec<Peer>) -> wire::VerifyResponse {
     wire::VerifyResponse {
         batches: report.batches,
         rows: report.rows,
         damages: report.damages.into_iter().map(damage).collect(),
-        heads: report.heads.into_iter().map(head).collect(),
+        heads: report.heads.into_iter().map(to_wire).collect(),
+        peers: peers.into_iter().map(peer).collect(),
     }
 }
 
-fn head(head: Head) -> wire::Head {
-    wire::Head { writer: head.writer, number: head.number, link: head.link.to_vec().into() }
+fn peer(peer: Peer) -> wire::Peer {
+    let heads = u32::try_from(peer.heads).unwrap_or(u32::MAX);
+    wire::Peer { name: peer.name, heads, told_at: Some(peer.told_at.to_wire()) }
 }
 
 fn damage(damage: Damage) -> wire::Damage {
     use wire::DamageKind as Kind;
-    let (kind, writer, number, rows) = match damage {
-        Damage::Edited { writer, number } => (Kind::Edited, writer, number, 0),
-        Damage::Hole { writer, number } => (Kind::Hole, writer, number, 0),
-        Damage::AfterSeal { writer, number } => (Kind::AfterSeal, writer, number, 0),
-        Damage::Strays { rows } => (Kind::Strays, String::new(), 0, rows),
-        Damage::Cut { writer, number } => (Kind::Cut, writer, number, 0),
+    let of = |kind: Kind, writer, number| {
+        let kind = kind.into();
+        wire::Damage { kind, writer, number, ..wire::Damage::default() }
     };
-    wire::Damage { kind: kind.into(), writer, number, rows }
+    match damage {
+        Damage::Edited { writer, number } => of(Kind::Edited, writer, number),
+        Damage::Hole { writer, number } => of(Kind::Hole, writer, number),
+        Damage::AfterSeal { writer, number } => of(Kind::AfterSeal, writer, number),
+        Damage::Checkpoint { writer, number } => of(Kind::Checkpoint, writer, number),
+        Damage::Strays { rows } => wire::Damage { rows, ..of(Kind::Strays, String::new(), 0) },
+        Damage::Cut { writer, number, by, last } => {
+            wire::Damage { known_by: by, last, ..of(Kind::Cut, writer, number) }
+        }
+    }
 }

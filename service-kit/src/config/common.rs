@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use super::{Limits, limits, reader::Reader};
+use super::{Audit, Limits, limits, reader::Reader};
 use crate::spiffe::{SpiffeId, TrustDomain};
 
 /// How strict a service is with its surroundings.
@@ -100,6 +100,8 @@ pub struct Common {
     pub log_filter: String,
     /// `ready_file`: written with the bound addresses once the service serves.
     pub ready_file: Option<PathBuf>,
+    /// `audit.*`
+    pub audit: Audit,
     /// `limits.*`
     pub limits: Limits,
 }
@@ -145,6 +147,7 @@ impl Common {
             ),
             log_filter: read_filter(r),
             ready_file: r.path("ready_file"),
+            audit: Audit::read(r),
             limits: limits::read(r, defaults.limits),
         }
     }

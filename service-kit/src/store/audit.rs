@@ -13,10 +13,16 @@ use sha2::Sha256;
 use crate::{clock::Timestamp, error::Reason};
 
 mod chain;
+mod keeping;
+mod retention;
 mod trail;
 
-pub use chain::{DAMAGES_MAX, Damage, Filter, HEADS_MAX, Report};
+pub use chain::{DAMAGES_MAX, Damage, Filter, HEADS_MAX, Known, Report};
 pub(in crate::store) use chain::{Link, Walk};
+pub use keeping::{Keeping, PEER_HEADS_MAX, PEERS_MAX, Remembered};
+pub(in crate::store) use retention::{Chain, Checkpoint, Oldest, PARTS, Plan, plan};
+pub use retention::{REMOVED_CHAINS_MAX, Retention, Trim};
+pub(in crate::store) use trail::Span;
 pub use trail::{Look, Trail};
 
 /// Who asked for what, from where: the same for each entry of one call.

@@ -43,10 +43,12 @@ mod epoch;
 mod filling;
 mod holding;
 mod hosts;
+mod keeping;
 mod link;
 mod making;
 mod moment;
 mod opening;
+mod retention;
 mod snapshot;
 mod statement;
 mod target;
@@ -55,11 +57,14 @@ mod working;
 mod writer;
 
 pub(in crate::store) use audit::{look, newest, report};
+pub(in crate::store) use keeping::{heads, remembered};
+pub(in crate::store) use retention::{first, oldest};
 pub(in crate::store) use {filling::fill, trouble::told};
 
 pub use tokio_postgres::{Row, types::ToSql};
 pub use {
     audit::{rows, verify},
+    keeping::keep,
     making::{Made, MakeError, make, remove},
     opening::{OpenError, is_begun},
     statement::{Ask, Flush, Param, bind, each, found, pairs_of, rows_of},

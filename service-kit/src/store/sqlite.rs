@@ -35,18 +35,23 @@ use crate::{
 
 mod audit;
 mod doubt;
+mod keeping;
 mod log;
 mod opening;
+mod retention;
 mod snapshot;
 
-pub(in crate::store) use audit::{newest, report};
+pub(in crate::store) use audit::{look, newest, report};
 use doubt::Doubt;
+pub(in crate::store) use keeping::{heads, remembered};
 pub(in crate::store) use opening::BUSY_WITHIN;
 use opening::{beside, migrate};
+pub(in crate::store) use retention::{first, oldest};
 use snapshot::Snapshot;
 pub use {
     super::audit::{Damage, Filter},
     audit::{rows, verify},
+    keeping::keep,
     opening::{OpenError, connect},
 };
 

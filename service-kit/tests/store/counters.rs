@@ -13,10 +13,10 @@ use interlock_kit::{
     error::{Error, Reason},
     store::{
         Domain, Fault, Observer, Ran, Stop,
-        audit::{Entry, Origin, Outcome},
+        audit::{Entry, Keeping, Origin, Outcome},
         model::ModelDomain,
-        postgres::{Access, Ask, Out, PostgresDomain, Unmet, bind},
-        sqlite::SqliteDomain,
+        postgres::{self, Access, Ask, Out, PostgresDomain, Unmet, bind},
+        sqlite::{self, SqliteDomain},
     },
 };
 use parking_lot::Mutex;
@@ -37,10 +37,23 @@ pub(crate) struct Set {
     pub(crate) to: i64,
 }
 
+/// What a verb plans.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Set(Set),
+    Keep(Keeping),
+}
+
+impl From<Set> for Change {
+    fn from(set: Set) -> Self {
+        Self::Set(set)
+    }
+}
+
 impl Domain for Counters {
     type Rows<'t> = dyn Rows + 't;
     type Key = String;
-    type Change = Set;
+    type Change = Change;
     type Signal = &'static str;
     type Question = String;
 }
@@ -82,10 +95,14 @@ impl SqliteDomain for Counters {
 
     fn apply(
         connection: &Connection,
-        change: Set,
+        change: Change,
         _: Timestamp,
         signals: &mut Vec<&'static str>,
     ) -> Result<(), Fault> {
+        let change = match change {
+            Change::Set(set) => set,
+            Change::Keep(keeping) => return sqlite::keep(connection, &keeping),
+        };
         let met = connection.execute(
             "INSERT INTO counter (name, value) VALUES (?1, ?3)
              ON CONFLICT (name) DO UPDATE SET value = ?3 WHERE value = ?2",
@@ -113,10 +130,11 @@ impl ModelDomain for Counters {
 
     fn model_apply(
         model: &mut Self::Model,
-        change: Set,
+        change: Change,
         _: Timestamp,
         signals: &mut Vec<&'static str>,
     ) -> Result<(), Fault> {
+        let Change::Set(change) = change else { return Ok(()) };
         let value = model.entry(change.name.to_owned()).or_default();
         Fault::unless_one(usize::from(*value == change.from), "counter")?;
         *value = change.to;
@@ -180,15 +198,22 @@ impl PostgresDomain for Counters {
     fn working_apply(
         working: &mut Working,
         _: &BTreeSet<String>,
-        change: Set,
+        change: Change,
         now: Timestamp,
         out: &mut Out<'_, Self>,
     ) -> Result<(), Unmet<Self>> {
+        let set = match &change {
+            Change::Set(set) => set,
+            Change::Keep(keeping) => {
+                postgres::keep(out.flush, keeping);
+                return Ok(());
+            }
+        };
         out.flush.one(
             "counter",
             "INSERT INTO counter (name, value) VALUES ($1, $3)
              ON CONFLICT (name) DO UPDATE SET value = $3 WHERE counter.value = $2",
-            [bind(change.name), bind(change.from), bind(change.to)],
+            [bind(set.name), bind(set.from), bind(set.to)],
         );
         Ok(Self::model_apply(working, change, now, out.signals)?)
     }
@@ -240,9 +265,17 @@ pub(crate) fn add(name: &'static str, most: i64) -> Box<Verb> {
         if to > most {
             let error = Error::new(Reason::LimitReached, "the counter is full");
             let audit = vec![entry(Outcome::Refused(Reason::LimitReached), name)];
-            return Ran { result: Err(Stop::Refused(error)), changes: vec![Set { name, from, to }], audit };
+            return Ran {
+                result: Err(Stop::Refused(error)),
+                changes: vec![Set { name, from, to }.into()],
+                audit,
+            };
         }
-        Ran { result: Ok(to), changes: vec![Set { name, from, to }], audit: vec![entry(Outcome::Done, name)] }
+        Ran {
+            result: Ok(to),
+            changes: vec![Set { name, from, to }.into()],
+            audit: vec![entry(Outcome::Done, name)],
+        }
     })
 }
 

@@ -31,6 +31,7 @@ mod counters;
 mod epochs;
 mod fenced;
 mod guarded;
+mod logs;
 mod postgresql;
 mod proxy;
 mod shared;
@@ -123,7 +124,7 @@ async fn only_the_guilty_verb_of_a_batch_fails() {
         // Plans on a value that is not there: the engine must notice, and not lose its neighbours.
         let stale = store.write(|_: &mut (dyn Rows + '_), _| Ran {
             result: Ok(0_i64),
-            changes: vec![Set { name: "z", from: 0, to: 1 }, Set { name: "z", from: 7, to: 8 }],
+            changes: vec![Set { name: "z", from: 0, to: 1 }.into(), Set { name: "z", from: 7, to: 8 }.into()],
             audit: vec![],
         });
         let panics = store
@@ -177,7 +178,7 @@ async fn a_question_writes_nothing() {
     let asked = store.write(|_: &mut (dyn Rows + '_), _| -> Ran<Counters, ()> {
         Ran {
             result: Err(Stop::Unresolved("may they?".to_owned())),
-            changes: vec![Set { name: "a", from: 0, to: 1 }],
+            changes: vec![Set { name: "a", from: 0, to: 1 }.into()],
             audit: vec![entry(Outcome::Done, "a")],
         }
     });

@@ -23,7 +23,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use super::{
     KEY,
     cluster::Cluster,
-    counters::{Counters, Ear, Rows, Set, add, entry, read},
+    counters::{Change, Counters, Ear, Rows, Set, add, entry, read},
     on,
     proxy::{Cut, Proxy},
     refused,
@@ -70,21 +70,21 @@ impl Guard {
         ran
     }
 
-    fn plan(self, rows: &mut (dyn Rows + '_), changes: &mut Vec<Set>) -> Result<i64, Stop<Counters>> {
+    fn plan(self, rows: &mut (dyn Rows + '_), changes: &mut Vec<Change>) -> Result<i64, Stop<Counters>> {
         let busy = || Error::new(Reason::SessionBusy, "busy");
         let bound = rows.value("bound")?;
         let here = FLYING[usize::try_from(bound).expect("0 or 1")];
         match self {
             Self::Submit => {
                 let flying = rows.value(here)?;
-                changes.push(Set { name: here, from: flying, to: flying + 1 });
+                changes.push(Set { name: here, from: flying, to: flying + 1 }.into());
             }
             Self::Finish => {
                 let flying = rows.value(here)?;
                 if flying == 0 {
                     return Err(busy().into());
                 }
-                changes.push(Set { name: here, from: flying, to: flying - 1 });
+                changes.push(Set { name: here, from: flying, to: flying - 1 }.into());
             }
             Self::Attach(project) => {
                 let flying = [rows.value(FLYING[1])?, rows.value(FLYING[0])?];
@@ -92,7 +92,7 @@ impl Guard {
                 if flying != [0, 0] {
                     return Err(busy().into());
                 }
-                changes.push(Set { name: "bound", from: bound, to: project });
+                changes.push(Set { name: "bound", from: bound, to: project }.into());
             }
         }
         Ok(bound)

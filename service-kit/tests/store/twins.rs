@@ -11,7 +11,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
     cluster::Cluster,
-    counters::{Counters, Ear, Rows, Set, entry, read},
+    counters::{Change, Counters, Ear, Rows, Set, entry, read},
     engines,
 };
 
@@ -46,18 +46,18 @@ impl Move {
         ran
     }
 
-    fn plan(self, rows: &mut dyn Rows, changes: &mut Vec<Set>) -> Result<i64, Stop<Counters>> {
+    fn plan(self, rows: &mut dyn Rows, changes: &mut Vec<Change>) -> Result<i64, Stop<Counters>> {
         let from = rows.value(self.from)?;
-        changes.push(Set { name: self.from, from, to: from - self.amount });
+        changes.push(Set { name: self.from, from, to: from - self.amount }.into());
         // What is read depends on what was found, and on what was planned before.
         let first = if self.from == self.to { from - self.amount } else { rows.value(self.to)? };
         if first + self.amount > 40 {
             return Err(Error::new(Reason::LimitReached, "full").into());
         }
-        changes.push(Set { name: self.to, from: first, to: first + self.amount });
+        changes.push(Set { name: self.to, from: first, to: first + self.amount }.into());
         match self.whim {
             0 => panic!("as told"),
-            1 => changes.push(Set { name: self.to, from: 1_000_000, to: 0 }),
+            1 => changes.push(Set { name: self.to, from: 1_000_000, to: 0 }.into()),
             2 => return Err(Stop::Unresolved(format!("{first}"))),
             _ => {}
         }

@@ -1,11 +1,11 @@
 //! `AuditService` of both services, and `interlock audit` on top of it: rows are found, followed, and shown to be
 //! whole or not.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use interlock_client::{AuditFilter, AuditRow, Reason};
-use interlock_tests::{Pair, eventually, home::Home, within};
-use rusqlite::Connection;
+use interlock_client::{AuditFilter, AuditLog, AuditRow, Reason};
+use interlock_tests::{Pair, Setup, eventually, home::Home, within};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use serde_json::Value;
 
 /// Nothing else is asked for.
@@ -124,8 +124,9 @@ async fn a_tail_gives_each_row_once_and_ends_with_its_credential() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_edit_a_cut_and_an_older_copy_are_found() {
-    let mut pair = Pair::start().await;
+async fn an_edit_a_cut_and_an_older_copy_are_found_by_what_was_seen_the_last_time() {
+    // Auth stores nothing of the gateway's log here: what it would remember has a test of its own.
+    let mut pair = Pair::start_with(Setup::default().auth("audit.upkeep_every", "10m")).await;
     let root = pair.login("root").await;
     let home = Home::of(&pair);
     home.keep(&root);
@@ -137,9 +138,7 @@ async fn an_edit_a_cut_and_an_older_copy_are_found() {
     };
     let said = verify(0);
     assert!(said.contains("auth: whole: ") && said.contains("nothing to compare with from before"), "{said}");
-    let store = pair.world.path("gateway/gateway.db");
-
-    let older = aside(&mut pair, &store, "older").await;
+    let older = Log::Gateway.aside(&mut pair, "older").await;
     eventually("a session", async || pair.sdk_gateway(&root.access_token).sessions().create("").await.ok())
         .await;
     let said = verify(0);
@@ -152,61 +151,239 @@ async fn an_edit_a_cut_and_an_older_copy_are_found() {
             .expect("JSON");
     let (writer, number) =
         (heads["gateway"][0]["writer"].as_str().expect("a writer"), heads["gateway"][0]["number"].as_i64());
-    let newer = aside(&mut pair, &store, "newer").await;
+    let newer = Log::Gateway.aside(&mut pair, "newer").await;
 
     // An older copy of the store is put back: every chain of it is whole.
-    put_back(&mut pair, &older, &store, |_| {}).await;
+    Log::Gateway.put_back(&mut pair, &older, |_| {}).await;
     let said = verify(1);
     assert!(said.contains("gateway: DAMAGED") && said.contains("is an older copy"), "{said}");
 
     // A row is changed.
-    put_back(&mut pair, &newer, &store, |connection| {
-        let changed = connection
-            .execute("UPDATE audit SET principal = 'mallory' WHERE action = 'session.create'", [])
-            .expect("a row");
-        assert_eq!(changed, 1);
-    })
-    .await;
+    Log::Gateway
+        .put_back(&mut pair, &newer, |connection| {
+            let changed = connection
+                .execute("UPDATE audit SET principal = 'mallory' WHERE action = 'session.create'", [])
+                .expect("a row");
+            assert_eq!(changed, 1);
+        })
+        .await;
     let said = verify(1);
     assert!(said.contains("was edited") && said.contains("auth: whole"), "{said}");
 
     // The end of the chain that was seen last is cut off, with its rows: what is left is whole.
-    put_back(&mut pair, &newer, &store, |connection| {
-        for table in ["audit", "audit_batch"] {
-            let sql = format!("DELETE FROM {table} WHERE writer = ?1 AND number >= ?2");
-            assert!(connection.execute(&sql, (writer, number)).expect("rows") > 0);
-        }
-    })
-    .await;
+    Log::Gateway
+        .put_back(&mut pair, &newer, |connection| {
+            for table in ["audit", "audit_batch"] {
+                let sql = format!("DELETE FROM {table} WHERE writer = ?1 AND number >= ?2");
+                assert!(connection.execute(&sql, (writer, number)).expect("rows") > 0);
+            }
+        })
+        .await;
     let said = verify(1);
     assert!(said.contains("the log was cut"), "{said}");
 
     // And what was there is whole still.
-    put_back(&mut pair, &newer, &store, |_| {}).await;
+    Log::Gateway.put_back(&mut pair, &newer, |_| {}).await;
     verify(0);
 }
 
-/// Stops the gateway, keeps a copy of its store, and starts it again.
-async fn aside(pair: &mut Pair, store: &Path, name: &str) -> std::path::PathBuf {
-    assert!(pair.gateway.drain().await.success(), "it drains");
-    let copy = store.with_extension(name);
-    drop(fold(store));
-    std::fs::copy(store, &copy).expect("a copy");
-    pair.start_gateway().await;
-    pair.serving().await;
-    copy
+// DESIGN 11, 14.18: what is left of a log is whole, and nobody has kept anything but the other service.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_service_finds_its_log_cut_or_replaced_by_what_the_other_one_remembers() {
+    let setup = Setup::default().auth("audit.upkeep_every", "1s").gateway("audit.upkeep_every", "1s");
+    let mut pair = Pair::start_with(setup).await;
+    for log in [Log::Gateway, Log::Auth] {
+        let older = log.aside(&mut pair, "older").await;
+        log.grow(&pair).await;
+        // The head that the other one has stored when it has stood still.
+        let head = eventually("a head that the other service remembers", async || {
+            let newest = log.sdk(&pair).verify(&[]).await.expect("an administrator").heads.swap_remove(0);
+            (log.remembered(&pair, &newest.writer) == Some(newest.number)).then_some(newest)
+        })
+        .await;
+        let newer = log.aside(&mut pair, "newer").await;
+        let damages = log.damages(&pair).await;
+        assert!(damages.is_empty(), "nothing was done to it yet: {damages:#?}");
+
+        // Its tail is cut: the batch that the other one has seen last, and what came behind it.
+        log.put_back(&mut pair, &newer, |connection| {
+            for table in ["audit", "audit_batch"] {
+                let sql = format!("DELETE FROM {table} WHERE writer = ?1 AND number >= ?2");
+                let number = i64::try_from(head.number).expect("a number");
+                assert!(connection.execute(&sql, (&head.writer, number)).expect("rows") > 0);
+            }
+        })
+        .await;
+        let damages = log.damages(&pair).await;
+        // The seal that the first restart put behind it may have been told of, too. This one has sealed what it found.
+        let lost = format!(" of {} was there once, as {} remembers", head.writer, log.other());
+        let cut = format!("{lost}; its chain ends with batch {}:", head.number);
+        assert!(damages.iter().any(|damage| damage.contains(&cut)), "{damages:#?}");
+
+        // A copy of before is put in its place.
+        log.put_back(&mut pair, &older, |_| {}).await;
+        let damages = log.damages(&pair).await;
+        let cut = format!("{lost}; nothing of that chain is there:");
+        assert!(damages.iter().any(|damage| damage.contains(&cut)), "{damages:#?}");
+
+        // Rows that were changed, or taken out of the middle, are found without anybody's memory.
+        log.put_back(&mut pair, &newer, |connection| {
+            let sql = "DELETE FROM audit_batch WHERE writer = ?1 AND number = 1";
+            assert_eq!(connection.execute(sql, [&head.writer]).expect("a batch"), 1);
+        })
+        .await;
+        let damages = log.damages(&pair).await;
+        let hole = format!("batch 1 of {} is missing", head.writer);
+        assert!(damages.contains(&hole), "{damages:#?}");
+        log.put_back(&mut pair, &newer, |_| {}).await;
+    }
 }
 
-/// Puts a copy in the store's place, does something to it, and starts the gateway on it.
-async fn put_back(pair: &mut Pair, copy: &Path, store: &Path, work: impl FnOnce(&Connection)) {
-    assert!(pair.gateway.drain().await.success(), "it drains");
-    for file in ["db-wal", "db-shm"] {
-        let _ = std::fs::remove_file(store.with_extension(file));
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_rows_are_removed_and_whoever_asks_for_them_is_told_so() {
+    const ROWS: usize = 150;
+    let setup = Setup::default().gateway("audit.upkeep_every", "1s");
+    let setup = setup.gateway("audit.rows_max", "100").gateway("audit.age_min", "0s");
+    let pair = Pair::start_with(setup).await;
+    let root = pair.login("root").await;
+    let home = Home::of(&pair);
+    home.keep(&root);
+    let sdk = pair.sdk_gateway(&pair.world.role_token("user"));
+    let log = Log::Gateway.sdk(&pair);
+    let everything = AuditFilter::default();
+    for _ in 0..ROWS {
+        sdk.sessions().create("").await.expect("a session");
     }
-    std::fs::copy(copy, store).expect("a copy");
-    work(&fold(store));
-    pair.start_gateway().await;
-    pair.serving().await;
+    let page = eventually("a log that was trimmed", async || {
+        let page = log.list(&everything, 0, 1_000).await.expect("an administrator");
+        (page.rows.len() <= 102).then_some(page)
+    })
+    .await;
+    let through = page.gap.expect("whoever begins at the beginning is told");
+    assert!(page.rows.iter().all(|row| row.id > through) && page.at_end, "{through}");
+    assert_eq!(page.rows[0].id, through + 1, "and nothing else is missing");
+    let trimmed = AuditFilter { action: "audit.trim".to_owned(), ..AuditFilter::default() };
+    let told = log.list(&trimmed, 0, 1_000).await.expect("read").rows;
+    assert!(told.iter().any(|row| row.detail.contains("through") && row.outcome == "done"), "{told:#?}");
+    assert_eq!(
+        log.list(&everything, through, 10).await.expect("read").gap,
+        None,
+        "from there on it is whole"
+    );
+    let report = log.verify(&[]).await.expect("verified");
+    assert!(report.damages.is_empty() && report.rows <= 102, "{report:#?}");
+
+    let mut tail = log.tail(everything.clone(), Some(1));
+    assert!(!within("rows", tail.next()).await.expect("an administrator").is_empty());
+    assert_eq!(tail.gap(), Some(through));
+    let out = home.run("audit export gateway --after 1");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(
+        out.status.success() && said.contains(&format!("gateway: rows up to {through} were removed")),
+        "{said}"
+    );
+}
+
+/// One service's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Log {
+    Auth,
+    Gateway,
+}
+
+impl Log {
+    fn store(self, pair: &Pair) -> PathBuf {
+        match self {
+            Self::Auth => pair.world.path("auth/auth.db"),
+            Self::Gateway => pair.world.path("gateway/gateway.db"),
+        }
+    }
+
+    fn sdk(self, pair: &Pair) -> AuditLog {
+        match self {
+            Self::Auth => pair.sdk_auth_as(&pair.admin()).audit(),
+            Self::Gateway => pair.sdk_gateway(&pair.admin()).audit(),
+        }
+    }
+
+    /// What the other service is called here.
+    fn other(self) -> &'static str {
+        match self {
+            Self::Auth => "spiffe://interlock.test/gateway",
+            Self::Gateway => "auth",
+        }
+    }
+
+    /// What the other service has stored of a chain of this log.
+    fn remembered(self, pair: &Pair, writer: &str) -> Option<u64> {
+        let other = if self == Self::Auth { Self::Gateway } else { Self::Auth };
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let store = Connection::open_with_flags(other.store(pair), flags).expect("the store");
+        let sql = "SELECT number FROM remembered_head WHERE writer = ?1";
+        let number: Option<i64> = store.query_row(sql, [writer], |row| row.get(0)).optional().expect("rows");
+        number.and_then(|number| u64::try_from(number).ok())
+    }
+
+    /// Has some rows written, in batches of their own.
+    async fn grow(self, pair: &Pair) {
+        for n in 0..3 {
+            eventually("a row", async || match self {
+                Self::Auth => {
+                    pair.sdk_auth_as(&pair.admin()).create_project(&format!("p{n}")).await.ok().map(drop)
+                }
+                Self::Gateway => {
+                    let sdk = pair.sdk_gateway(&pair.world.role_token("user"));
+                    sdk.sessions().create("").await.ok().map(drop)
+                }
+            })
+            .await;
+        }
+    }
+
+    /// What is wrong with it, once the other service has told what it remembers.
+    async fn damages(self, pair: &Pair) -> Vec<String> {
+        eventually("a verification that compares", async || {
+            let report = self.sdk(pair).verify(&[]).await.ok()?;
+            report.peers.iter().any(|peer| peer.name == self.other()).then_some(report.damages)
+        })
+        .await
+    }
+
+    async fn stop(self, pair: &mut Pair) {
+        let service = if self == Self::Auth { &mut pair.auth } else { &mut pair.gateway };
+        assert!(service.drain().await.success(), "it drains");
+    }
+
+    async fn start(self, pair: &mut Pair) {
+        match self {
+            Self::Auth => pair.start_auth().await,
+            Self::Gateway => pair.start_gateway().await,
+        };
+        pair.serving().await;
+    }
+
+    /// Stops the service, keeps a copy of its store, and starts it again.
+    async fn aside(self, pair: &mut Pair, name: &str) -> PathBuf {
+        self.stop(pair).await;
+        let store = self.store(pair);
+        let copy = store.with_extension(name);
+        drop(fold(&store));
+        std::fs::copy(&store, &copy).expect("a copy");
+        self.start(pair).await;
+        copy
+    }
+
+    /// Puts a copy in the store's place, does something to it, and starts the service on it.
+    async fn put_back(self, pair: &mut Pair, copy: &Path, work: impl FnOnce(&Connection)) {
+        self.stop(pair).await;
+        let store = self.store(pair);
+        for file in ["db-wal", "db-shm"] {
+            let _ = std::fs::remove_file(store.with_extension(file));
+        }
+        std::fs::copy(copy, &store).expect("a copy");
+        work(&fold(&store));
+        self.start(pair).await;
+    }
 }
 
 /// The store, with all of it in its one file.

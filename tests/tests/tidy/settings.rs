@@ -6,13 +6,14 @@ use crate::{Fault, holds, sees, tree::Tree};
 
 const PAGE: &str = "docs/configuration.md";
 /// Where keys are read.
-const READERS: [&str; 6] = [
+const READERS: [&str; 7] = [
     "service-kit/src/config/common.rs",
     "service-kit/src/config/limits.rs",
     "service-kit/src/config/hashing.rs",
     "auth-service/src/config.rs",
     "gateway-service/src/config.rs",
     "service-kit/src/unscoped.rs",
+    "service-kit/src/config/audit.rs",
 ];
 /// What begins the reading of a key: methods of the kit's `Reader`, and functions over them.
 const READS: [&str; 11] = [
@@ -74,6 +75,7 @@ fn documented_sees_a_key_too_few_and_one_too_many() {
         (READERS[3], "span(&mut r, \"lease\", LEASE)"),
         (READERS[2], ""),
         (READERS[5], ""),
+        (READERS[6], ""),
         (READERS[4], ""),
         (PAGE, "| key | default |\n| `told`, `lease` | 1 | `not.here` |\n| `limits.y` | 2 |"),
     ]);

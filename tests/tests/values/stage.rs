@@ -505,7 +505,11 @@ fn hold_lease(variant: &str, number: u64) -> auth::HoldLeaseRequest {
             nonce: 1,
             ..Default::default()
         }),
-        "renew" => Message::Renew(Renew { nonce: 2, applied: 0 }),
+        "renew" => {
+            let head = audit::Head { writer: "wrt_values".to_owned(), number: 1, link: vec![7; 32].into() };
+            let heads = || vec![head.clone()];
+            Message::Renew(Renew { nonce: 2, applied: 0, heads: heads(), remembered: heads() })
+        }
         "applied" => Message::Applied(Applied { sequence: 0, streams_closed: 0 }),
         other => panic!("{other}: a good message of it is not known here; add one"),
     };

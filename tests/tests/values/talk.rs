@@ -7,13 +7,14 @@ use interlock_proto::{
     gateway::v1::{self as gateway, work_request, work_response},
 };
 use interlock_tests::{
+    eventually,
     wire::{self, Metadata, Outcome},
     within,
 };
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt as _;
 
 const WORK: &str = "/interlock.gateway.v1.WorkerService/Work";
@@ -181,18 +182,18 @@ pub(crate) async fn hold_lease(
     use auth::hold_lease_request::{Message, Renew};
     let mut heard = Vec::new();
     let told = async {
-        let mut line = Line::open(channel, HOLD_LEASE, metadata).await?;
+        let mut line = match variant {
+            "hello" => Line::open(channel, HOLD_LEASE, metadata).await?,
+            _ => placed(channel, metadata, &hello).await?,
+        };
         let told = async {
             if variant == "hello" {
                 line.say(hostile).await;
                 return granted(&mut line).await;
             }
-            line.say(hello).await;
-            granted(&mut line).await?;
-            line.heard.clear();
             line.say(hostile).await;
             if variant != "renew" {
-                let renew = Message::Renew(Renew { nonce: 2, applied: 0 });
+                let renew = Message::Renew(Renew { nonce: 2, ..Renew::default() });
                 line.say(auth::HoldLeaseRequest { message: Some(renew) }.encode_to_vec()).await;
             }
             granted(&mut line).await
@@ -203,6 +204,25 @@ pub(crate) async fn hold_lease(
     };
     let end = within(HOLD_LEASE, told).await;
     Reply::of(end, heard)
+}
+
+/// A verifier that holds a lease. Each hostile message has one of its own, and there may be so many at once: then it waits
+/// until leases of those before have run out.
+async fn placed(channel: &Channel, metadata: &Metadata, hello: &[u8]) -> Result<Line, Status> {
+    eventually("room for a verifier", async || {
+        let placed = async {
+            let mut line = Line::open(channel, HOLD_LEASE, metadata).await?;
+            line.say(hello.to_vec()).await;
+            granted(&mut line).await?;
+            line.heard.clear();
+            Ok(line)
+        };
+        match placed.await {
+            Err(status) if Status::code(&status) == Code::ResourceExhausted => None,
+            placed => Some(placed),
+        }
+    })
+    .await
 }
 
 /// Waits for a grant, and acknowledges what comes before it.

@@ -4,7 +4,7 @@ use interlock_kit::{
     clock::Timestamp,
     store::{
         Fault,
-        postgres::{Flush, Param, bind},
+        postgres::{self, Flush, Param, bind},
     },
 };
 use interlock_proto::credential::Hash;
@@ -118,6 +118,7 @@ pub(super) fn plan(change: &Planned, flush: &mut Flush) -> Result<(), Fault> {
             "DELETE FROM replica WHERE id = $1 AND beat = $2",
             [text(id), number(*beat)],
         ),
+        Planned::KeepLog(keeping) => postgres::keep(flush, keeping),
     }
     Ok(())
 }

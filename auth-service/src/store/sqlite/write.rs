@@ -1,6 +1,9 @@
 //! The rows in SQLite: writes. Each is conditional and counted.
 
-use interlock_kit::{clock::Timestamp, store::Fault};
+use interlock_kit::{
+    clock::Timestamp,
+    store::{Fault, sqlite},
+};
 use rusqlite::{Connection, Params, params};
 
 use super::decode::signed;
@@ -150,6 +153,7 @@ pub(super) fn apply(
             "DELETE FROM replica WHERE id = ?1 AND beat = ?2",
             (id.as_str(), signed(beat)),
         ),
+        Planned::KeepLog(keeping) => sqlite::keep(connection, &keeping),
     }
 }
 

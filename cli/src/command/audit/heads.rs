@@ -3,12 +3,12 @@
 
 use std::{collections::BTreeMap, io, path::Path, process::ExitCode};
 
-use interlock_client::{AuditHead, AuditReport};
+use interlock_client::{AuditHead, AuditPeer, AuditReport};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Service;
-use crate::{args::Common, context::Caller, failure::Failure, keep::write_private};
+use crate::{args::Common, context::Caller, failure::Failure, keep::write_private, output::instant};
 
 /// What the last verification saw, by service.
 type Seen = BTreeMap<String, Vec<Head>>;
@@ -32,10 +32,17 @@ pub(super) async fn verify(caller: &Caller, common: &Common) -> Result<ExitCode,
         let report = service.log(caller).verify(&known).await?;
         whole &= report.damages.is_empty();
         lines.push(line(name, &report, known.len()));
+        lines.extend(report.peers.iter().map(|peer| {
+            let (name, heads, at) = (&peer.name, peer.heads, instant(peer.told_at));
+            format!("  compared with {heads} chains that {name} remembers, as it told at {at}")
+        }));
+        if report.peers.is_empty() {
+            lines.push("  no other service has told what it remembers of this log".to_owned());
+        }
         lines.extend(report.damages.iter().map(|damage| format!("  {damage}")));
         told.push(json!({
             "service": name, "rows": report.rows, "batches": report.batches, "compared": known.len(),
-            "damages": report.damages,
+            "damages": report.damages, "peers": peers(&report),
         }));
         now.insert(name.to_owned(), report.heads.iter().map(kept).collect());
     }
@@ -46,6 +53,11 @@ pub(super) async fn verify(caller: &Caller, common: &Common) -> Result<ExitCode,
     let text = serde_json::to_vec(&now).map_err(io::Error::other)?;
     write_private(&file, &text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn peers(report: &AuditReport) -> Value {
+    let shown = |peer: &AuditPeer| json!({ "name": peer.name, "chains": peer.heads, "told_at": instant(peer.told_at) });
+    report.peers.iter().map(shown).collect()
 }
 
 fn line(name: &str, report: &AuditReport, compared: usize) -> String {

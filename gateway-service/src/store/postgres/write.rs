@@ -7,7 +7,7 @@ use interlock_kit::{
     clock::Timestamp,
     store::{
         Fault,
-        postgres::{Flush, Out, Param, Unmet, bind},
+        postgres::{self, Flush, Out, Param, Unmet, bind},
     },
 };
 
@@ -180,6 +180,7 @@ pub(super) fn apply(
             let places = [after.sequence, after.issued_before, before.sequence, before.issued_before];
             flush.one("place in auth's log", sql, places.map(number));
         }
+        Change::KeepLog(keeping) => postgres::keep(flush, &keeping),
     }
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! Planned changes to SQL. Each statement is conditional on the row that it was planned on, and counted.
 
-use interlock_kit::{clock::Timestamp, store::Fault};
+use interlock_kit::{
+    clock::Timestamp,
+    store::{Fault, sqlite},
+};
 use rusqlite::{Connection, Params, params};
 
 use crate::{
@@ -100,6 +103,7 @@ pub(super) fn apply(
             "UPDATE followed SET sequence = ?1, issued_before = ?2 WHERE sequence = ?3 AND issued_before = ?4",
             [after.sequence, after.issued_before, before.sequence, before.issued_before],
         ),
+        Change::KeepLog(keeping) => sqlite::keep(connection, &keeping),
     }
 }
 

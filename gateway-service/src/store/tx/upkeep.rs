@@ -1,6 +1,9 @@
 //! What sweeps plan: the ends of what is over.
 
-use interlock_kit::clock::Timestamp;
+use interlock_kit::{
+    clock::Timestamp,
+    store::audit::{Head, Keeping, Outcome, Trim},
+};
 
 use super::Tx;
 use crate::{
@@ -93,6 +96,26 @@ impl Tx<'_> {
             self.changes.push(Change::DropRequests(keys));
         }
         Ok(count)
+    }
+
+    /// Ends of another service's audit chains are remembered.
+    pub fn remember_heads(&mut self, permit: &Permit, peer: &str, heads: &[Head]) {
+        assert!(permit.covers_upkeep(), "heads without a permit");
+        let at = self.now();
+        self.changes.push(Change::KeepLog(Keeping::Remember {
+            peer: peer.to_owned(),
+            heads: heads.to_vec(),
+            at,
+        }));
+    }
+
+    /// The oldest rows of the audit log go.
+    pub fn trim_audit(&mut self, permit: &Permit, trim: &Trim) {
+        assert!(permit.covers_upkeep(), "a sweep without a permit");
+        self.change(Change::KeepLog(Keeping::Trim(trim.clone())));
+        let detail = serde_json::json!({ "rows": trim.rows(), "through": trim.through() });
+        let row = self.entry(Outcome::Done).detailed(detail.to_string());
+        self.record(row);
     }
 
     /// What is left of a gone session goes.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{ChainKey, Head, Row};
+use super::{ChainKey, Checkpoint, Head, Row};
 use crate::clock::Timestamp;
 
 /// Which rows to read. Empty texts match all.
@@ -62,13 +62,33 @@ pub enum Damage {
         /// How many.
         rows: u64,
     },
+    /// What stands for the removed beginning of a chain was not made with the chain's key.
+    Checkpoint {
+        /// The writer.
+        writer: String,
+        /// The batch that it says was removed last.
+        number: u64,
+    },
     /// A head that somebody knew of is not there: the chain was cut, or the store is an older copy.
     Cut {
         /// The writer.
         writer: String,
         /// The batch that it was the link of.
         number: u64,
+        /// Who knew of it, as [`Known::by`].
+        by: String,
+        /// The last batch of the chain that is there; 0 where there is none.
+        last: u64,
     },
+}
+
+/// A head that must still be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Who knows of it: a service that remembers it; empty for the caller.
+    pub by: String,
+    /// Which.
+    pub head: Head,
 }
 
 /// What a walk along all chains found.
@@ -106,8 +126,12 @@ pub(in crate::store) struct Link {
 #[derive(Debug)]
 pub(in crate::store) struct Walk<'k> {
     key: &'k ChainKey,
-    /// Links that have to be met.
-    known: HashMap<(String, u64), [u8; 32]>,
+    /// Links that have to be met, and who knows of each.
+    known: HashMap<(String, u64, [u8; 32]), String>,
+    /// The last batches of chains of which something is known.
+    lasts: HashMap<String, u64>,
+    /// What stands for the removed beginnings of chains that were not met yet.
+    checkpoints: HashMap<String, Checkpoint>,
     previous: Option<End>,
     /// The ends of the chains that are behind.
     ends: Vec<End>,
@@ -123,28 +147,63 @@ struct End {
 }
 
 impl<'k> Walk<'k> {
-    /// `known` are heads of an earlier walk: each must still be a link of its chain.
-    pub(in crate::store) fn new(key: &'k ChainKey, known: &[Head]) -> Self {
-        let known = known.iter().map(|head| ((head.writer.clone(), head.number), head.link)).collect();
-        Self { key, known, previous: None, ends: Vec::new(), report: Report::default() }
+    /// Each of `known` must still be a link of its chain.
+    pub(in crate::store) fn new(key: &'k ChainKey, known: &[Known], checkpoints: Vec<Checkpoint>) -> Self {
+        let lasts = known.iter().map(|known| (known.head.writer.clone(), 0)).collect();
+        let place = |head: &Head| (head.writer.clone(), head.number, head.link);
+        let known = known.iter().map(|known| (place(&known.head), known.by.clone())).collect();
+        let mut walk = Self {
+            key,
+            known,
+            lasts,
+            checkpoints: HashMap::new(),
+            previous: None,
+            ends: Vec::new(),
+            report: Report::default(),
+        };
+        for checkpoint in checkpoints {
+            walk.begin_behind(checkpoint);
+        }
+        walk
+    }
+
+    /// Its chain begins there: what was known of before can be found no more.
+    fn begin_behind(&mut self, checkpoint: Checkpoint) {
+        let (writer, number) = (checkpoint.head.writer.clone(), checkpoint.head.number);
+        if !checkpoint.is_genuine(self.key) {
+            self.found(Damage::Checkpoint { writer, number });
+            return;
+        }
+        if checkpoint.damaged > 0 {
+            self.found(Damage::Edited { writer: writer.clone(), number: checkpoint.damaged });
+        }
+        if let Some(last) = self.lasts.get_mut(&writer) {
+            *last = number;
+            let link = checkpoint.head.link;
+            self.known.retain(|(of, n, l), _| *of != writer || *n > number || (*n == number && *l != link));
+        }
+        self.checkpoints.insert(writer, checkpoint);
     }
 
     /// Compares this batch with the one before.
     pub(in crate::store) fn next(&mut self, stored: Link) {
         self.report.batches += 1;
         self.report.rows += stored.rows.len() as u64;
-        let place = (stored.head.writer.clone(), stored.head.number);
-        if self.known.get(&place) == Some(&stored.head.link) {
-            self.known.remove(&place);
+        if let Some(last) = self.lasts.get_mut(&stored.head.writer) {
+            *last = stored.head.number;
+            self.known.remove(&(stored.head.writer.clone(), stored.head.number, stored.head.link));
         }
         let (before, was_sealed) = match self.previous.take() {
             Some(end) if end.head.writer == stored.head.writer => (end.head, end.sealed),
             ended => {
                 self.end(ended);
-                (Head::start(stored.head.writer.clone()), false)
+                match self.checkpoints.remove(&stored.head.writer) {
+                    Some(removed) => (removed.head, removed.sealed),
+                    None => (Head::start(stored.head.writer.clone()), false),
+                }
             }
         };
-        if let Some(damage) = self.damage(&before, was_sealed, &stored) {
+        if let Some(damage) = damage(self.key, &before, was_sealed, &stored) {
             self.found(damage);
         }
         self.previous = Some(End { head: stored.head, at: stored.at, sealed: stored.sealed });
@@ -154,13 +213,20 @@ impl<'k> Walk<'k> {
     pub(in crate::store) fn finish(mut self, strays: u64) -> Report {
         let last = self.previous.take();
         self.end(last);
+        // The last batch of a chain that goes on is never removed.
+        let mut cut: Vec<_> = self.checkpoints.drain().filter(|(_, removed)| !removed.sealed).collect();
+        cut.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        for (writer, removed) in cut {
+            self.found(Damage::Hole { writer, number: removed.head.number + 1 });
+        }
         if strays > 0 {
             self.found(Damage::Strays { rows: strays });
         }
-        let mut cut: Vec<_> = std::mem::take(&mut self.known).into_keys().collect();
+        let mut cut: Vec<_> = std::mem::take(&mut self.known).into_iter().collect();
         cut.sort_unstable();
-        for (writer, number) in cut {
-            self.found(Damage::Cut { writer, number });
+        for ((writer, number, _), by) in cut {
+            let last = self.lasts.get(&writer).copied().unwrap_or_default();
+            self.found(Damage::Cut { writer, number, by, last });
         }
         self.keep_newest();
         self.report.heads = self.ends.into_iter().map(|end| end.head).collect();
@@ -184,17 +250,18 @@ impl<'k> Walk<'k> {
         self.ends.sort_by_key(|end| std::cmp::Reverse((!end.sealed, end.at)));
         self.ends.truncate(HEADS_MAX);
     }
+}
 
-    fn damage(&self, before: &Head, was_sealed: bool, stored: &Link) -> Option<Damage> {
-        let (writer, number) = (stored.head.writer.clone(), stored.head.number);
-        if was_sealed {
-            return Some(Damage::AfterSeal { writer, number });
-        }
-        if number != before.number + 1 {
-            return Some(Damage::Hole { writer, number: before.number + 1 });
-        }
-        let expected = before.linked(self.key, stored.at, &stored.rows, stored.sealed);
-        let same = expected.link == stored.head.link && stored.rows.iter().all(|row| row.at == stored.at);
-        (!same).then_some(Damage::Edited { writer, number })
+/// What is wrong with a batch behind that one.
+pub(super) fn damage(key: &ChainKey, before: &Head, was_sealed: bool, stored: &Link) -> Option<Damage> {
+    let (writer, number) = (stored.head.writer.clone(), stored.head.number);
+    if was_sealed {
+        return Some(Damage::AfterSeal { writer, number });
     }
+    if number != before.number + 1 {
+        return Some(Damage::Hole { writer, number: before.number + 1 });
+    }
+    let expected = before.linked(key, stored.at, &stored.rows, stored.sealed);
+    let same = expected.link == stored.head.link && stored.rows.iter().all(|row| row.at == stored.at);
+    (!same).then_some(Damage::Edited { writer, number })
 }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{ChainKey, Filter, Head, Report, Row};
+use super::{ChainKey, Filter, Head, Known, PARTS, Plan, Remembered, Report, Retention, Row, Trim, plan};
+use crate::clock::Timestamp;
 use crate::store::{
     Fault,
     postgres::{self, Target},
@@ -34,6 +35,19 @@ pub struct Look {
     pub through: i64,
     /// The id of the newest row; 0 where there is none.
     pub newest: i64,
+    /// Rows up to this one were removed; 0 where none was.
+    pub removed: i64,
+}
+
+/// From where to where there are rows.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Span {
+    /// The place of the oldest row; 0 where there is none.
+    pub(in crate::store) first: i64,
+    /// A place up to which all rows that there will be are there.
+    pub(in crate::store) newest: i64,
+    /// The place of the last row that was removed; 0 where none was.
+    pub(in crate::store) removed: i64,
 }
 
 impl Trail {
@@ -54,21 +68,47 @@ impl Trail {
     /// # Errors
     /// What the store says.
     pub fn look(&self, filter: &Filter, window: i64) -> Result<Look, Fault> {
-        let through = |newest: i64| filter.after.saturating_add(window).min(newest);
-        let bounded = |newest: i64| {
-            let some = newest > filter.after;
-            some.then(|| Filter { through: Some(through(newest)), ..filter.clone() })
+        // What is no longer there need not be looked through.
+        let after = |span: Span| filter.after.max(span.first - 1);
+        let through = |span: Span| after(span).saturating_add(window).min(span.newest);
+        let bounded = |span: Span| {
+            let some = span.newest > after(span);
+            some.then(|| Filter { after: after(span), through: Some(through(span)), ..filter.clone() })
         };
-        let (newest, rows) = match &self.place {
-            Place::File(path) => {
-                let connection = open(path)?;
-                let newest = sqlite::newest(&connection)?;
-                let rows = bounded(newest).map(|filter| sqlite::rows(&connection, &filter)).transpose()?;
-                (newest, rows)
-            }
+        let (span, rows) = match &self.place {
+            Place::File(path) => sqlite::look(&open(path)?, bounded)?,
             Place::Database(target) => postgres::look(target, bounded)?,
         };
-        Ok(Look { rows: rows.unwrap_or_default(), through: through(newest), newest })
+        Ok(Look { rows, through: through(span), newest: span.newest, removed: span.removed })
+    }
+
+    /// The next part that retention removes; none where nothing goes now.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn due(&self, retention: &Retention, now: Timestamp) -> Result<Option<Trim>, Fault> {
+        let (first, newest) = match &self.place {
+            Place::File(path) => {
+                let connection = open(path)?;
+                (sqlite::first(&connection)?, sqlite::newest(&connection)?)
+            }
+            Place::Database(target) => postgres::first(target)?,
+        };
+        if !first.is_some_and(|first| retention.is_due(now, first, newest)) {
+            return Ok(None);
+        }
+        for limit in PARTS {
+            let oldest = match &self.place {
+                Place::File(path) => sqlite::oldest(&open(path)?, limit)?,
+                Place::Database(target) => postgres::oldest(target, limit)?,
+            };
+            match plan(&self.key, retention, now, oldest) {
+                Plan::Trim(trim) => return Ok(Some(trim)),
+                Plan::Nothing => return Ok(None),
+                Plan::LookFurther => {}
+            }
+        }
+        Ok(None)
     }
 
     /// The id of the newest row; 0 where there is none.
@@ -82,12 +122,35 @@ impl Trail {
         }
     }
 
+    /// The ends of this log's chains, at most [`super::PEER_HEADS_MAX`]: those that are not sealed, and then those that
+    /// were sealed last, the latest of them at the end. As they are stored; nothing is compared.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn heads(&self) -> Result<Vec<Head>, Fault> {
+        match &self.place {
+            Place::File(path) => sqlite::heads(&open(path)?),
+            Place::Database(target) => postgres::heads(target),
+        }
+    }
+
+    /// What is kept of other services' chains, in the order in which it was stored.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn remembered(&self) -> Result<Vec<Remembered>, Fault> {
+        match &self.place {
+            Place::File(path) => sqlite::remembered(&open(path)?),
+            Place::Database(target) => postgres::remembered(target),
+        }
+    }
+
     /// Reads every chain and compares each link with its rows. `known` are heads that must still be there. Takes
     /// the longer, the longer the log is.
     ///
     /// # Errors
     /// What the store says.
-    pub fn verify(&self, known: &[Head]) -> Result<Report, Fault> {
+    pub fn verify(&self, known: &[Known]) -> Result<Report, Fault> {
         match &self.place {
             Place::File(path) => sqlite::report(&open(path)?, &self.key, known),
             Place::Database(target) => postgres::report(target, &self.key, known),

@@ -1,19 +1,24 @@
 //! Audit rows and chain links in PostgreSQL.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use tokio_postgres::Row as SqlRow;
 
 use super::{
     Flush, Lane, Param, bind,
     link::{Kind, Link},
+    retention,
     target::Target,
     trouble::Trouble,
 };
 use crate::{
-    clock::Timestamp,
+    clock::{Clock, Timestamp},
     store::{
         Fault,
-        audit::{ChainKey, Damage, Entry, Filter, Head, Link as ChainLink, Origin, Report, Row, Walk},
+        audit::{
+            ChainKey, Damage, Entry, Filter, Head, Known, Link as ChainLink, Origin, Report, Row, Span, Walk,
+        },
     },
 };
 
@@ -111,31 +116,68 @@ pub fn rows(target: &Target, filter: &Filter) -> Result<Vec<Row>, Fault> {
     offline(target, async |link| read(link, filter).await)
 }
 
-/// The newest id and the rows that it bounds, on one connection.
+/// The newest place and how far rows were removed, then the rows that those bound: of one snapshot.
 pub(in crate::store) fn look(
     target: &Target,
-    bounded: impl Fn(i64) -> Option<Filter> + Send + Sync,
-) -> Result<(i64, Option<Vec<Row>>), Fault> {
+    bounded: impl Fn(Span) -> Option<Filter> + Send + Sync,
+) -> Result<(Span, Vec<Row>), Fault> {
     offline(target, async |link| {
-        let found = link.client().query_one(NEWEST, &[]).await?;
-        let newest = found.try_get(0)?;
-        let rows = match bounded(newest) {
-            Some(filter) => Some(read(link, &filter).await?),
-            None => None,
+        let newest = settled(link).await?;
+        link.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let sql = "SELECT COALESCE(MIN(id), 0) FROM audit";
+        let first = link.client().query_one(sql, &[]).await?.try_get(0)?;
+        let span = Span { first, newest, removed: retention::removed(link).await? };
+        let rows = match bounded(span) {
+            Some(filter) => read(link, &filter).await?,
+            None => Vec::new(),
         };
-        Ok((newest, rows))
+        Ok((span, rows))
     })
 }
 
-const NEWEST: &str = "SELECT COALESCE(MAX(id), 0) FROM audit";
+pub(super) const NEWEST: &str = "SELECT COALESCE(MAX(id), 0) FROM audit";
+/// Transactions that have written to a table, and have not ended: they hold this lock of it from before their rows get
+/// their places until they have committed. No writer has to do anything for it.
+const WRITING: &str = "SELECT virtualtransaction FROM pg_locks
+WHERE locktype = 'relation' AND relation = 'audit'::regclass AND mode = 'RowExclusiveLock' AND granted
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+/// For how long those are waited for. The database itself ends one that stands still.
+const SETTLE_WITHIN: Duration = Duration::from_secs(3);
+const SETTLE_PAUSE: Duration = Duration::from_millis(2);
+
+/// A place up to which no row will come any more: with several writers one may commit a smaller place after another has
+/// committed a larger one. Whoever read on from the larger one would pass over it.
+///
+/// The newest place is read first, and then who is writing: whoever has a smaller one had begun by then. When all of
+/// those have ended, their rows are there, or never will be.
+async fn settled(link: &mut Link) -> Result<i64, Trouble> {
+    let newest: i64 = link.client().query_one(NEWEST, &[]).await?.try_get(0)?;
+    let mut before = writing(link).await?;
+    let began = Clock::instant();
+    while !before.is_empty() {
+        if Clock::instant().duration_since(began) >= SETTLE_WITHIN {
+            return Err(Fault::Unavailable("a writer of the audit log stands still".to_owned()).into());
+        }
+        tokio::time::sleep(SETTLE_PAUSE).await;
+        let still = writing(link).await?;
+        before.retain(|writer| still.contains(writer));
+    }
+    Ok(newest)
+}
+
+async fn writing(link: &mut Link) -> Result<Vec<String>, Trouble> {
+    let found = link.client().query(WRITING, &[]).await?;
+    Ok(found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
 
 async fn read(link: &mut Link, filter: &Filter) -> Result<Vec<Row>, Trouble> {
-    let sql = "SELECT id, at, principal, role, credential_id, peer, request_id, rpc, action, outcome, reason,
-                      subject, scope, detail, count FROM audit
+    let sql = format!(
+        "SELECT {ROW} FROM audit
                WHERE id > $1 AND id <= $2 AND at >= $3 AND at < $4
                AND ($5 = '' OR principal = $5) AND ($6 = '' OR action = $6) AND ($7 = '' OR reason = $7)
                AND ($8 = '' OR rpc = $8) AND ($9 = '' OR subject = $9) AND ($10 = '' OR scope = $10)
-               ORDER BY id LIMIT $11";
+               ORDER BY id LIMIT $11"
+    );
     let params = [
         bind(filter.after),
         bind(filter.through.unwrap_or(i64::MAX)),
@@ -149,16 +191,13 @@ async fn read(link: &mut Link, filter: &Filter) -> Result<Vec<Row>, Trouble> {
         bind(filter.scope.clone()),
         bind(i64::from(filter.limit)),
     ];
-    let found = link.rows(sql, &params).await?;
+    let found = link.rows(&sql, &params).await?;
     Ok(found.iter().map(|found| row(found, 0)).collect::<Result<_, _>>()?)
 }
 
-/// The id of the newest row; 0 where there is none.
+/// A place up to which all rows that there will be are there; 0 where there is none.
 pub(in crate::store) fn newest(target: &Target) -> Result<i64, Fault> {
-    offline(target, async |link| {
-        let found = link.client().query_one(NEWEST, &[]).await?;
-        Ok(found.try_get(0)?)
-    })
+    offline(target, settled)
 }
 
 /// Reads every chain and compares each link with its rows.
@@ -171,7 +210,7 @@ pub fn verify(target: &Target, key: &ChainKey) -> Result<Vec<Damage>, Fault> {
 
 /// The same, with what else there is to say of it; `known` are heads that must still be there. Memory holds one
 /// batch at a time. All of it is one snapshot: a writer may be at work.
-pub(in crate::store) fn report(target: &Target, key: &ChainKey, known: &[Head]) -> Result<Report, Fault> {
+pub(in crate::store) fn report(target: &Target, key: &ChainKey, known: &[Known]) -> Result<Report, Fault> {
     offline(target, async |link| walk(link, key, known).await)
 }
 
@@ -207,9 +246,9 @@ ORDER BY b.writer, b.number, a.id";
 const STRAYS: &str = "SELECT COUNT(*) FROM audit a
 WHERE NOT EXISTS (SELECT FROM audit_batch b WHERE b.writer = a.writer AND b.number = a.number)";
 
-async fn walk(link: &mut Link, key: &ChainKey, known: &[Head]) -> Result<Report, Trouble> {
+async fn walk(link: &mut Link, key: &ChainKey, known: &[Known]) -> Result<Report, Trouble> {
     link.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let mut walk = Walk::new(key, known);
+    let mut walk = Walk::new(key, known, retention::checkpoints(link).await?);
     let mut batch: Option<ChainLink> = None;
     let nothing: [i64; 0] = [];
     let mut found = Box::pin(link.client().query_raw(CHAINS, nothing).await?);
@@ -234,14 +273,18 @@ async fn walk(link: &mut Link, key: &ChainKey, known: &[Head]) -> Result<Report,
     Ok(walk.finish(strays as u64))
 }
 
-fn head(row: &SqlRow, from: usize) -> Result<Head, Fault> {
+pub(super) fn head(row: &SqlRow, from: usize) -> Result<Head, Fault> {
     let link: &[u8] = row.try_get(from + 2)?;
     let link = link.try_into().map_err(|_| Fault::Broken("a link of another length".to_owned()))?;
     let number: i64 = row.try_get(from + 1)?;
     Ok(Head { writer: row.try_get(from)?, number: number as u64, link })
 }
 
-fn row(row: &SqlRow, from: usize) -> Result<Row, Fault> {
+/// The columns of [`row`].
+pub(super) const ROW: &str = "id, at, principal, role, credential_id, peer, request_id, rpc, action, outcome, reason, \
+                               subject, scope, detail, count";
+
+pub(super) fn row(row: &SqlRow, from: usize) -> Result<Row, Fault> {
     let text = |at: usize| row.try_get::<_, String>(from + at);
     Ok(Row {
         id: row.try_get(from)?,

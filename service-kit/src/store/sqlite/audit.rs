@@ -2,11 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow};
 
+use super::retention;
 use crate::{
     clock::Timestamp,
     store::{
         Fault,
-        audit::{ChainKey, Damage, Entry, Filter, Head, Link, Origin, Report, Row, Walk},
+        audit::{ChainKey, Damage, Entry, Filter, Head, Known, Link, Origin, Report, Row, Span, Walk},
     },
 };
 
@@ -85,7 +86,7 @@ pub(super) fn holds(connection: &Connection, head: &Head) -> Result<bool, Fault>
     Ok(statement.exists((&head.writer, number, &head.link[..]))?)
 }
 
-fn head(row: &SqlRow<'_>) -> rusqlite::Result<Head> {
+pub(super) fn head(row: &SqlRow<'_>) -> rusqlite::Result<Head> {
     Ok(Head { writer: row.get(0)?, number: row.get::<_, i64>(1)? as u64, link: row.get(2)? })
 }
 
@@ -124,11 +125,24 @@ pub(in crate::store) fn newest(connection: &Connection) -> Result<i64, Fault> {
     Ok(connection.query_row("SELECT COALESCE(MAX(id), 0) FROM audit", [], |row| row.get(0))?)
 }
 
-const SELECT: &str =
+/// The newest place and how far rows were removed, then the rows that those bound: of one snapshot.
+pub(in crate::store) fn look(
+    connection: &Connection,
+    bounded: impl Fn(Span) -> Option<Filter>,
+) -> Result<(Span, Vec<Row>), Fault> {
+    let snapshot = connection.unchecked_transaction()?;
+    let first = retention::first(connection)?.map_or(0, |(id, _)| id);
+    let span = Span { first, newest: newest(connection)?, removed: retention::removed(connection)? };
+    let found = bounded(span).map(|filter| rows(connection, &filter)).transpose()?;
+    drop(snapshot);
+    Ok((span, found.unwrap_or_default()))
+}
+
+pub(super) const SELECT: &str =
     "SELECT id, at, principal, role, credential_id, peer, request_id, rpc, action, outcome, reason,
                              subject, scope, detail, count FROM audit";
 
-fn row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+pub(super) fn row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     Ok(Row {
         id: row.get(0)?,
         at: Timestamp::from_micros(row.get(1)?),
@@ -163,7 +177,7 @@ pub fn verify(connection: &Connection, key: &ChainKey) -> Result<Vec<Damage>, Fa
 pub(in crate::store) fn report(
     connection: &Connection,
     key: &ChainKey,
-    known: &[Head],
+    known: &[Known],
 ) -> Result<Report, Fault> {
     // One snapshot for all that is read: a writer may be at work. What is made here goes with it.
     let snapshot = connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose()?;
@@ -172,8 +186,8 @@ pub(in crate::store) fn report(
     Ok(report)
 }
 
-fn walk(connection: &Connection, key: &ChainKey, known: &[Head]) -> Result<Report, Fault> {
-    let mut walk = Walk::new(key, known);
+fn walk(connection: &Connection, key: &ChainKey, known: &[Known]) -> Result<Report, Fault> {
+    let mut walk = Walk::new(key, known, retention::checkpoints(connection)?);
     let mut batches = connection
         .prepare("SELECT writer, number, link, at, sealed FROM audit_batch ORDER BY writer, number")?;
     let mut found = batches.query([])?;
