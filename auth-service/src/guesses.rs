@@ -1,15 +1,23 @@
 //! Limits password guessing by (source, owner): no lock that an attacker could pull on an owner's account.
 //!
-//! One try a second after a burst of ten. Pairs beyond the bound share one budget, so that memory is bounded
-//! whatever names are tried. Sources that signed in before may use the whole hasher queue.
+//! The first ten tries of a source at an owner are free; then each one has to wait for the last, twice as long each
+//! time, up to five minutes. A good sign-in begins anew, and so does an hour without a try. Where the owner has signed in
+//! before, a wait is a second at most: who guesses from the same address does not keep the owner out. Pairs beyond the
+//! bound share one budget, so that memory is bounded whatever names are tried. Sources that signed in before may use the
+//! whole hasher queue.
 
-use std::{collections::HashSet, num::NonZeroU32, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
 
 use governor::{
-    DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter,
+    DefaultDirectRateLimiter, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
 use interlock_kit::{
+    clock::Clock,
     error::{Error, Reason},
     hasher::Priority,
     serve::Source,
@@ -18,8 +26,15 @@ use parking_lot::Mutex;
 
 use crate::ids::OwnerId;
 
-const PER_SECOND: NonZeroU32 = NonZeroU32::MIN;
-const BURST: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
+/// Tries that need not wait.
+const FREE: u32 = 10;
+/// The wait after those; each further one is twice as long.
+const STEP: Duration = Duration::from_secs(1);
+const STEP_MAX: Duration = Duration::from_secs(300);
+/// Without a try for so long, a pair begins anew.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3_600);
+/// One that does not wait yet is forgotten sooner, where there are too many.
+const FREE_FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// What those beyond the bound share.
 const OTHERS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
 const PAIRS_MAX: usize = 16_384;
@@ -28,15 +43,31 @@ const KNOWN_MAX: usize = 4_096;
 /// Counts tries.
 #[derive(Debug)]
 pub struct GuessLimit {
-    by_pair: DefaultKeyedRateLimiter<(Source, OwnerId)>,
+    pairs: Mutex<HashMap<(Source, OwnerId), Tries>>,
     others: DefaultDirectRateLimiter,
-    known: Mutex<HashSet<Source>>,
+    known: Mutex<Known>,
+}
+
+/// Tries of one source at one owner since the last good one.
+#[derive(Clone, Copy, Debug)]
+struct Tries {
+    count: u32,
+    last: Instant,
+    /// The next one is taken from then on.
+    free_at: Instant,
+}
+
+/// Good sign-ins.
+#[derive(Debug, Default)]
+struct Known {
+    sources: HashSet<Source>,
+    pairs: HashSet<(Source, OwnerId)>,
 }
 
 impl Default for GuessLimit {
     fn default() -> Self {
         Self {
-            by_pair: RateLimiter::keyed(Quota::per_second(PER_SECOND).allow_burst(BURST)),
+            pairs: Mutex::default(),
             others: RateLimiter::direct(Quota::per_second(OTHERS_PER_SECOND)),
             known: Mutex::default(),
         }
@@ -49,60 +80,141 @@ impl GuessLimit {
     /// # Errors
     /// `RATE_LIMITED` with the time to wait.
     pub fn check(&self, source: Source, owner: &OwnerId) -> Result<(), Error> {
-        if self.by_pair.len() >= PAIRS_MAX {
-            self.by_pair.retain_recent();
-        }
-        let spent = if self.by_pair.len() >= PAIRS_MAX {
-            self.others.check()
-        } else {
-            self.by_pair.check_key(&(source, owner.clone()))
-        };
-        spent.map_err(|not_until| {
-            let wait = not_until.wait_time_from(DefaultClock::default().now());
-            let refused = Error::new(Reason::RateLimited, "too many tries; wait before the next one");
-            refused.retry_after(wait.max(Duration::from_millis(1)))
-        })
+        self.check_at(source, owner, Clock::instant())
     }
 
-    /// A sign-in from here was good.
-    pub fn succeeded(&self, source: Source) {
+    fn check_at(&self, source: Source, owner: &OwnerId, now: Instant) -> Result<(), Error> {
+        let pair = (source, owner.clone());
+        let is_known = self.known.lock().pairs.contains(&pair);
+        let mut pairs = self.pairs.lock();
+        if pairs.len() >= PAIRS_MAX && !pairs.contains_key(&pair) {
+            pairs.retain(|_, tries| !tries.is_forgotten(now, true));
+            if pairs.len() >= PAIRS_MAX {
+                drop(pairs);
+                let spent = self.others.check();
+                return spent.map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())));
+            }
+        }
+        let tries = pairs.entry(pair).or_insert_with(|| Tries::none(now));
+        if tries.is_forgotten(now, false) {
+            *tries = Tries::none(now);
+        }
+        if now < tries.free_at {
+            return Err(limited(tries.free_at.duration_since(now)));
+        }
+        tries.count = tries.count.saturating_add(1);
+        tries.last = now;
+        tries.free_at = now + wait_after(tries.count).min(if is_known { STEP } else { STEP_MAX });
+        Ok(())
+    }
+
+    /// A try of this source at this owner was good.
+    pub fn succeeded(&self, source: Source, owner: &OwnerId) {
+        let pair = (source, owner.clone());
+        self.pairs.lock().remove(&pair);
         let mut known = self.known.lock();
-        if known.len() < KNOWN_MAX {
-            known.insert(source);
+        if known.sources.len() < KNOWN_MAX {
+            known.sources.insert(source);
+        }
+        if known.pairs.len() < KNOWN_MAX {
+            known.pairs.insert(pair);
         }
     }
 
     /// How much of the hasher queue a source may use.
     #[must_use]
     pub fn priority(&self, source: Source) -> Priority {
-        if self.known.lock().contains(&source) { Priority::Known } else { Priority::Unknown }
+        if self.known.lock().sources.contains(&source) { Priority::Known } else { Priority::Unknown }
     }
+}
+
+impl Tries {
+    fn none(now: Instant) -> Self {
+        Self { count: 0, last: now, free_at: now }
+    }
+
+    fn is_forgotten(&self, now: Instant, too_many: bool) -> bool {
+        let after = if too_many && self.count < FREE { FREE_FORGOTTEN_AFTER } else { FORGOTTEN_AFTER };
+        now.duration_since(self.last) >= after
+    }
+}
+
+/// How long the try after the one with this number waits.
+fn wait_after(count: u32) -> Duration {
+    let Some(beyond) = count.checked_sub(FREE) else { return Duration::ZERO };
+    STEP.saturating_mul(1_u32.checked_shl(beyond).unwrap_or(u32::MAX)).min(STEP_MAX)
+}
+
+fn limited(wait: Duration) -> Error {
+    let refused = Error::new(Reason::RateLimited, "too many tries; wait before the next one");
+    refused.retry_after(wait.max(Duration::from_millis(1)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn source(last: u8) -> Source {
+        Source::of([192, 0, 2, last].into())
+    }
+
+    /// Tries again as soon as it may, so many times; how long each wait was, in seconds.
+    fn waits(limit: &GuessLimit, owner: &OwnerId, now: &mut Instant, times: usize) -> Vec<u64> {
+        let mut waits = Vec::new();
+        while waits.len() < times {
+            let Err(refused) = limit.check_at(source(1), owner, *now) else { continue };
+            assert_eq!(refused.reason(), Reason::RateLimited);
+            let wait = refused.retry_delay().expect("RetryInfo");
+            waits.push(wait.as_secs());
+            *now += wait;
+        }
+        waits
+    }
+
+    // UA-47
     #[test]
-    fn a_source_that_guesses_locks_out_neither_others_nor_itself_elsewhere() {
-        let limit = GuessLimit::default();
-        let (here, there) = (Source::of([192, 0, 2, 1].into()), Source::of([192, 0, 2, 2].into()));
-        let (alice, bob) = (OwnerId::made("alice"), OwnerId::made("bob"));
-        let tries = (0..20).map(|_| limit.check(here, &alice)).filter(Result::is_ok).count();
-        assert!((10..=11).contains(&tries), "{tries}");
-        let refused = limit.check(here, &alice).expect_err("spent");
-        assert_eq!(refused.reason(), Reason::RateLimited);
-        assert!(refused.retry_delay().is_some_and(|wait| wait <= Duration::from_secs(1)));
-        limit.check(there, &alice).expect("another source");
-        limit.check(here, &bob).expect("another owner");
+    fn each_try_beyond_ten_waits_twice_as_long_and_a_good_one_begins_anew() {
+        let (limit, alice, mut now) = (GuessLimit::default(), OwnerId::made("alice"), Clock::instant());
+        let free = (0..20).map(|_| limit.check_at(source(1), &alice, now)).take_while(Result::is_ok).count();
+        assert_eq!(free, 10);
+        assert_eq!(waits(&limit, &alice, &mut now, 11), [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        // No lock on the owner, and none on the source.
+        limit.check_at(source(2), &alice, now).expect("another source");
+        limit.check_at(source(1), &OwnerId::made("bob"), now).expect("another owner");
+        now += FORGOTTEN_AFTER;
+        assert_eq!(waits(&limit, &alice, &mut now, 2), [1, 2], "an hour without a try");
+        limit.check_at(source(1), &alice, now).expect("it has waited");
+        limit.succeeded(source(1), &alice);
+        let free = (0..20).map(|_| limit.check_at(source(1), &alice, now)).take_while(Result::is_ok).count();
+        assert_eq!(free, 10);
+    }
+
+    #[test]
+    fn who_guesses_where_an_owner_has_signed_in_holds_that_owner_up_for_a_second_at_most() {
+        let (limit, alice, mut now) = (GuessLimit::default(), OwnerId::made("alice"), Clock::instant());
+        limit.check_at(source(1), &alice, now).expect("the first one");
+        limit.succeeded(source(1), &alice);
+        assert_eq!(waits(&limit, &alice, &mut now, 5), [1; 5]);
+        limit.check_at(source(1), &alice, now).expect("it has waited");
+    }
+
+    #[test]
+    fn names_that_are_made_up_fill_no_memory() {
+        let (limit, now) = (GuessLimit::default(), Clock::instant());
+        let made = |n: usize| OwnerId::made(format!("o{n}"));
+        for n in 0..PAIRS_MAX {
+            limit.check_at(source(1), &made(n), now).expect("there is room");
+        }
+        let more = (0..1_000).filter(|n| limit.check_at(source(2), &made(*n), now).is_ok()).count();
+        assert!(more < 100 && limit.pairs.lock().len() == PAIRS_MAX, "they share a budget: {more}");
+        limit.check_at(source(2), &made(0), now + FREE_FORGOTTEN_AFTER).expect("there is room again");
     }
 
     #[test]
     fn sources_that_signed_in_are_known() {
         let limit = GuessLimit::default();
-        let here = Source::of([192, 0, 2, 1].into());
-        assert_eq!(limit.priority(here), Priority::Unknown);
-        limit.succeeded(here);
-        assert_eq!(limit.priority(here), Priority::Known);
+        assert_eq!(limit.priority(source(1)), Priority::Unknown);
+        limit.succeeded(source(1), &OwnerId::made("alice"));
+        assert_eq!(limit.priority(source(1)), Priority::Known);
     }
 }

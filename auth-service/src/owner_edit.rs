@@ -96,7 +96,7 @@ pub async fn change(parts: &Parts, call: &Call, ask: OwnChange) -> Result<Option
     // As a sign-in: it is the same password that is guessed at.
     parts.guesses.check(source, &owner)?;
     let priority = parts.guesses.priority(source);
-    let known = parts.shell.ask(call, ReadForLogin { owner }).await?;
+    let known = parts.shell.ask(call, ReadForLogin { owner: owner.clone() }).await?;
     let verified = match known {
         Some(known) => {
             let stored = known.password.expose().to_owned();
@@ -107,7 +107,10 @@ pub async fn change(parts: &Parts, call: &Call, ask: OwnChange) -> Result<Option
     };
     // Who has not shown the present one costs no second hash; the verb refuses, and leaves the row.
     let password = match verified {
-        Some(_) => hashed(&parts.hasher, Zeroizing::new(new.as_bytes().to_vec())).await?,
+        Some(_) => {
+            parts.guesses.succeeded(source, &owner);
+            hashed(&parts.hasher, Zeroizing::new(new.as_bytes().to_vec())).await?
+        }
         None => PasswordHash::nobodys(),
     };
     parts.shell.run(call, ChangePassword { verified, password, keep_sessions }).await

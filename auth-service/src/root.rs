@@ -115,7 +115,9 @@ pub async fn unlock(parts: &Parts, call: &Call, ask: Ask) -> Result<(Unlocked, R
     }
     // The verb refuses what is not verified, and leaves the row.
     let unlocked = parts.shell.run(call, verb).await?;
-    parts.root_guesses.succeeded(ask.source);
+    if let Some(principal) = call.caller.principal() {
+        parts.root_guesses.succeeded(ask.source, &principal.owner_id);
+    }
     let reached = parts.wait_for(unlocked.revocation).await;
     Ok((unlocked, reached))
 }

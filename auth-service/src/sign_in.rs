@@ -71,6 +71,7 @@ pub async fn login(
         false => None,
     };
     let pair = Pair::new();
+    let signing_in = owner.clone();
     let verb = Login {
         owner,
         version,
@@ -82,7 +83,7 @@ pub async fn login(
         rehashed,
     };
     let signed_in = parts.shell.run(call, verb).await?;
-    parts.guesses.succeeded(source);
+    parts.guesses.succeeded(source, &signing_in);
     Ok((signed_in, pair))
 }
 
