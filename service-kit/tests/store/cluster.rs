@@ -82,6 +82,9 @@ impl Cluster {
         self.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'");
         self.sql("postgres", "SELECT pg_reload_conf()");
         self.until("SELECT COUNT(*) FROM pg_stat_replication WHERE sync_state = 'sync'");
+        // Who asks sees the setting before who commits waits: that begins when the checkpointer has read it, which it
+        // does before it answers.
+        self.sql("postgres", "CHECKPOINT");
     }
 
     /// A standby takes writes from now on: returns when it does.
