@@ -2,7 +2,7 @@
 //! sessions, and the passwords that further ones would join with (DESIGN 14.3).
 //!
 //! The sessions stay, for an administrator, and so do their jobs, unless the end said otherwise. One verb a session: each
-//! is short, and all of an owner are done before the end is acknowledged to auth ([`crate::following`] has that part, and
+//! is short, and all of an owner are done before the end is acknowledged to auth (`following` has that part, and
 //! what was missed).
 
 use crate::{

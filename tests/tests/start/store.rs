@@ -125,7 +125,7 @@ const NEWER: &str = "INSERT INTO refinery_schema_history SELECT 99, 'later', app
     FROM refinery_schema_history WHERE version = 1";
 const CHANGED: &str = "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 1";
 const GARBLED_SUM: &str = "UPDATE refinery_schema_history SET checksum = 'hunter2' WHERE version = 1";
-const UNDATED: &str = "UPDATE kit_migrations SET applied_on = 'hunter2'";
+const UNDATED: &str = "UPDATE kit_migrations SET applied_on = 'hunter2' WHERE version = 1";
 
 /// The log of a store that was killed.
 const LOGS: &[Row] = &[
