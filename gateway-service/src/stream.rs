@@ -16,7 +16,7 @@ use crate::{
     admit::{self, Admitted},
     caller::Caller,
     event::{Entry, Event, From, Part, ReadEvents, ReadOn, SharedEvent},
-    grpc::{Following, Front, draining, refuse, wire},
+    grpc::{Front, StreamMessage, draining, refuse, wire},
     hub::{Bell, Topic},
     ids::{ProjectId, SessionId},
     outlet::{self, Answers, Gone, Outlet, WhenLapsed},
@@ -46,7 +46,7 @@ pub(crate) async fn open(
     admitted: &Admitted,
     session: SessionId,
     from: From,
-) -> Result<Told<Answers<Following>>, Error> {
+) -> Result<Told<Answers<StreamMessage>>, Error> {
     if front.draining.is_cancelled() {
         return Err(draining());
     }
@@ -88,7 +88,7 @@ struct Reader {
     session: SessionId,
     bell: Bell,
     standing: Arc<Standing>,
-    outlet: Outlet<Following>,
+    outlet: Outlet<StreamMessage>,
     opened: Opened,
     /// Whose membership the stream stands on: events of no other project are delivered.
     project: Option<ProjectId>,
@@ -279,11 +279,11 @@ impl Reader {
     }
 
     async fn event(&self, event: &SharedEvent) -> Result<(), Gone> {
-        self.outlet.send(Following::Event(event.clone())).await
+        self.outlet.send(StreamMessage::Event(event.clone())).await
     }
 
     async fn send(&self, message: Message) -> Result<(), Gone> {
-        self.outlet.send(Following::Other(Box::new(message))).await
+        self.outlet.send(StreamMessage::Other(Box::new(message))).await
     }
 }
 

@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `session`, `job`, `file`, `agent`, `worker` | one a noun |
-//! | `following` | StreamEvents, with what an event is on the wire shared by all who follow its session |
+//! | `stream_events` | StreamEvents, with what an event is on the wire shared by all who follow its session |
 //! | `client` | the part of SessionService that is about clients |
 //! | `wire` | domain to wire and back |
 //! | `busy` | the evidence of `SESSION_BUSY` |
@@ -48,14 +48,14 @@ mod agent;
 mod busy;
 mod client;
 mod file;
-mod following;
 mod job;
 mod session;
+mod stream_events;
 pub(crate) mod wire;
 mod worker;
 
-pub(crate) use following::Following;
-use following::Sessions;
+use stream_events::Sessions;
+pub(crate) use stream_events::StreamMessage;
 
 /// What every service of the gateway stands on.
 pub(crate) struct Front {

@@ -26,7 +26,7 @@ use interlock_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{
-    Following, Front,
+    Front, StreamMessage,
     client::{self, Cookie, set_cookie},
     parts, refuse, wire,
 };
@@ -160,8 +160,9 @@ impl SessionService for Rpc {
         request: Request<StreamEventsRequest>,
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
         let answers = self.follow(request).await?;
-        Ok(answers
-            .map(|answers| -> Self::StreamEventsStream { Box::pin(answers.map_ok(Following::into_message)) }))
+        Ok(answers.map(|answers| -> Self::StreamEventsStream {
+            Box::pin(answers.map_ok(StreamMessage::into_message))
+        }))
     }
 
     async fn renew_stream(
@@ -244,7 +245,7 @@ impl Rpc {
     pub(super) async fn follow(
         &self,
         request: Request<StreamEventsRequest>,
-    ) -> Result<Response<Answers<Following>>, Status> {
+    ) -> Result<Response<Answers<StreamMessage>>, Status> {
         let (call, admitted, request) = parts(request);
         let work = async {
             let session = SessionId::parse(request.session_id)?;

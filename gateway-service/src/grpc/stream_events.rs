@@ -34,14 +34,14 @@ const STREAM_EVENTS: &str = "/interlock.gateway.v1.SessionService/StreamEvents";
 
 /// One message to a follower.
 #[derive(Debug)]
-pub(crate) enum Following {
+pub(crate) enum StreamMessage {
     /// An event, which all followers of its session share.
     Event(SharedEvent),
     /// What is told to this one alone.
     Other(Box<Message>),
 }
 
-impl Following {
+impl StreamMessage {
     /// The message by itself.
     pub(super) fn into_message(self) -> StreamEventsResponse {
         let message = match self {
@@ -85,7 +85,7 @@ impl Service<Request<Body>> for Sessions {
         if request.uri().path() != STREAM_EVENTS {
             return self.generated.call(request);
         }
-        let mut grpc = Grpc::new(FollowingCodec).max_decoding_message_size(self.message_bytes);
+        let mut grpc = Grpc::new(StreamEventsCodec).max_decoding_message_size(self.message_bytes);
         let follow = Follow(self.rpc.clone());
         Box::pin(async move { Ok(grpc.server_streaming(follow, request).await) })
     }
@@ -94,8 +94,8 @@ impl Service<Request<Body>> for Sessions {
 struct Follow(Rpc);
 
 impl ServerStreamingService<StreamEventsRequest> for Follow {
-    type Response = Following;
-    type ResponseStream = Answers<Following>;
+    type Response = StreamMessage;
+    type ResponseStream = Answers<StreamMessage>;
     type Future = BoxFuture<tonic::Response<Self::ResponseStream>, Status>;
 
     fn call(&mut self, request: tonic::Request<StreamEventsRequest>) -> Self::Future {
@@ -104,17 +104,17 @@ impl ServerStreamingService<StreamEventsRequest> for Follow {
     }
 }
 
-/// Requests by prost, answers by [`FollowingEncoder`].
-struct FollowingCodec;
+/// Requests by prost, answers by [`StreamMessageEncoder`].
+struct StreamEventsCodec;
 
-impl Codec for FollowingCodec {
-    type Encode = Following;
+impl Codec for StreamEventsCodec {
+    type Encode = StreamMessage;
     type Decode = StreamEventsRequest;
-    type Encoder = FollowingEncoder;
+    type Encoder = StreamMessageEncoder;
     type Decoder = ProstDecoder<StreamEventsRequest>;
 
-    fn encoder(&mut self) -> FollowingEncoder {
-        FollowingEncoder
+    fn encoder(&mut self) -> StreamMessageEncoder {
+        StreamMessageEncoder
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -122,16 +122,16 @@ impl Codec for FollowingCodec {
     }
 }
 
-struct FollowingEncoder;
+struct StreamMessageEncoder;
 
-impl Encoder for FollowingEncoder {
-    type Item = Following;
+impl Encoder for StreamMessageEncoder {
+    type Item = StreamMessage;
     type Error = Status;
 
-    fn encode(&mut self, following: Following, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        match following {
-            Following::Event(event) => out.put_slice(event.wire(|| encoded(&event))),
-            other @ Following::Other(_) => {
+    fn encode(&mut self, message: StreamMessage, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        match message {
+            StreamMessage::Event(event) => out.put_slice(event.wire(|| encoded(&event))),
+            other @ StreamMessage::Other(_) => {
                 other.into_message().encode(out).expect("the buffer grows as it is written");
             }
         }
@@ -140,5 +140,5 @@ impl Encoder for FollowingEncoder {
 }
 
 fn encoded(event: &SharedEvent) -> Bytes {
-    Following::Event(event.clone()).into_message().encode_to_vec().into()
+    StreamMessage::Event(event.clone()).into_message().encode_to_vec().into()
 }

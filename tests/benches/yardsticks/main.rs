@@ -17,7 +17,7 @@
 //! | `submit` | `JobService.SubmitJob` on the gateway's public listener, durable; 1, 64 and 256 callers | [`bare::write`]: the same rows through one grouped writer |
 //! | `verify` | `Verifier::verify` of a cached credential, in this process | SHA-256 and a `HashMap` |
 //! | `peers` | `validate` and `submit` | etcd's authenticated read, Redis with each write synced: where Debian's are installed |
-//! | `postgres` | `submit` and `attach` at 64 callers with the gateway's store on a PostgreSQL of this machine; `submit` through two gateways | the same rows through one grouped writer to the same server; through one gateway |
+//! | `postgres`, where it is named, and with `--all` | `submit` and `attach` at 64 callers with the gateway's store on a PostgreSQL of this machine; `submit` through two gateways | the same rows through one grouped writer to the same server; through one gateway |
 //! | `burst` | `StreamEvents` to 1,000 cursors on 4 mTLS connections; with `--all` to 10,000, too | [`bare::fan_out`]: cursors over a ring in memory |
 //! | `paced` | 20 events a second to 1,000 mTLS connections, or `--clients N` | the same |
 //! | `stuck` | readers and callers beside a stream that nobody reads | the same without it |
