@@ -246,8 +246,9 @@ async fn what_retention_has_taken_is_a_gap_before_anything_else() {
         loop {
             let (mut stream, _) = opened(&alice, &session, 0).await;
             match message(&mut stream).await {
-                Ok(Some(Message::Gap(gap))) => return (stream, gap),
-                other => assert!(matches!(other, Ok(Some(Message::Event(_)))), "{other:?}"),
+                Ok(Some(Message::Gap(gap))) if gap.to >= 48 => return (stream, gap),
+                // A sweep that came before the last lines took fewer.
+                other => assert!(matches!(other, Ok(Some(Message::Event(_) | Message::Gap(_)))), "{other:?}"),
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -257,7 +258,7 @@ async fn what_retention_has_taken_is_a_gap_before_anything_else() {
     assert_eq!(gap.from, 1);
     let rest = catch_up(&mut stream).await;
     assert_eq!(rest, (gap.to + 1..=304).collect::<Vec<_>>());
-    assert!(rest.len() <= 256 && gap.to >= 48, "{gap:?}");
+    assert!(rest.len() <= 256, "{gap:?}");
 }
 
 // I8, DESIGN 14: a stream stands on the membership in the project whose events it delivers.
