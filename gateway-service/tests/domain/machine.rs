@@ -27,12 +27,14 @@ use crate::{
     },
 };
 
+mod ends;
 mod files;
 mod invariants;
 mod load;
 
 use invariants::{
-    bindings_hold, ends_are_final, ends_once, jobs_are_their_sessions, one_project_per_agent, states,
+    agents_outlive_their_jobs, bindings_hold, ends_are_final, ends_once, jobs_are_their_sessions,
+    one_project_per_agent, states,
 };
 use load::{Dice, PrintedSeed, Told};
 
@@ -65,6 +67,7 @@ async fn random_verbs_keep_the_invariants_on_every_engine() {
     if chosen.is_none() {
         assert!(told.attached * 5 >= told.attaches && told.busy * 5 >= told.attaches, "{told:?}");
         assert!(told.finished > 50 && told.lost > 50 && told.repeated > 50, "{told:?}");
+        assert!(told.ended > 10 && told.adopted > 5 && told.removed > 10, "{told:?}");
         assert!(told.stored > 50 && told.replaced > 10 && told.deleted > 10, "{told:?}");
     }
 }
@@ -86,6 +89,8 @@ struct Machine {
     coming: Vec<(FilesOf, SessionId, FileId)>,
     /// Where the last look at logs ended.
     logs_after: Option<SessionId>,
+    /// Agents that went.
+    removed: Vec<&'static str>,
 }
 
 const OWNERS: [&str; 2] = ["ann", "bob"];
@@ -112,6 +117,7 @@ impl Machine {
             told: Told::default(),
             coming: Vec::new(),
             logs_after: None,
+            removed: Vec::new(),
         };
         for _ in 0..3 {
             machine.create().await;
@@ -120,7 +126,7 @@ impl Machine {
     }
 
     async fn step(&mut self) {
-        match self.dice.below(26) {
+        match self.dice.below(30) {
             0..=3 => self.attach().await,
             4..=7 => self.submit().await,
             8 => {
@@ -128,13 +134,16 @@ impl Machine {
                 drop(self.all(&caller, Cancel { job }).await);
             }
             9..=10 => self.claim().await,
-            11..=12 => self.finish().await,
+            11..=12 | 29 => self.finish().await,
             13 => self.progress().await,
             14 => self.leases().await,
             15 => self.close().await,
             16 => self.read().await,
             20..=23 => self.put().await,
             24..=25 => self.files().await,
+            26 => self.end().await,
+            27 => self.adopt().await,
+            28 => self.agents().await,
             17..=18 => {
                 let by = Duration::from_secs(*self.dice.one(&[1, 3, 7, 11]));
                 self.worlds.iter().for_each(|world| world.advance(by));
@@ -415,6 +424,7 @@ impl Machine {
             assert!(rows > 0, "I11: {what}");
         }
         one_project_per_agent(after);
+        agents_outlive_their_jobs(after);
         bindings_hold(&before, after);
         jobs_are_their_sessions(after);
         ends_are_final(&before, after);
@@ -422,6 +432,7 @@ impl Machine {
 
     /// All in flight ends by time alone; then everything can be attached, and all engines hold the same.
     async fn wind_down(&mut self) {
+        self.register().await;
         for _ in 0..10 {
             self.worlds.iter().for_each(|world| world.advance(Duration::from_secs(9 * 3600)));
             self.sweep().await;

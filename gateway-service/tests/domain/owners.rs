@@ -287,6 +287,8 @@ async fn a_session_of_an_unknown_owner_is_adopted_by_administrators(world: World
 
 async fn an_agent_is_removed_by_its_owner_and_not_while_it_is_busy(world: World) {
     let (ann, session, held) = world.running().await;
+    let idle = world.session(&ann).await;
+    world.attach(&ann, &idle, ("a", "p")).await;
     let remove = |name: &str| RemoveAgent { agent: agent(name) };
     let busy = world.denied(&ann, remove("a"), Reason::SessionBusy).await;
     assert!(busy.to_string().contains("wait for them"), "{busy}");
@@ -312,5 +314,9 @@ async fn an_agent_is_removed_by_its_owner_and_not_while_it_is_busy(world: World)
     // Its name is free; what another one makes of it is not hers.
     world.agent(&owner("bob"), "a", false).await;
     world.denied(&ann, remove("a"), Reason::Forbidden).await;
+    world.denied(&ann, world.submission(&idle), Reason::Forbidden).await;
     world.ok(&admin(), remove("a")).await;
+    // Hers again, and so is the work of who stayed bound to it.
+    world.agent(&ann, "a", false).await;
+    world.submit(&ann, &idle).await;
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use interlock_gateway::{
     event::{Entry, EventKind},
     file,
-    ids::{JobId, ProjectId},
+    ids::{AgentId, JobId, ProjectId},
     job::{Job, Phase},
     session,
     store::Model,
@@ -32,6 +32,18 @@ pub(super) fn one_project_per_agent(model: &Model) {
         projects.entry(job.binding.agent.as_str()).or_default().insert(&job.binding.project);
     }
     assert!(projects.values().all(|projects| projects.len() == 1), "I1: {projects:?}");
+}
+
+/// Whether nothing of an agent is in flight.
+pub(super) fn idle(model: &Model, agent: &AgentId) -> bool {
+    !model.jobs.values().any(|job| job.is_in_flight() && job.binding.agent == *agent)
+}
+
+/// A job in flight is always of an agent that there is: somebody may run it.
+pub(super) fn agents_outlive_their_jobs(model: &Model) {
+    let mut in_flight = model.jobs.values().filter(|job| job.is_in_flight());
+    let orphan = in_flight.find(|job| !model.agents.contains_key(&job.binding.agent));
+    assert!(orphan.is_none(), "{orphan:?}");
 }
 
 // I2

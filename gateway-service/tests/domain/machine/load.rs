@@ -21,6 +21,9 @@ pub(super) struct Told {
     pub(super) stored: u32,
     pub(super) replaced: u32,
     pub(super) deleted: u32,
+    pub(super) ended: u32,
+    pub(super) adopted: u32,
+    pub(super) removed: u32,
 }
 
 impl Told {
@@ -35,6 +38,9 @@ impl Told {
         self.stored += other.stored;
         self.replaced += other.replaced;
         self.deleted += other.deleted;
+        self.ended += other.ended;
+        self.adopted += other.adopted;
+        self.removed += other.removed;
     }
 }
 
