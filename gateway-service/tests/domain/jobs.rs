@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use interlock_gateway::{
+    agent::SetAgent,
+    ids::ClientId,
     job::{Cancel, EndedBy, GetJob, ListJobs, Outcome, Phase, Submit},
+    lease::{Finish, Progress},
     limits::Limits,
-    session::CloseSession,
+    session::{CloseSession, CreateSession},
     store::Signal,
 };
 use interlock_kit::error::Reason;
 
 use crate::{
     on_every_engine,
-    world::{CallerExt as _, Engine, World, agent, claim, finish, owner},
+    world::{CallerExt as _, Engine, World, agent, claim, finish, hash, owner, request, session_id},
 };
 
 on_every_engine!(
@@ -25,6 +28,7 @@ on_every_engine!(
     a_job_runs_too_long,
     a_job_given_back_without_run_time_left_fails,
     lists_have_pages,
+    payloads_lines_and_results_are_bounded,
 );
 
 async fn a_job_lives_and_ends_once(world: World) {
@@ -222,12 +226,33 @@ async fn lists_have_pages(world: World) {
     assert_eq!(world.ask(&ann, list).await.unwrap().jobs.len(), 4);
 }
 
+// Issue 7 line 5, I17: refused whole, and the attempt goes on.
+async fn payloads_lines_and_results_are_bounded(world: World) {
+    let (ann, session, held) = world.running().await;
+    let (most, line) = (Limits::default().payload_bytes_max, Limits::default().progress_bytes_max);
+    let submit = |bytes: usize| Submit { payload: vec![1; bytes], ..world.submission(&session) };
+    world.denied(&ann, submit(most + 1), Reason::InvalidField).await;
+    world.ok(&ann, submit(most)).await;
+    let progress = |bytes: usize| Progress { held: held.clone(), number: 1, data: vec![1; bytes] };
+    world.denied(&ann, progress(line + 1), Reason::InvalidField).await;
+    world.ok(&ann, progress(line)).await;
+    let finish = |bytes: usize| Finish {
+        held: held.clone(),
+        outcome: Outcome::Succeeded,
+        result: vec![1; bytes],
+        cause: String::new(),
+    };
+    world.denied(&ann, finish(most + 1), Reason::InvalidField).await;
+    let ended = world.ok(&ann, finish(most)).await;
+    assert_eq!(world.ask(&ann, GetJob { job: ended.id }).await.unwrap().result.len(), most);
+}
+
 // UA-57, I17
 #[tokio::test]
 async fn an_owner_has_a_quota() {
     for engine in [Engine::File, Engine::Missing, Engine::Model, Engine::Postgres] {
-        let world =
-            World::with(engine, Limits { jobs_in_flight_max: 2, sessions_max: 1, ..Limits::default() });
+        let limits = Limits { jobs_in_flight_max: 2, sessions_max: 1, agents_max: 1, ..Limits::default() };
+        let world = World::with(engine, limits);
         let ann = owner("ann");
         world.agent(&ann, "a", false).await;
         let session = world.session(&ann).await;
@@ -236,5 +261,21 @@ async fn an_owner_has_a_quota() {
         world.submit(&ann, &session).await;
         let error = world.denied(&ann, world.submission(&session), Reason::LimitReached).await;
         assert!(error.retry_delay().is_some());
+        let number = world.number();
+        let second = CreateSession {
+            id: session_id(number),
+            client: ClientId::parse(format!("clt_{number:06}")).unwrap(),
+            cookie: hash(number),
+            sealed: Vec::new(),
+            name: None,
+            request: request("a second one"),
+            owner: None,
+        };
+        world.denied(&ann, second.clone(), Reason::LimitReached).await;
+        world.ok(&owner("bob"), second).await;
+        let agent = |name: &str| SetAgent { agent: agent(name), shared: None, description: None };
+        world.denied(&ann, agent("b"), Reason::LimitReached).await;
+        world.ok(&ann, agent("a")).await;
+        world.ok(&owner("bob"), agent("c")).await;
     }
 }

@@ -217,6 +217,37 @@ impl World {
         Self { shell, clock, members, heard, plain, folder, database: kept, next: AtomicU64::new(1) }
     }
 
+    /// The same store, opened again by a program that knows nothing of the one before.
+    pub(crate) async fn reopened(self, limits: Limits) -> Self {
+        self.shell.close().await;
+        let (clock, heard, limits) = (self.clock.clone(), Arc::clone(&self.heard), Arc::new(limits));
+        let shell = match (&self.folder, &self.database) {
+            (Some(folder), _) => {
+                let options = Options {
+                    place: Place::File(folder.path().join("gateway.db")),
+                    clock,
+                    chain_key: ChainKey::new(KEY),
+                    limits: QueueLimits::default(),
+                    inline: false,
+                    inject_misses: false,
+                };
+                Shell::open(&options, limits, heard).unwrap()
+            }
+            (None, Some(database)) => {
+                let options = postgres::Options {
+                    target: database.target.clone(),
+                    sharing: postgres::Sharing::Alone,
+                    clock,
+                    chain_key: ChainKey::new(KEY),
+                    limits: QueueLimits::default(),
+                };
+                Shell::open_database(&options, limits, heard).unwrap()
+            }
+            (None, None) => panic!("nothing of it is kept"),
+        };
+        Self { shell, ..self }
+    }
+
     /// Runs a verb that is answered.
     pub(crate) async fn ok<V: Verb>(&self, caller: &Caller, verb: V) -> V::Out {
         self.run(caller, verb).await.unwrap()
@@ -255,9 +286,7 @@ impl World {
     pub(crate) async fn sweep(&self) -> usize {
         let mut done = 0;
         for _ in 0..1000 {
-            let mut due = self.ask(&Caller::gateway(), Due).await.unwrap();
-            let logs = self.ask(&Caller::gateway(), DueLogs::default()).await.unwrap();
-            due.extend(logs.due.into_iter().map(Duty::Log));
+            let due = self.due().await;
             let mut progress = false;
             for duty in due {
                 let swept = self.ok(&Caller::gateway(), Sweep(duty)).await;
@@ -269,6 +298,14 @@ impl World {
             }
         }
         panic!("sweeping does not end");
+    }
+
+    /// What is due now.
+    pub(crate) async fn due(&self) -> Vec<Duty> {
+        let mut due = self.ask(&Caller::gateway(), Due).await.unwrap();
+        let logs = self.ask(&Caller::gateway(), DueLogs::default()).await.unwrap();
+        due.extend(logs.due.into_iter().map(Duty::Log));
+        due
     }
 
     /// All rows but the audit's; `None` where an engine shows none.

@@ -7,6 +7,7 @@
 //! - `elevation`: root unlock, what it opens at the gateway, and every way it ends;
 //! - `doors`: `interlock verify` and `interlock audit endpoints`;
 //! - `endings`: what an owner's end reaches: cookies, and calls by name;
+//! - `followed`: a log that the command line follows;
 //! - `hostile`: guessing;
 //! - `worker`: leases, fencing, and workers and gateways that die;
 //! - `owners`: owners added, changed, imported and removed while both run;
@@ -19,6 +20,7 @@ mod audit_rows;
 mod doors;
 mod elevation;
 mod endings;
+mod followed;
 mod hostile;
 mod operate;
 mod owners;

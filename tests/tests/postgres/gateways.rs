@@ -167,6 +167,18 @@ async fn jobs_cancels_and_events_cross_between_gateways() {
     first.jobs().cancel(&long).await.expect("asked");
     let job = within("the cancelled job's end", first.jobs().wait(&long)).await.expect("waited");
     assert_eq!(job.state, JobState::Cancelled, "its worker heard of it");
+    // Issue 5 line 3: and the other way around, through the second gateway to a worker of the first.
+    working.end().await;
+    let working = Working::start(first.clone(), |task| async move {
+        task.cancelled().await;
+        Outcome::Cancelled { cause: "as asked".to_owned() }
+    });
+    let long = second.jobs().submit(&session, "long").await.expect("queued").job_id;
+    let running = async || second.jobs().get(&long).await.ok().filter(|job| job.state == JobState::Running);
+    eventually("a running job", running).await;
+    second.jobs().cancel(&long).await.expect("asked");
+    let job = within("the cancelled job's end", second.jobs().wait(&long)).await.expect("waited");
+    assert_eq!(job.state, JobState::Cancelled, "its worker heard of it, whichever gateway has it");
     first.sessions().attach(&session, "builder", &there).await.expect("nothing is in flight");
     first.sessions().close(&session, false).await.expect("closed");
 
@@ -190,7 +202,7 @@ async fn jobs_cancels_and_events_cross_between_gateways() {
             None => panic!("an end without a reason"),
         }
     }
-    assert_eq!(ended, JOBS + 1, "all that was made through the other one");
+    assert_eq!(ended, JOBS + 2, "all that was made through the other one");
     working.end().await;
 }
 
