@@ -99,6 +99,13 @@ impl OwnerId {
         Self("user".to_owned())
     }
 
+    /// Whether it is the built-in owner of what services make for callers with no credential: it signs in nowhere, and
+    /// enters the projects that it was let into.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.0 == "local"
+    }
+
     /// Whether it is built in.
     #[must_use]
     pub fn is_reserved(&self) -> bool {

@@ -80,7 +80,8 @@ impl Verb for CreateProject {
     }
 }
 
-/// Adds a member. Members of the project and administrators may.
+/// Adds a member, `local` among them: then sessions that were made with no credential may be bound to the project.
+/// Members of the project and administrators may.
 #[derive(Clone, Debug)]
 pub struct AddMember {
     /// Where.
@@ -102,7 +103,7 @@ impl Verb for AddMember {
         if !exists {
             return Err(Error::new(Reason::NotFound, "no such project").into());
         }
-        if !tx.standing(&self.owner)?.active {
+        if !tx.standing(&self.owner)?.active && !self.owner.is_local() {
             return Err(Error::new(Reason::NotFound, "no such active owner").into());
         }
         if tx.is_member(&self.project, &self.owner)? {
@@ -192,7 +193,8 @@ impl Query for ListProjects {
 
 /// Whether an owner of this standing may enter `project`.
 pub(crate) fn may_enter(view: &View<'_>, standing: &Standing, project: &ProjectId) -> Result<bool, Stop> {
-    if !standing.active || view.project(project)?.is_none() {
+    let may_have = standing.active || standing.id.is_local();
+    if !may_have || view.project(project)?.is_none() {
         return Ok(false);
     }
     Ok(standing.administrator || (!project.is_system() && view.is_member(project, &standing.id)?))

@@ -7,7 +7,7 @@ use interlock_auth::{
     limits,
     owner::{Edit, RemoveOwner, SetOwner},
     owner_session::Logout,
-    project::{AddMember, CreateProject, ListProjects},
+    project::{AddMember, CreateProject, ListProjects, RemoveMember},
     revocation::{Effect, RevocationsAfter, Subject},
     role_token::Role,
     sweep::{Clear, Due, FindDue},
@@ -124,6 +124,15 @@ async fn members_and_administrators_enter_and_add() {
         assert_eq!(log.rows[0].subject, Subject::Membership(OwnerId::made("bob"), demo.id.clone()));
         bench.run(&bob, add("user", &demo.id)).await.expect("the built-in owner may be a member");
         assert_eq!(names(&bench, &user).await, ["demo"]);
+        // `local`, as whom nobody signs in, enters what it was let into, until it is put out again; `system` nothing.
+        let row = bench.run(&bob, add("local", &demo.id)).await.expect("let in").expect("is new");
+        assert!(enters(&bench, "local", &demo.id).await);
+        assert!(!described(&bench, "local").await.active, "and is as inactive as before");
+        assert_eq!(reason(bench.run(&bob, add("system", &demo.id)).await), Reason::NotFound);
+        let remove =
+            RemoveMember { project: demo.id.clone(), owner: OwnerId::made("local"), cancel_jobs: false };
+        assert!(bench.run(&bob, remove).await.expect("members may").is_some_and(|ended| ended > row));
+        assert!(!enters(&bench, "local", &demo.id).await);
 
         // The built-in project: administrators only, and no members.
         let system = ProjectId::system();

@@ -92,7 +92,8 @@ impl Sessions {
         &self.0
     }
 
-    /// Makes a session with its first client, the host. `name` may be empty.
+    /// Makes a session with its first client, the host. `name` may be empty. On no credential
+    /// ([`crate::Credentials::none`]) it is the built-in owner `local`'s, where the gateway takes such (`allow_anonymous`).
     ///
     /// # Errors
     /// `NAME_TAKEN`, `INVALID_FIELD`, `LIMIT_REACHED`.

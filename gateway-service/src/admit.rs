@@ -3,10 +3,13 @@
 //!
 //! Calls by cookie alone need no lease from auth. On the internal listener a service forwards the credential
 //! of whom it acts for, or names an owner that it is listed for ([`crate::on_behalf`]); naming nobody is
-//! `IDENTITY_REQUIRED`. Who is named is judged as a plain owner: an administrator cannot be, and root is never
-//! unlocked.
+//! `IDENTITY_REQUIRED`, but for a service that is listed to work jobs as itself ([`crate::service_workers`]). Who is
+//! named is judged as a plain owner: an administrator cannot be, and root is never unlocked.
+//!
+//! A call with no credential at all is nobody's, and refused, but where the configuration lets such callers make sessions
+//! ([`crate::anonymous`]). What is presented and not good never counts as none.
 
-use std::{collections::HashSet, fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use interlock_client::verifier::{CredentialKind, Verdict, Verifier, VerifyError};
 use interlock_kit::{
@@ -23,19 +26,22 @@ use interlock_proto::{
     policy,
 };
 use parking_lot::Mutex;
-use zeroize::Zeroizing;
 
 use crate::{
-    caller::{Caller, Cookie, Principal, Unscoped},
-    ids::{OwnerId, ProjectId, SessionId},
+    anonymous::Anonymous,
+    caller::{Caller, Cookie, Principal, ServiceWorker, Unscoped},
+    ids::{OwnerId, ProjectId},
     on_behalf::OnBehalf,
-    standing::Standing,
+    service_workers::ServiceWorkers,
     store::Shell,
 };
 
+mod admitted;
+mod denied;
 mod identity;
 
-use identity::{client_principal, cookies, counted_row, nobody, origin, principal};
+pub(crate) use admitted::{Admitted, following};
+use identity::{cookies, origin, principal};
 
 /// Of how many seconds a source may spend the budget for unknown credentials at once.
 const UNKNOWN_BURST_S: u32 = 5;
@@ -50,22 +56,23 @@ pub(crate) struct Gate {
     clock: Clock,
     unscoped: Unscoped,
     on_behalf: Option<OnBehalf>,
+    service_workers: Option<ServiceWorkers>,
+    anonymous: Option<Anonymous>,
     denials: Denials,
     garbage: GarbageLimit,
     known: Mutex<HashSet<Hash>>,
 }
 
-/// Who calls, as the handlers get it.
-#[derive(Clone)]
-pub(crate) struct Admitted {
-    /// As the domain sees it.
-    pub(crate) caller: Arc<Caller>,
-    /// What auth said of the bearer; `None` for a cookie alone.
-    pub(crate) verdict: Option<Arc<Verdict>>,
-    /// The bearer itself.
-    bearer: Option<Credential>,
-    /// All cookies that came along, one a session.
-    cookies: Arc<[Cookie]>,
+/// What gate 1 has found out about who calls.
+enum Known {
+    /// Auth has said who it is; with the bearer, unless a service named the owner.
+    Verdict(Arc<Verdict>, Option<Credential>),
+    /// A service, as itself.
+    Service(ServiceWorker),
+    /// Whoever holds the cookies that came along; nobody, on a public method.
+    Cookie,
+    /// Nobody, and that is enough.
+    Nobody,
 }
 
 impl Gate {
@@ -82,6 +89,8 @@ impl Gate {
             clock,
             unscoped,
             on_behalf: None,
+            service_workers: None,
+            anonymous: None,
             denials: Denials::default(),
             garbage: GarbageLimit::new(
                 unknown_per_s,
@@ -95,6 +104,36 @@ impl Gate {
     /// The same, for services that act for owners by name.
     pub(crate) fn with_on_behalf(self, on_behalf: Option<OnBehalf>) -> Self {
         Self { on_behalf, ..self }
+    }
+
+    /// The same, for services that work jobs as themselves.
+    pub(crate) fn with_service_workers(self, service_workers: Option<ServiceWorkers>) -> Self {
+        Self { service_workers, ..self }
+    }
+
+    /// The same, for callers with no credential, where they are taken.
+    pub(crate) fn with_anonymous(self, anonymous: Option<Anonymous>) -> Self {
+        Self { anonymous, ..self }
+    }
+
+    /// Who calls that shows no credential: a service that is listed for this, or nobody where that is taken.
+    fn bare(&self, call: &Call) -> Result<Known, Error> {
+        if call.listener == Listener::Internal {
+            let takes = call.policy.who.contains(&CallerKind::Service);
+            return self.service_worker(call).filter(|_| takes).map(Known::Service).ok_or_else(|| {
+                let message = "a service must say whom it acts for: forward their credential, or name them";
+                Error::new(Reason::IdentityRequired, message)
+            });
+        }
+        let takes = call.listener == Listener::Public && call.policy.who.contains(&CallerKind::Anonymous);
+        let anonymous = self.anonymous.as_ref().filter(|_| takes).ok_or_else(login_required)?;
+        anonymous.spend(call.source())?;
+        Ok(Known::Nobody)
+    }
+
+    /// The calling service, as it is listed at this moment to work jobs as itself.
+    fn service_worker(&self, call: &Call) -> Option<ServiceWorker> {
+        self.service_workers.as_ref()?.of(call.service.as_ref()?)
     }
 
     /// The verdict on the owner that a service names. Whatever is wrong with the name has one answer: it tells a
@@ -128,15 +167,21 @@ impl Gate {
         }
     }
 
-    /// Asks again whether a call that lasts may go on: the calling service, and the owner that it has named.
+    /// Asks again whether a call that lasts may go on: the calling service, and the owner that it has named. Answers
+    /// with the caller as it is now: a service that works as itself has the agents that it is listed for at this moment.
     ///
     /// # Errors
-    /// As [`Call::recheck_service`]; `FORBIDDEN` where it is not listed for that owner any more.
-    pub(crate) fn recheck(&self, call: &Call) -> Result<(), Error> {
+    /// As [`Call::recheck_service`]; `FORBIDDEN` where it is not listed any more, or not for that owner.
+    pub(crate) fn recheck(&self, call: &Call, caller: &Arc<Caller>) -> Result<Arc<Caller>, Error> {
         call.recheck_service(self.clock.wall())?;
-        match &call.on_behalf_of {
-            Some(named) => self.may_name(call, &OwnerId::parse_as(metadata::ON_BEHALF_OF, named)?),
-            None => Ok(()),
+        if let Some(named) = &call.on_behalf_of {
+            self.may_name(call, &OwnerId::parse_as(metadata::ON_BEHALF_OF, named)?)?;
+        }
+        let Principal::Service(before) = &caller.principal else { return Ok(Arc::clone(caller)) };
+        match self.service_worker(call) {
+            Some(now) if now == *before => Ok(Arc::clone(caller)),
+            Some(now) => Ok(Arc::new(Caller { principal: Principal::Service(now), ..(**caller).clone() })),
+            None => Err(Error::new(Reason::Forbidden, "this service is not listed to work jobs any more")),
         }
     }
 
@@ -184,84 +229,32 @@ impl Gate {
         self.known.lock().remove(hash);
     }
 
-    /// Records a refusal: its own row, or counted with others of its kind.
-    async fn record(&self, call: &Call, caller: Option<&Admitted>, error: &Error) {
-        let origin = caller.map_or_else(|| Arc::new(nobody(call)), |known| Arc::clone(&known.caller.origin));
-        // A cookie has proved nothing yet: whoever makes them up is counted by source, not by what they made up.
-        let proven = caller.is_some_and(|known| known.verdict.is_some());
-        let key = if proven { origin.principal.clone() } else { call.source().to_string() };
-        if self.denials.note(&key, error.reason(), self.clock.now()) == Noted::Counted {
-            return;
-        }
-        let entry = Entry::new(origin, call.policy.audit.as_str(), Outcome::Refused(error.reason()));
-        // Whom a service wanted to act for stands beside it.
-        let named = call.on_behalf_of.as_deref().filter(|_| caller.is_none()).unwrap_or_default();
-        self.commit(vec![entry.on(named)]).await;
-    }
-
-    /// A cookie that was not good in its transaction: nobody is known by it, so the gate counts it.
-    pub(crate) async fn record_unknown_cookie(&self, call: &Call, error: &Error) {
-        self.record(call, None, error).await;
-    }
-
-    /// A refusal of a known caller that no verb records.
-    pub(crate) async fn record_refusal(&self, call: &Call, caller: &Admitted, error: &Error) {
-        self.record(call, Some(caller), error).await;
-    }
-
-    /// Writes the rows of what was counted; all of it at a shutdown.
-    pub(crate) async fn flush(&self, all: bool) {
-        let counted = if all { self.denials.rest() } else { self.denials.due(self.clock.now()) };
-        if !counted.is_empty() {
-            self.commit(counted.into_iter().map(counted_row).collect()).await;
-        }
-    }
-
-    async fn commit(&self, entries: Vec<Entry>) {
-        if let Err(error) = self.shell.record(entries).await {
-            // The refusal stands: what cannot be recorded is not admitted either.
-            tracing::error!(reason = %error.reason(), "a refusal could not be recorded");
-        }
-    }
-
     /// The last question of gate 1.
     #[expect(clippy::result_large_err, reason = "a refusal that knows its caller goes on to the audit")]
-    fn let_in(
-        &self,
-        call: &Call,
-        verdict: Option<(Arc<Verdict>, Option<Credential>)>,
-        cookies: Vec<Cookie>,
-    ) -> Result<Admitted, Refused<Admitted>> {
-        let admitted = self.admitted(call, verdict, cookies)?;
+    fn let_in(&self, call: &Call, known: Known, cookies: Vec<Cookie>) -> Result<Admitted, Refused<Admitted>> {
+        let admitted = self.admitted(call, known, cookies)?;
         match gate_one(call, &admitted) {
             Ok(()) => Ok(admitted),
             Err(error) => Err(Refused { caller: Some(admitted), error }),
         }
     }
 
-    fn admitted(
-        &self,
-        call: &Call,
-        verdict: Option<(Arc<Verdict>, Option<Credential>)>,
-        cookies: Vec<Cookie>,
-    ) -> Result<Admitted, Error> {
+    fn admitted(&self, call: &Call, known: Known, cookies: Vec<Cookie>) -> Result<Admitted, Error> {
         let named = call.named_project.clone();
         let named = named.map(|text| ProjectId::parse_as(metadata::PROJECT, text)).transpose()?;
-        let principal = match &verdict {
-            Some((verdict, _)) => principal(verdict, call.cert_fingerprint)?,
-            None => Principal::Client,
+        let origin = Arc::new(origin(call, &known, cookies.first()));
+        let (principal, verdict, bearer) = match known {
+            Known::Verdict(verdict, bearer) => {
+                (principal(&verdict, call.cert_fingerprint)?, Some(verdict), bearer)
+            }
+            Known::Service(worker) => (Principal::Service(worker), None, None),
+            Known::Cookie => (Principal::Client, None, None),
+            Known::Nobody => (Principal::Anonymous, None, None),
         };
-        let caller = Caller {
-            principal,
-            cookie: cookies.first().cloned(),
-            named,
-            unscoped: self.unscoped,
-            origin: Arc::new(origin(call, verdict.as_ref().map(|(verdict, _)| &**verdict), cookies.first())),
-        };
-        tracing::Span::current().record("principal", &*caller.origin.principal);
-        let (verdict, bearer) = verdict.unzip();
-        let bearer = bearer.flatten();
-        Ok(Admitted { caller: Arc::new(caller), verdict, bearer, cookies: cookies.into() })
+        tracing::Span::current().record("principal", &*origin.principal);
+        let (cookie, unscoped) = (cookies.first().cloned(), self.unscoped);
+        let caller = Arc::new(Caller { principal, cookie, named, unscoped, origin });
+        Ok(Admitted { caller, verdict, bearer, cookies: cookies.into() })
     }
 }
 
@@ -270,27 +263,23 @@ impl Admit for Gate {
 
     async fn admit(&self, call: &Call, presented: Presented) -> Result<Admitted, Refused<Admitted>> {
         if call.policy.public() {
-            return Ok(self.admitted(call, None, Vec::new())?);
+            return Ok(self.admitted(call, Known::Cookie, Vec::new())?);
         }
         if let Some(named) = &presented.on_behalf_of {
             let alone = matches!(presented.bearer, Bearer::Missing) && presented.cookies.is_empty();
             let verdict = self.named(call, named, alone).await?;
-            return self.let_in(call, Some((verdict, None)), Vec::new());
+            return self.let_in(call, Known::Verdict(verdict, None), Vec::new());
         }
         let cookies = cookies(presented.cookies)?;
-        let verdict = match presented.bearer {
+        let known = match presented.bearer {
             Bearer::Credential(credential) => {
-                Some((self.verdict(call, &credential).await?, Some(credential)))
+                Known::Verdict(self.verdict(call, &credential).await?, Some(credential))
             }
             Bearer::Malformed => return Err(login_required().into()),
-            Bearer::Missing if !cookies.is_empty() => None,
-            Bearer::Missing if call.listener == Listener::Internal => {
-                let message = "a service must say whom it acts for: forward their credential, or name them";
-                return Err(Error::new(Reason::IdentityRequired, message).into());
-            }
-            Bearer::Missing => return Err(login_required().into()),
+            Bearer::Missing if !cookies.is_empty() => Known::Cookie,
+            Bearer::Missing => self.bare(call)?,
         };
-        self.let_in(call, verdict, cookies)
+        self.let_in(call, known, cookies)
     }
 
     async fn refused(&self, call: &Call, caller: Option<&Admitted>, error: &Error) {
@@ -311,59 +300,6 @@ impl Admit for Gate {
     }
 }
 
-impl Admitted {
-    /// What only this caller can show again: the bearer, or what the service that named it stands on. None for a
-    /// cookie alone. Answers that hold a secret are sealed under it.
-    pub(crate) fn sealing_secret(&self, call: &Call) -> Option<Zeroizing<String>> {
-        match &self.bearer {
-            Some(bearer) => Some(Zeroizing::new(bearer.expose().to_owned())),
-            None => self.verdict.as_ref().and_then(|_| call.service_secret()),
-        }
-    }
-
-    /// The caller for a call that names its session: with that session's cookie, where several came.
-    pub(crate) fn for_session(&self, session: &SessionId) -> Arc<Caller> {
-        let fits = |cookie: &&Cookie| cookie.session == *session;
-        match self.cookies.iter().find(fits) {
-            Some(cookie) if self.caller.cookie.as_ref() != Some(cookie) => {
-                Arc::new(Caller { cookie: Some(cookie.clone()), ..(*self.caller).clone() })
-            }
-            _ => Arc::clone(&self.caller),
-        }
-    }
-
-    /// Who opened a stream, for whoever wants to renew it.
-    pub(crate) fn principal(&self) -> String {
-        match (&self.verdict, &self.caller.cookie) {
-            (Some(verdict), _) => format!("owner {}", verdict.owner_id),
-            (None, Some(cookie)) => client_principal(cookie),
-            (None, None) => "nobody".to_owned(),
-        }
-    }
-}
-
-impl fmt::Debug for Admitted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admitted").field("principal", &self.caller.principal).finish_non_exhaustive()
-    }
-}
-
-/// The caller of a stream, after it was moved over to another credential of the same principal: what that one
-/// may do, and no longer what the first one might. The same while it stands on the first.
-///
-/// # Errors
-/// `PROVIDER_AUTH_FAILED` where the credential names nobody.
-pub(crate) fn following(caller: &Arc<Caller>, standing: &Standing) -> Result<Arc<Caller>, Error> {
-    let Some(verdict) = standing.verdict() else { return Ok(Arc::clone(caller)) };
-    if caller.origin.credential_id == verdict.credential_id {
-        return Ok(Arc::clone(caller));
-    }
-    let (role, credential_id) = (verdict.role.clone(), verdict.credential_id.clone());
-    let origin = Arc::new(Origin { role, credential_id, ..(*caller.origin).clone() });
-    // On which connection it came is not known any more: an unlock that is bound to a certificate does not go along.
-    Ok(Arc::new(Caller { principal: principal(&verdict, None)?, origin, ..(**caller).clone() }))
-}
-
 fn not_listed() -> Error {
     Error::new(Reason::Forbidden, "this service may not act for that owner here; forward their credential")
 }
@@ -371,9 +307,20 @@ fn not_listed() -> Error {
 /// Gate 1. Whoever shows a session's cookie beside a bearer may be let in as either; the verb asks that both
 /// lead to the same owner.
 fn gate_one(call: &Call, admitted: &Admitted) -> Result<(), Error> {
-    let as_client = policy::Presented { caller: CallerKind::Client, administrator: false, scopes: &[] };
+    let plain = |caller| policy::Presented { caller, administrator: false, scopes: &[] };
+    let as_client = plain(CallerKind::Client);
     let Some(verdict) = &admitted.verdict else {
-        return call.policy.admit(as_client).map_err(|reason| not_through(Reason::from_wire(reason)));
+        let as_itself = match admitted.caller.principal {
+            Principal::Service(_) => plain(CallerKind::Service),
+            Principal::Anonymous => plain(CallerKind::Anonymous),
+            Principal::Admin
+            | Principal::User
+            | Principal::Owner(_)
+            | Principal::Project(_)
+            | Principal::Client
+            | Principal::Gateway => as_client,
+        };
+        return call.policy.admit(as_itself).map_err(|reason| not_through(Reason::from_wire(reason)));
     };
     let by_bearer = call.policy.admit(policy::Presented {
         caller: verdict.caller(),

@@ -91,7 +91,7 @@ async fn in_line(
     let (mut deadline, mut left) = (None, None);
     loop {
         hold(front, &ground, until).await?;
-        front.gate.recheck(call)?;
+        front.gate.recheck(call, caller)?;
         let verb = AttachWaiting {
             attach: attach.clone(),
             waiter: place.waiter.clone(),

@@ -245,7 +245,11 @@ pub(crate) fn busy_itself(tx: &mut Tx<'_>, agent: &AgentId, load: Load) -> Stop 
 fn unasked(tx: &Tx<'_>, found: &Found, job: &Job) -> Option<Question> {
     let asks = match &tx.caller().principal {
         Principal::Admin | Principal::User | Principal::Owner(_) => true,
-        Principal::Project(_) | Principal::Client | Principal::Gateway => false,
+        Principal::Project(_)
+        | Principal::Service(_)
+        | Principal::Client
+        | Principal::Anonymous
+        | Principal::Gateway => false,
     };
     let project = &job.binding.project;
     let entered = found.scope.as_ref().is_some_and(|scope| scope.project() == project);
@@ -263,6 +267,7 @@ fn may_see(tx: &Tx<'_>, found: &Found, job: &Job) -> bool {
         Principal::Admin | Principal::User | Principal::Owner(_) | Principal::Client | Principal::Gateway => {
             entered || tx.knows(&found.acting, project) == Some(true)
         }
+        Principal::Service(_) | Principal::Anonymous => false,
     };
     may && job.owner == found.acting
 }

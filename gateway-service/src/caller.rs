@@ -43,8 +43,12 @@ pub enum Principal {
     Owner(OwnerSession),
     /// A project token.
     Project(ProjectToken),
+    /// A service that works jobs as itself.
+    Service(ServiceWorker),
     /// Nobody but the client whose cookie came along.
     Client,
+    /// Nobody, with no credential at all; makes sessions of the built-in owner `local`.
+    Anonymous,
     /// This service itself, in its sweeps.
     Gateway,
 }
@@ -71,6 +75,23 @@ pub struct ProjectToken {
     pub scopes: Vec<String>,
     /// The agents that its workers may serve; empty: all that its issuer may.
     pub agents: Vec<AgentId>,
+}
+
+/// A service on the internal listener, listed to work jobs as itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceWorker {
+    /// As whom it holds leases: its SPIFFE id.
+    pub id: OwnerId,
+    /// Whose jobs it runs, in order: what the list says, and nothing else.
+    pub agents: Arc<[AgentId]>,
+}
+
+impl ServiceWorker {
+    /// Whether it may serve this agent.
+    #[must_use]
+    pub fn serves(&self, agent: &AgentId) -> bool {
+        self.agents.contains(agent)
+    }
 }
 
 impl ProjectToken {
@@ -151,7 +172,8 @@ impl Caller {
         }
     }
 
-    /// The owner that it acts as; none for a cookie alone (its session's owner then) and for sweeps.
+    /// The owner that it acts as; none for a cookie alone (its session's owner then) and for sweeps. A service acts as
+    /// itself: no owner has its id.
     #[must_use]
     pub fn owner(&self) -> Option<OwnerId> {
         match &self.principal {
@@ -159,6 +181,8 @@ impl Caller {
             Principal::User => Some(OwnerId::user()),
             Principal::Owner(session) => Some(session.owner.clone()),
             Principal::Project(token) => Some(token.issuer.clone()),
+            Principal::Service(worker) => Some(worker.id.clone()),
+            Principal::Anonymous => Some(OwnerId::local()),
             Principal::Client | Principal::Gateway => None,
         }
     }
@@ -171,6 +195,8 @@ impl Caller {
             Principal::User => Some(OwnerId::USER),
             Principal::Owner(session) => Some(session.owner.as_str()),
             Principal::Project(token) => Some(token.issuer.as_str()),
+            Principal::Service(worker) => Some(worker.id.as_str()),
+            Principal::Anonymous => Some(OwnerId::LOCAL),
             Principal::Client | Principal::Gateway => None,
         }
     }
@@ -181,7 +207,12 @@ impl Caller {
         match &self.principal {
             Principal::Admin => true,
             Principal::Owner(session) => session.session_root,
-            Principal::User | Principal::Project(_) | Principal::Client | Principal::Gateway => false,
+            Principal::User
+            | Principal::Project(_)
+            | Principal::Service(_)
+            | Principal::Client
+            | Principal::Anonymous
+            | Principal::Gateway => false,
         }
     }
 
@@ -198,7 +229,12 @@ impl Caller {
         match &self.principal {
             Principal::Admin => true,
             Principal::Owner(session) => session.session_root && self.is_elevated(now),
-            Principal::User | Principal::Project(_) | Principal::Client | Principal::Gateway => false,
+            Principal::User
+            | Principal::Project(_)
+            | Principal::Service(_)
+            | Principal::Client
+            | Principal::Anonymous
+            | Principal::Gateway => false,
         }
     }
 
@@ -208,7 +244,9 @@ impl Caller {
             Principal::Admin
             | Principal::User
             | Principal::Project(_)
+            | Principal::Service(_)
             | Principal::Client
+            | Principal::Anonymous
             | Principal::Gateway => false,
         }
     }

@@ -37,6 +37,8 @@
 //! | `files.upload_time` | `10m` | how long storing one file may take |
 //! | `parked_per_owner` | 256 | waits and streams of one owner at once |
 //! | `on_behalf_file` | none | which services act for which owners by name, on the internal listener |
+//! | `service_workers_file` | none | which services work jobs as themselves, and of which agents, on the internal listener |
+//! | `allow_anonymous` | `false` | calls with no credential may make sessions, of the owner `local`; only in profile `local` |
 //!
 //! The only file that reads the environment.
 
@@ -90,6 +92,11 @@ pub struct Config {
     pub parked_per_owner: usize,
     /// Which services act for which owners by name. Read again when it changes.
     pub on_behalf_file: Option<PathBuf>,
+    /// Which services work jobs as themselves, and of which agents. Read again when it changes.
+    pub service_workers_file: Option<PathBuf>,
+    /// Calls with no credential may make sessions, of the built-in owner `local`. Only in profile `local`, whose
+    /// listeners are all on loopback.
+    pub allow_anonymous: bool,
 }
 
 /// Where the contents of files are.
@@ -156,10 +163,19 @@ fn read(
         join_tries: r.bounded("join_tries", 5, 1..=100_000),
         parked_per_owner: r.bounded("parked_per_owner", 256, 1..=16_384),
         on_behalf_file: r.path("on_behalf_file"),
+        service_workers_file: r.path("service_workers_file"),
+        allow_anonymous: r.value("allow_anonymous", false),
         common,
     };
-    if config.on_behalf_file.is_some() && config.common.internal.is_none() {
-        r.mistake("on_behalf_file", "only with internal.address");
+    for (key, file) in
+        [("on_behalf_file", &config.on_behalf_file), ("service_workers_file", &config.service_workers_file)]
+    {
+        if file.is_some() && config.common.internal.is_none() {
+            r.mistake(key, "only with internal.address");
+        }
+    }
+    if config.allow_anonymous && config.common.profile == Profile::Hardened {
+        r.mistake("allow_anonymous", "false in profile hardened, where every call says who makes it");
     }
     r.finish().map(|()| config)
 }
@@ -362,5 +378,22 @@ mod tests {
         assert_eq!(config.unscoped, Unscoped::Deny);
         let plain = with(&[("profile", "hardened"), ("auth.endpoints", "http://127.0.0.1:1")]);
         assert_eq!(plain.expect_err("plain"), ["auth.endpoints (flag)"]);
+    }
+
+    // NC-01
+    #[test]
+    fn sessions_for_everybody_are_off_and_only_for_local_and_lists_of_services_need_their_listener() {
+        assert!(!with(&[]).expect("good").allow_anonymous);
+        let on = ("allow_anonymous", "true");
+        assert!(with(&[on]).expect("in local").allow_anonymous);
+        assert_eq!(with(&[on, ("profile", "hardened")]).expect_err("hardened"), ["allow_anonymous (flag)"]);
+        let list = with(&[("service_workers_file", "/list"), ("on_behalf_file", "/list")]);
+        assert_eq!(list.expect_err("no listener"), ["on_behalf_file (flag)", "service_workers_file (flag)"]);
+        let open = with(&[on, ("public.address", "0.0.0.0:7402")]);
+        assert_eq!(open.expect_err("not on loopback"), ["public.address (flag)"]);
+        assert_eq!(
+            with(&[("allow_anonymous", "yes")]).expect_err("no word for it"),
+            ["allow_anonymous (flag)"]
+        );
     }
 }

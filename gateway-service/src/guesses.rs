@@ -84,7 +84,11 @@ impl GuessLimit {
     }
 }
 
-fn spend<K: std::hash::Hash + Eq + Clone>(
+/// Spends one of what `key` has left; what all `others` share, where there are too many keys.
+///
+/// # Errors
+/// `RATE_LIMITED` with the time to wait.
+pub(crate) fn spend<K: std::hash::Hash + Eq + Clone>(
     limit: &DefaultKeyedRateLimiter<K>,
     key: &K,
     others: &DefaultDirectRateLimiter,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use interlock_kit::error::Error;
+use interlock_kit::{error::Error, spiffe::SpiffeId};
 use interlock_proto::text;
 use serde::{Deserialize, Serialize};
 
@@ -218,6 +218,18 @@ impl OwnerId {
     #[must_use]
     pub fn admin() -> Self {
         Self(Self::ADMIN.to_owned())
+    }
+
+    /// The built-in owner of what is made with no credential. Nobody signs in as it.
+    #[must_use]
+    pub fn local() -> Self {
+        Self(Self::LOCAL.to_owned())
+    }
+
+    /// What a service holds the leases of its jobs as: its SPIFFE id, which no owner's id can be.
+    #[must_use]
+    pub(crate) fn of_service(service: &SpiffeId) -> Self {
+        Self(service.to_string())
     }
 
     /// The built-in owner that the user role token acts as.

@@ -5,7 +5,7 @@
 //! | [`config`], [`limits`] | what it is told at its start; every number, with its bounds |
 //! | `server`, `listeners` | [`run`]: store, auth's lease, sockets, drain |
 //! | `command` | [`main_with`]: the command line |
-//! | `admit`, `on_behalf` | gate 1: bearer → verdict, cookie → client, and which service names which owner |
+//! | `admit`, `on_behalf`, `service_workers`, `anonymous` | gate 1: bearer → verdict, cookie → client; which service names which owner, which works as itself; callers with no credential |
 //! | [`policy`] | who may do what to which resource; pure |
 //! | [`session`], [`adopt`], [`binding`], [`client`], [`password`], [`join`], [`message`], [`ending`], [`event`], [`file`](mod@file), [`waiter`], [`job`], [`lease`], [`worker`], [`agent`] | one noun each: type, states, verbs |
 //! | [`request`], [`ids`], [`caller`], [`data`] | what a call carries |
@@ -50,6 +50,7 @@ pub mod waiter;
 pub mod worker;
 
 mod admit;
+mod anonymous;
 mod attaching;
 mod command;
 mod following;
@@ -63,6 +64,7 @@ mod page;
 mod presence;
 mod readiness;
 mod server;
+mod service_workers;
 mod stream;
 mod streams;
 mod sweeper;

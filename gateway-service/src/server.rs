@@ -15,18 +15,16 @@ use interlock_client::{
 use interlock_kit::{
     audit_heads::AuditHeads,
     audit_log::AuditLog,
-    authn::{AllowFileError, InternalTrust, LiveTrust},
+    authn::AllowFileError,
     clock::Clock,
-    config::Common,
     hasher::Hasher,
     health::Health as HealthService,
     health_state::Health,
     internal_token::{InternalToken, InternalTokenError},
-    own_certificate::OwnCertificate,
     probes,
     ready_file::ReadyFile,
     reflection,
-    reload::{ReloadError, Reloads},
+    reload::ReloadError,
     secret_file::{self, SecretFileError},
     serve::{Lanes, ServeError, Server, Services},
     store::{
@@ -37,13 +35,13 @@ use interlock_kit::{
         writer::QueueLimits,
     },
     telemetry::{self, TelemetryError},
-    tls::{Tls, TlsError, TlsKind, TlsPaths},
+    tls::TlsError,
 };
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admit::Gate,
+    anonymous::Anonymous,
     config::{AuthLink, Config},
     following::{self, Endings},
     grpc::{self, Front},
@@ -51,7 +49,6 @@ use crate::{
     heads::{self, WithAuth},
     hub::Hub,
     listeners::Listeners,
-    on_behalf::OnBehalf,
     presence::Presence,
     readiness,
     store::Shell,
@@ -59,6 +56,10 @@ use crate::{
     sweeper,
     vault::{Vault, VaultError},
 };
+
+mod doors;
+
+use doors::{Doors, own_certificate};
 
 /// How long a start waits for auth's lease before it says that it serves: without one it serves too, and refuses.
 const FIRST_LEASE: Duration = Duration::from_secs(5);
@@ -170,7 +171,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let connection = connect(&config)?;
     let _lock = lock(&config.common.data_dir)?;
     let health = Health::new(["store", "auth"]);
-    let (front, trail) = front(&config, connection, doors.on_behalf.clone(), &shutdown).await?;
+    let (front, trail) = front(&config, connection, &doors, &shutdown).await?;
     let message_bytes = config.common.limits.message_bytes;
     let kept = trail.clone();
     let log = AuditLog::new(Arc::clone(&front.gate), trail, Arc::clone(&front.heads), shutdown.clone());
@@ -244,7 +245,7 @@ async fn close(front: &Front, own: &TaskTracker) {
 async fn front(
     config: &Config,
     connection: Connection,
-    on_behalf: Option<OnBehalf>,
+    doors: &Doors,
     shutdown: &CancellationToken,
 ) -> Result<(Arc<Front>, Trail), RunError> {
     let (clock, hub) = (Clock::system(), Hub::new());
@@ -265,7 +266,10 @@ async fn front(
         config.unscoped,
         config.common.limits.unknown_credentials,
     );
-    let gate = gate.with_on_behalf(on_behalf);
+    let gate = gate
+        .with_on_behalf(doors.on_behalf.clone())
+        .with_service_workers(doors.service_workers.clone())
+        .with_anonymous(config.allow_anonymous.then(Anonymous::new));
     let front = Front {
         shell,
         hub,
@@ -286,74 +290,6 @@ async fn front(
         tasks: TaskTracker::new(),
     };
     Ok((Arc::new(front), trail))
-}
-
-/// What both TLS listeners show and ask for.
-struct Doors {
-    public: Arc<Tls>,
-    internal: Option<(Arc<Tls>, LiveTrust)>,
-    allow_file: Option<PathBuf>,
-    on_behalf: Option<OnBehalf>,
-    on_behalf_file: Option<PathBuf>,
-}
-
-impl Doors {
-    fn load(config: &Config) -> Result<Self, RunError> {
-        let common = &config.common;
-        let paths = TlsPaths::from(&common.tls);
-        let kind = TlsKind::from(common.tls.public_min_version);
-        let tls =
-            |paths, kind| Tls::load(paths, kind, common.profile)?.judged(own_certificate(common, false));
-        let public = Arc::new(tls(paths.clone(), kind)?);
-        let Some(internal) = &common.internal else {
-            let (allow_file, on_behalf, on_behalf_file) = (None, None, None);
-            return Ok(Self { public, internal: None, allow_file, on_behalf, on_behalf_file });
-        };
-        let paths = TlsPaths { client_ca: Some(internal.client_ca.clone()), ..paths };
-        let tls = Arc::new(tls(paths, TlsKind::Internal)?);
-        let token = InternalToken::load(&internal.token_file, common.profile)?;
-        let trust = InternalTrust::configured(internal, token)?.into();
-        let on_behalf_file = config.on_behalf_file.clone();
-        let on_behalf = on_behalf_file.as_deref().map(|path| OnBehalf::load(path, &internal.trust_domain));
-        let (on_behalf, allow_file) = (on_behalf.transpose()?, internal.allow_file.clone());
-        Ok(Self { public, internal: Some((tls, trust)), allow_file, on_behalf, on_behalf_file })
-    }
-
-    /// The listeners, and what of them is read again when it changes.
-    fn hang(
-        self,
-        server: Server<Gate>,
-        public: TcpListener,
-        internal: Option<TcpListener>,
-    ) -> (Server<Gate>, Reloads) {
-        let reloads = reload_tls(Reloads::new(), "tls.public", &self.public);
-        let server = server.public(public, self.public);
-        let (Some(socket), Some((tls, trust))) = (internal, self.internal) else { return (server, reloads) };
-        let reloads = reload_tls(reloads, "tls.internal", &tls);
-        let reloads = match self.allow_file {
-            Some(path) => {
-                let trust = trust.clone();
-                reloads.on([path.clone()], "allow_file", move || Ok(trust.reload_allowed(&path)?))
-            }
-            None => reloads,
-        };
-        let reloads = match self.on_behalf.zip(self.on_behalf_file) {
-            Some((list, path)) => {
-                reloads.on([path.clone()], "on_behalf_file", move || Ok(list.reload(&path)?))
-            }
-            None => reloads,
-        };
-        let token = trust.current().token.clone();
-        let path = token.path().to_owned();
-        let reloads = reloads.on([path], "internal_token", move || Ok(token.reload()?));
-        (server.internal(socket, tls, trust), reloads)
-    }
-}
-
-/// Peers refuse any other; auth goes by its SPIFFE id.
-fn own_certificate(common: &Common, must_name: bool) -> OwnCertificate {
-    let trust_domain = common.tls.trust_domain.clone();
-    OwnCertificate { clock: Clock::system(), trust_domain, must_name }
 }
 
 fn lock(data_dir: &Path) -> Result<StoreLock, RunError> {
@@ -435,11 +371,6 @@ fn private(key: &Path, config: &Config) -> Result<(), RunError> {
         tracing::warn!("{exposed}");
     }
     Ok(())
-}
-
-fn reload_tls(reloads: Reloads, name: &'static str, tls: &Arc<Tls>) -> Reloads {
-    let reloaded = Arc::clone(tls);
-    reloads.on(tls.files(), name, move || Ok(reloaded.reload()?))
 }
 
 /// Ends the streams that have not ended by themselves after a part of the drain.

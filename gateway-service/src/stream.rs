@@ -193,8 +193,8 @@ impl Reader {
 
     /// The caller is who the credential says that the stream stands on now.
     fn follow(&mut self) -> Result<(), Error> {
-        self.front.gate.recheck(&self.call)?;
-        self.caller = admit::following(&self.caller, &self.standing)?;
+        let caller = self.front.gate.recheck(&self.call, &self.caller)?;
+        self.caller = admit::following(&caller, &self.standing)?;
         Ok(())
     }
 

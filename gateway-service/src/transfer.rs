@@ -83,7 +83,7 @@ pub(crate) async fn put(
     let mut coming = Coming::new(front, begun.session, id.clone(), &ground, writer);
     let (size, hash) = coming.receive(&header, data, &mut requests, until).await?;
     coming.complete().await?;
-    front.gate.recheck(call)?;
+    let caller = front.gate.recheck(call, &caller)?;
     let finish = FinishPut { of: header.of, id, size, hash, ground: Arc::clone(&ground) };
     let stored = front.run(call, &caller, finish).await?;
     coming.stored = true;
@@ -389,8 +389,8 @@ impl Sender {
     /// Whether the caller may have the rest: a client that was evicted, or whose session is gone, may not.
     async fn look(&mut self) -> Result<(), Gone> {
         let looked = async {
-            self.front.gate.recheck(&self.call)?;
-            self.caller = admit::following(&self.caller, &self.standing)?;
+            let caller = self.front.gate.recheck(&self.call, &self.caller)?;
+            self.caller = admit::following(&caller, &self.standing)?;
             self.front.ask(&self.call, &self.caller, self.open.clone()).await
         };
         match looked.await {

@@ -75,7 +75,7 @@ pub(crate) async fn until_ended(
         if bell.gone().is_some() {
             return Err(session_ended());
         }
-        front.gate.recheck(call)?;
+        front.gate.recheck(call, &admitted.caller)?;
     }
     match tokio::time::timeout_at(deadline + PAUSED_MAX, standing.open()).await {
         Ok(open) => open.map_err(ground_gone)?,

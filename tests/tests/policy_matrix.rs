@@ -14,7 +14,8 @@ const HEADER: &str = "\
 # Who may do what. Written by the test `policy_matrix`; INTERLOCK_UPDATE_SNAP=1 writes it again.
 #
 # on         p public, i internal, h health
-# who        any; role (role tokens), owner (owner sessions), project (project tokens), client (cookies), service
+# who        any; role (role tokens), owner (owner sessions), project (project tokens), client (cookies), service,
+#            anon (no credential, where that is configured)
 # least      the least role; a session-root owner is an administrator
 # root       the root condition: always, or where the target is guarded
 # flags      S streams to the server, s streams back, P parks, I idempotent, R reads
@@ -70,7 +71,7 @@ fn page() -> String {
 
 fn line(page: &mut String, [method, on, who, least, root, scope, flags]: [String; 7], audit: &str) {
     let text =
-        format!("  {method:<20} {on:<4} {who:<26} {least:<6} {root:<8} {scope:<15} {flags:<6} {audit}");
+        format!("  {method:<20} {on:<4} {who:<33} {least:<6} {root:<8} {scope:<15} {flags:<6} {audit}");
     writeln!(page, "{}", text.trim_end()).expect("a String takes all");
 }
 
@@ -113,5 +114,6 @@ fn who(caller: Caller) -> &'static str {
         Caller::ProjectToken => "project",
         Caller::Client => "client",
         Caller::Service => "service",
+        Caller::Anonymous => "anon",
     }
 }

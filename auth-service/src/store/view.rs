@@ -151,7 +151,8 @@ impl View<'_> {
         self.rows.applied(source, owner)
     }
 
-    /// What is known of whoever `id` names. `local` and `system` sign in nowhere and enter nothing.
+    /// What is known of whoever `id` names. `local` and `system` sign in nowhere; `local` may yet be
+    /// a member of projects ([`OwnerId::is_local`]).
     pub(crate) fn standing(&self, id: &OwnerId) -> Found<Standing> {
         let (active, administrator) = match id.as_str() {
             "admin" => (true, true),

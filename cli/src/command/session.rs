@@ -33,6 +33,10 @@ pub(crate) enum Session {
         /// Attach to this agent, in the project of this folder.
         #[arg(long)]
         agent: Option<String>,
+        /// Nobody's, without a sign-in, where the gateway takes such: its cookie, which is kept here, is all that leads
+        /// to it.
+        #[arg(long)]
+        anonymous: bool,
     },
     /// List your sessions, newest first: those of this folder's project, and those that are in none.
     List,
@@ -144,9 +148,11 @@ pub(crate) enum Session {
 pub(crate) async fn run(session: Session, common: &Common) -> Result<(), Failure> {
     let caller = Caller::open(common)?;
     match session {
-        Session::Create { name, agent } => {
-            signed_in(common)?;
-            create(&caller, &name, agent.as_deref(), common).await
+        Session::Create { name, agent, anonymous } => {
+            if !anonymous {
+                signed_in(common)?;
+            }
+            create(&caller, &name, agent.as_deref(), anonymous, common).await
         }
         Session::List => {
             signed_in(common)?;
@@ -163,10 +169,10 @@ pub(crate) async fn run(session: Session, common: &Common) -> Result<(), Failure
             Ok(common.output.print(&described(&found), &shown(&found))?)
         }
         Session::Attach { session, agent, wait, cancel } => {
-            signed_in(common)?;
-            let id = resolve(&caller, &session).await?;
+            let id = id_of(&caller, common, &session).await?;
+            let gateway = gateway_of(&caller, common, &id).await?;
             let project = caller.project_id().await?;
-            let sessions = caller.gateway().with_project(project.clone()).sessions();
+            let sessions = gateway.with_project(project.clone()).sessions();
             let attached = match wait.or(cancel.then_some(ATTACH_WAIT)) {
                 Some(wait) => sessions.attach_when_free(&id, &agent, &project, wait, cancel).await?,
                 None => sessions.attach(&id, &agent, &project).await?,
@@ -218,16 +224,27 @@ pub(crate) async fn run(session: Session, common: &Common) -> Result<(), Failure
     }
 }
 
-async fn create(caller: &Caller, name: &str, agent: Option<&str>, common: &Common) -> Result<(), Failure> {
+async fn create(
+    caller: &Caller,
+    name: &str,
+    agent: Option<&str>,
+    anonymous: bool,
+    common: &Common,
+) -> Result<(), Failure> {
     // Named before anything is made, so that a wrong project leaves no half-made session behind.
     let project = if agent.is_some() { Some(caller.project_id().await?) } else { None };
-    let created = caller.scoped().await?.sessions().create(name).await?;
+    let maker = if anonymous { caller.nobody() } else { caller.scoped().await? };
+    let created = maker.sessions().create(name).await?;
     if let Some(cookie) = &created.cookie {
         caller.jar.keep(cookie)?;
     }
     let mut session = created.session;
     if let (Some(agent), Some(project)) = (agent, &project) {
-        let gateway = caller.gateway().with_project(project.clone());
+        let gateway = match created.cookie.filter(|_| anonymous) {
+            Some(cookie) => caller.client(cookie),
+            None => caller.gateway(),
+        };
+        let gateway = gateway.with_project(project.clone());
         session = gateway.sessions().attach(&session.session_id, agent, project).await?.session;
     }
     let mut json = shown(&session);

@@ -41,6 +41,9 @@ pub(crate) struct Up {
     /// How long a job's lease lives without a heartbeat.
     #[arg(long, value_parser = duration)]
     lease: Option<Duration>,
+    /// Let calls with no credential make sessions: `interlock session create --anonymous`.
+    #[arg(long)]
+    allow_anonymous: bool,
     /// Write what was printed as JSON to this file, once everything is ready.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -65,7 +68,9 @@ pub(crate) async fn run(up: Up, common: &Common) -> Result<ExitCode, Failure> {
     };
     let database = up.store.as_ref().map(Database::of).transpose()?;
     let (world, _alone) = World::open(&folder, &[DEV], database.as_ref())?;
-    let settings = up.lease.map(|lease| format!("lease_ttl={}ms", lease.as_millis())).into_iter().collect();
+    let lease = up.lease.map(|lease| format!("lease_ttl={}ms", lease.as_millis()));
+    let anonymous = up.allow_anonymous.then(|| "allow_anonymous=true".to_owned());
+    let settings = lease.into_iter().chain(anonymous).collect();
     // From here on, also while they start: whoever asks us to end gets what was started drained.
     let mut stopped = std::pin::pin!(crate::stop::asked()?);
     let auth = world.program("auth", Vec::new());

@@ -6,6 +6,8 @@
 //!   acknowledged are sent again, and have one effect.
 //! - [`Task::lost`] says that the job is somebody else's now: the handler stops what it started. One
 //!   that does not is dropped five seconds later.
+//! - A service on the gateway's internal listener works as itself where the gateway lists it (`service_workers_file`): a
+//!   connection with its certificate and the internal token, and no credential.
 //! - At shutdown running jobs may finish within [`Worker::drain`]; what is left is given back.
 
 mod engine;

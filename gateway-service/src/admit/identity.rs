@@ -12,6 +12,7 @@ use interlock_kit::{
 };
 use interlock_proto::credential::Kind;
 
+use super::Known;
 use crate::{
     caller::{Cookie, OwnerSession, Principal, ProjectToken},
     ids::{AgentId, OwnerId, ProjectId, SessionId},
@@ -82,19 +83,25 @@ pub(super) fn nobody(call: &Call) -> Origin {
 }
 
 /// A call by someone known.
-pub(super) fn origin(call: &Call, verdict: Option<&Verdict>, cookie: Option<&Cookie>) -> Origin {
+pub(super) fn origin(call: &Call, who: &Known, cookie: Option<&Cookie>) -> Origin {
     let known = nobody(call);
-    match (verdict, cookie) {
-        (Some(verdict), _) => Origin {
+    match (who, cookie) {
+        (Known::Verdict(verdict, _), _) => Origin {
             principal: verdict.owner_id.clone(),
             role: verdict.role.clone(),
             credential_id: verdict.credential_id.clone(),
             ..known
         },
-        (None, Some(cookie)) => {
+        (Known::Service(worker), _) => {
+            Origin { principal: worker.id.to_string(), role: "service".to_owned(), ..known }
+        }
+        (Known::Nobody, _) => {
+            Origin { principal: OwnerId::LOCAL.to_owned(), role: "anonymous".to_owned(), ..known }
+        }
+        (Known::Cookie, Some(cookie)) => {
             Origin { principal: client_principal(cookie), role: "client".to_owned(), ..known }
         }
-        (None, None) => known,
+        (Known::Cookie, None) => known,
     }
 }
 

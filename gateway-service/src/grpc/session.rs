@@ -33,8 +33,10 @@ use super::{
 use crate::{
     admit::Admitted,
     adopt::AdoptSession,
+    anonymous,
     attaching::{self, Waits},
     binding::Attach,
+    caller::Principal,
     client::Ack,
     event::From,
     ids::{AgentId, ClientId, ProjectId, RequestId, SessionId},
@@ -256,17 +258,21 @@ impl Rpc {
     }
 
     /// Makes a session and the cookie of its first client. A retry with the same request id and credential
-    /// gets the same cookie: it is kept sealed under what only the caller has.
+    /// gets the same cookie: it is kept sealed under what only the caller has. Who shows no credential has the request
+    /// id alone.
     async fn create(
         &self,
         call: &Call,
         admitted: &Admitted,
         request: CreateSessionRequest,
     ) -> Result<(Told<CreateSessionResponse>, Option<Cookie>), Error> {
-        let caller_only = admitted.sealing_secret(call).ok_or_else(login_required)?;
         let name = wire::name(request.name)?;
         let owner = wire::owner(request.owner_id)?;
         let request_id = RequestId::parse(request.request_id)?;
+        let (caller_only, request_id) = match admitted.caller.principal {
+            Principal::Anonymous => anonymous::retried_by(&request_id)?,
+            _ => (admitted.sealing_secret(call).ok_or_else(login_required)?, request_id),
+        };
         let secret = Credential::new(Kind::Client, &random::bytes());
         let seal = Seal::of(caller_only.as_bytes(), SEAL_LABEL);
         let context = request_id.to_string();

@@ -6,7 +6,7 @@ use interlock_kit::{clock::Timestamp, error::Reason};
 use super::{Act, Ask, Permit, ProjectReach, ProjectScope, Refusal, Subject};
 use crate::{
     agent::Agent,
-    caller::{Caller, Principal},
+    caller::{Caller, Principal, ServiceWorker},
     client::{Client, ClientRole},
     ids::{AgentId, JobId, OwnerId, ProjectId, SessionId},
     job::Job,
@@ -34,6 +34,16 @@ fn forbidden(message: &'static str) -> Refusal {
 /// # Errors
 /// The refusal.
 pub fn decide(caller: &Caller, now: Timestamp, ask: &Ask<'_>) -> Result<Permit, Refusal> {
+    match &caller.principal {
+        Principal::Anonymous => return decide_anonymous(caller, ask),
+        Principal::Service(worker) => return decide_service(caller, worker, ask),
+        Principal::Admin
+        | Principal::User
+        | Principal::Owner(_)
+        | Principal::Project(_)
+        | Principal::Client
+        | Principal::Gateway => {}
+    }
     match *ask {
         Ask::Session { act, id, session, client } => decide_session(caller, now, act, id, session, client),
         Ask::CancelJob { session, client, job } => decide_cancel(caller, now, session, client, job),
@@ -54,8 +64,53 @@ pub fn decide(caller: &Caller, now: Timestamp, ask: &Ask<'_>) -> Result<Permit, 
             | Principal::User
             | Principal::Owner(_)
             | Principal::Project(_)
-            | Principal::Client => Err(forbidden("only the gateway itself sweeps")),
+            | Principal::Service(_)
+            | Principal::Client
+            | Principal::Anonymous => Err(forbidden("only the gateway itself sweeps")),
         },
+    }
+}
+
+/// Who shows no credential makes sessions, and nothing else: all that comes after goes by the session's cookie.
+fn decide_anonymous(caller: &Caller, ask: &Ask<'_>) -> Result<Permit, Refusal> {
+    match *ask {
+        Ask::Create { id, owner } => decide_create(caller, id, owner),
+        Ask::Session { .. }
+        | Ask::CancelJob { .. }
+        | Ask::Join { .. }
+        | Ask::List { .. }
+        | Ask::SeeAgent { .. }
+        | Ask::Bind { .. }
+        | Ask::Use { .. }
+        | Ask::SetAgent { .. }
+        | Ask::RemoveAgent { .. }
+        | Ask::Serve { .. }
+        | Ask::Lease { .. }
+        | Ask::JobFiles { .. }
+        | Ask::Sweep => Err(forbidden("without a credential sessions are made, and nothing else")),
+    }
+}
+
+/// A service that works as itself runs the jobs of the agents that it is listed for, and has what their leases give.
+fn decide_service(caller: &Caller, worker: &ServiceWorker, ask: &Ask<'_>) -> Result<Permit, Refusal> {
+    match *ask {
+        Ask::Serve { id, agent } => match agent {
+            Some(agent) if worker.serves(id) && !agent.is_built_in() => Ok(Permit(Subject::Jobs(id.clone()))),
+            Some(_) | None => Err(FOREIGN_AGENT),
+        },
+        Ask::Lease { id, job, fencing } => decide_lease(caller, id, job, fencing),
+        Ask::JobFiles { id, job, fencing } => decide_job_files(caller, id, job, fencing),
+        Ask::Session { .. }
+        | Ask::CancelJob { .. }
+        | Ask::Join { .. }
+        | Ask::Create { .. }
+        | Ask::List { .. }
+        | Ask::SeeAgent { .. }
+        | Ask::Bind { .. }
+        | Ask::Use { .. }
+        | Ask::SetAgent { .. }
+        | Ask::RemoveAgent { .. }
+        | Ask::Sweep => Err(forbidden("a service that names nobody runs jobs, and does nothing else")),
     }
 }
 
@@ -103,7 +158,7 @@ fn decide_session(
                 return Err(forbidden("this client's role may not do this"));
             }
         }
-        Principal::Gateway => return Err(UNREACHABLE),
+        Principal::Service(_) | Principal::Anonymous | Principal::Gateway => return Err(UNREACHABLE),
     }
     if act == Act::Ack && here.is_none() {
         return Err(forbidden("only a client of this session has a cursor in it"));
@@ -220,7 +275,11 @@ fn decide_set_agent(
 ) -> Result<Permit, Refusal> {
     match caller.principal {
         Principal::Admin | Principal::User | Principal::Owner(_) => {}
-        Principal::Project(_) | Principal::Client | Principal::Gateway => {
+        Principal::Project(_)
+        | Principal::Service(_)
+        | Principal::Client
+        | Principal::Anonymous
+        | Principal::Gateway => {
             return Err(forbidden("agents are registered by their owners"));
         }
     }
@@ -293,6 +352,9 @@ fn decide_lease(caller: &Caller, id: &JobId, job: Option<&Job>, fencing: u64) ->
         if agreed.is_err() || !token.serves(&job.binding.agent) {
             return Err(LOST);
         }
+    }
+    if matches!(&caller.principal, Principal::Service(worker) if !worker.serves(&job.binding.agent)) {
+        return Err(LOST);
     }
     if job.fencing != fencing || job.holder.as_ref() != Some(&acting) {
         return Err(LOST);

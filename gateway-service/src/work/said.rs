@@ -203,8 +203,8 @@ impl Desk {
         if room == 0 || self.is_unheard() || !self.standing.delivers() || self.front.draining.is_cancelled() {
             return Ok(None);
         }
-        self.front.gate.recheck(&self.call)?;
-        self.caller = admit::following(&self.caller, &self.standing)?;
+        let caller = self.front.gate.recheck(&self.call, &self.caller)?;
+        self.caller = admit::following(&caller, &self.standing)?;
         Ok(Some(Claim { agents: hello.agents.clone(), worker: hello.worker.clone(), up_to: room }))
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use interlock_gateway::{
     agent::Agent,
-    caller::Caller,
+    caller::{Caller, Principal, ServiceWorker},
     client::{Client, ClientRole},
     ids::{AgentId, ClientId, OwnerId, ProjectId, SessionId},
     job::{Job, Phase},
@@ -17,6 +17,32 @@ use interlock_kit::clock::Timestamp;
 use crate::world::{admin, cookie, hash, owner, root, token, user};
 
 const NOW: Timestamp = Timestamp::from_micros(1);
+
+// Who shows no credential makes sessions of `local`, and a service that works as itself none at all (NC-01, DESIGN 14.7).
+#[test]
+fn without_a_credential_a_session_is_made_and_for_nobody_but_local() {
+    let id = crate::world::session_id(1);
+    let asked = |caller: &Caller, whose: &OwnerId| answer(caller, &Ask::Create { id: &id, owner: whose });
+    let (local, ann) = (OwnerId::local(), OwnerId::parse("ann").unwrap());
+    assert_eq!(
+        (asked(&nobody(), &local), asked(&nobody(), &ann)),
+        ("yes".to_owned(), "FORBIDDEN".to_owned())
+    );
+    let runner = OwnerId::parse("runner").unwrap();
+    assert_eq!(asked(&service(&["hers"]), &runner), "FORBIDDEN");
+    // A lease is whose it is, and of an agent that the service is listed for.
+    let mut held = job(&session());
+    (held.holder, held.fencing) = (Some(runner), 1);
+    let lease = |caller: &Caller| {
+        let (id, job) = (&held.id, Some(&held));
+        [Ask::Lease { id, job, fencing: 1 }, Ask::JobFiles { id, job, fencing: 1 }]
+            .map(|ask| answer(caller, &ask))
+    };
+    assert_eq!(lease(&service(&["hers"])), ["yes", "yes"]);
+    for other in [service(&["shared"]), nobody(), owner("ann"), admin()] {
+        assert_eq!(lease(&other).map(|said| said == "yes"), [false; 2], "{other:?}");
+    }
+}
 
 // SW-06, UA-03, DESIGN 14.1, 14.4
 #[test]
@@ -47,13 +73,28 @@ fn callers() -> Vec<As> {
         callers.push((name, cookie(&session.id, 1), Some(client(&session.id, role))));
     }
     let elsewhere = crate::world::session_id(2);
+    callers.push(("nobody", nobody(), None));
+    callers.push(("a service", service(&["hers", "shared", "primary", "unknown"]), None));
+    callers.push(("unlisted there", service(&["none-of-these"]), None));
     callers.push(("host elsewhere", cookie(&elsewhere, 1), Some(client(&elsewhere, ClientRole::Host))));
     callers
 }
 
+/// No credential, where such are let in.
+fn nobody() -> Caller {
+    Caller { principal: Principal::Anonymous, ..owner("ann") }
+}
+
+/// A service that works jobs of these agents as itself.
+fn service(agents: &[&str]) -> Caller {
+    let agents = agents.iter().map(|id| AgentId::parse(*id).unwrap()).collect();
+    let worker = ServiceWorker { id: OwnerId::parse("runner").unwrap(), agents };
+    Caller { principal: Principal::Service(worker), ..owner("ann") }
+}
+
 /// The same token with no scope.
 fn bare(mut caller: Caller) -> Caller {
-    if let interlock_gateway::caller::Principal::Project(token) = &mut caller.principal {
+    if let Principal::Project(token) = &mut caller.principal {
         token.scopes.clear();
     }
     caller

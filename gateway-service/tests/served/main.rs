@@ -3,11 +3,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod anonymous;
 mod endings;
 mod files;
 mod members;
 mod on_behalf;
+mod reconnects;
 mod sdk;
+mod service_workers;
 mod services;
 mod sessions;
 mod streams;

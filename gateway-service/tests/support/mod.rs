@@ -41,6 +41,8 @@ pub(crate) const PROJECT: &str = "demo";
 pub(crate) const AGENT: &str = "builder";
 /// The list of who acts for whom, in the folder.
 pub(crate) const ON_BEHALF: &str = "on-behalf.list";
+/// The list of who works jobs, in the folder.
+pub(crate) const WORKERS: &str = "workers.list";
 
 /// The internal token of these services.
 pub(crate) fn internal_token() -> String {
@@ -70,10 +72,19 @@ impl Served {
 
     /// With a list of who acts for whom by name.
     pub(crate) async fn start_listing(grants: &str) -> Self {
+        Self::start_with_file("on_behalf_file", ON_BEHALF, grants).await
+    }
+
+    /// With a list of services that work jobs as themselves.
+    pub(crate) async fn start_working(list: &str) -> Self {
+        Self::start_with_file("service_workers_file", WORKERS, list).await
+    }
+
+    async fn start_with_file(key: &str, name: &str, text: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let list = folder.path().join(ON_BEHALF);
-        std::fs::write(&list, grants).expect("written");
-        Self::start_in(folder, &[("on_behalf_file", &list.display().to_string())]).await
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        Self::start_in(folder, &[(key, &path.display().to_string())]).await
     }
 
     async fn start_in(folder: tempfile::TempDir, settings: &[(&str, &str)]) -> Self {
@@ -103,6 +114,12 @@ impl Served {
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
         self.start_again().await;
+    }
+
+    /// Drains it and starts it again on the same store, with other settings.
+    pub(crate) async fn restart_with(&mut self, settings: &[(&str, &str)]) {
+        self.settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self.restart().await;
     }
 
     /// Starts a stopped one again on the same store.

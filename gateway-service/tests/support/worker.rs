@@ -20,10 +20,14 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) async fn open(calls: &Calls, held: Vec<Held>) -> Result<Self, Status> {
+        Self::open_for(calls, AGENT, held).await
+    }
+
+    pub(crate) async fn open_for(calls: &Calls, agent: &str, held: Vec<Held>) -> Result<Self, Status> {
         let (requests, stream) = mpsc::channel(16);
         let hello = work_request::Hello {
             worker: "test worker".to_owned(),
-            agent_ids: vec![AGENT.to_owned()],
+            agent_ids: vec![agent.to_owned()],
             capacity: 1,
             held,
         };

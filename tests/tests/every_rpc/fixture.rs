@@ -84,7 +84,12 @@ pub(crate) fn is_everybodys(path: &str) -> bool {
 
 impl Stage {
     pub(crate) async fn make() -> Self {
-        let setup = Setup::default().root().gateway("jobs_in_flight_per_owner", "100000");
+        Self::make_with(Setup::default()).await
+    }
+
+    /// With settings of its own.
+    pub(crate) async fn make_with(setup: Setup) -> Self {
+        let setup = setup.root().gateway("jobs_in_flight_per_owner", "100000");
         let setup = setup.gateway("join_tries", "1000").gateway("argon2.m_kib", "8").gateway("argon2.t", "1");
         let pair = Pair::start_with(setup).await;
         let (alice, bob, root) =
@@ -240,7 +245,7 @@ impl Stage {
     /// A good request of the method: it would succeed for who may make it.
     fn message(&self, path: &str, props: &Props, who: Who) -> Vec<u8> {
         let (session_id, job_id) = (props.session.clone(), props.job.clone());
-        let (project_id, request_id) = (self.project.clone(), format!("r{}", self.number()));
+        let (project_id, request_id) = (self.project.clone(), format!("r{:031}", self.number()));
         let (service, method) = path.rsplit_once('/').expect("a path");
         match (service.rsplit_once('.').expect("a package").1, method) {
             ("OwnerSessionService", "Login") => {

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use fixture::{Cell, Stage, is_everybodys, served};
 use interlock_proto::policy::Policies;
-use interlock_tests::{pair::Peer, wire::Outcome};
+use interlock_tests::{Setup, pair::Peer, wire::Outcome};
 
 /// A column: who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,6 +215,30 @@ async fn on_the_public_listeners() {
         WHO.len(),
         seen.len() * WHO.len()
     );
+}
+
+/// With `allow_anonymous` one method lets in who shows no credential, and no other; and what is no good credential is
+/// not none. (NC-01)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_sessions_are_for_everybody() {
+    let stage = Stage::make_with(Setup::default().gateway("allow_anonymous", "true")).await;
+    let mut wrong = Vec::new();
+    for (service, policy) in served().into_iter().filter(|(service, _)| *service == "gateway") {
+        let key = key(service, &policy.path);
+        let row = PUBLIC.iter().find(|(name, _)| *name == key);
+        let Some((_, [none, garbage, unknown, ..])) = row else { continue };
+        let makes = policy.path.ends_with("/CreateSession");
+        // For the others it is shown above what these get.
+        let who = if makes { &WHO[..3] } else { &WHO[..1] };
+        for (who, expected) in who.iter().zip([if makes { OK } else { *none }, *garbage, *unknown]) {
+            let outcome = stage.call(&Cell { service, policy, who: *who }).await;
+            if outcome.short() != expected || outcome.code != code_of(expected) {
+                wrong.push(format!("{key}: {who:?}: expected {expected}, got {outcome}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    stage.end().await;
 }
 
 /// UNAUTHENTICATED: the internal token.

@@ -117,7 +117,12 @@ async fn session(stage: &mut Stage) -> String {
     let gateway = stage.pair.sdk_gateway(&alice.access_token);
     let gone = gateway.sessions().create("").await.expect("a session");
     let created = gateway.sessions().create("").await.expect("a session");
-    for (name, created) in [("cookie of a session that ended", &gone), ("cookie", &created)] {
+    // NC-01: with no credential, under a request id that the SDK made up.
+    let nobody = stage.pair.sdk_gateways_of_nobody(&[&stage.pair.gateway]);
+    let anonymous = nobody.sessions().create("").await.expect("let in");
+    let planted =
+        [("cookie of nobody's", &anonymous), ("cookie of a session that ended", &gone), ("cookie", &created)];
+    for (name, created) in planted {
         let cookie = created.cookie.as_ref().expect("the first answer has the cookie").expose().to_owned();
         stage.canaries.plant(name, cookie.split_once('=').expect("name and value").1);
         stage.cookie = cookie;

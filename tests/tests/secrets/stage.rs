@@ -41,6 +41,7 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) async fn make() -> Self {
         let setup = Setup::default().auth("log.filter", "trace").gateway("log.filter", "trace");
+        let setup = setup.gateway("allow_anonymous", "true");
         let mut pair = Pair::stopped(setup);
         let mut canaries = Canaries::default();
         for owner in ["alice", "bob", "root", "w0", "w1"] {

@@ -229,6 +229,28 @@ const TOGETHER: &[Row] = &[
         &["auth.endpoints (flag): must be set: https://host:port"],
     ),
     (
+        // NC-01: only where all listeners are on loopback.
+        "sessions for everybody, in hardened",
+        GATEWAY,
+        |a| a.hardened().set("allow_anonymous", "true"),
+        TOLD,
+        &["allow_anonymous (flag): false in profile hardened"],
+    ),
+    (
+        "sessions for everybody, on all addresses",
+        GATEWAY,
+        |a| a.set("allow_anonymous", "true").set("public.address", "0.0.0.0:0"),
+        TOLD,
+        &["public.address (flag): a loopback address, or set profile to hardened"],
+    ),
+    (
+        "services that work, by a list that is not there",
+        GATEWAY,
+        |a| a.set("service_workers_file", "workers.list"),
+        TOLD,
+        &["workers.list: cannot be read"],
+    ),
+    (
         "auth in plain text, in hardened",
         GATEWAY,
         |a| a.hardened().set("auth.endpoints", "http://127.0.0.1:7444"),

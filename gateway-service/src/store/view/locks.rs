@@ -35,6 +35,8 @@ impl View<'_> {
                 | Principal::User
                 | Principal::Owner(_)
                 | Principal::Project(_)
+                | Principal::Service(_)
+                | Principal::Anonymous
                 | Principal::Gateway => Ok(None),
             };
         };
@@ -121,6 +123,8 @@ impl View<'_> {
         match &self.caller.principal {
             Principal::Project(token) => return Ok(ProjectReach::Token(token.project.clone())),
             Principal::Client if own => return Ok(ProjectReach::Own(project.clone())),
+            // Neither finds a session to have a reach from; were it so, it would lead nowhere.
+            Principal::Service(_) | Principal::Anonymous => return Ok(ProjectReach::Membership(false)),
             Principal::Client
             | Principal::Admin
             | Principal::User
@@ -154,8 +158,10 @@ impl View<'_> {
     pub(crate) fn works_in(&self, project: &ProjectId) -> bool {
         let reach = match &self.caller.principal {
             Principal::Project(token) => ProjectReach::Token(token.project.clone()),
-            Principal::Admin | Principal::User | Principal::Owner(_) => ProjectReach::Membership(true),
-            Principal::Client | Principal::Gateway => ProjectReach::Membership(false),
+            Principal::Admin | Principal::User | Principal::Owner(_) | Principal::Service(_) => {
+                ProjectReach::Membership(true)
+            }
+            Principal::Client | Principal::Anonymous | Principal::Gateway => ProjectReach::Membership(false),
         };
         ProjectScope::agree(&reach, self.caller.named.as_ref(), project).is_ok()
     }
@@ -167,7 +173,9 @@ impl View<'_> {
             Principal::Admin
             | Principal::User
             | Principal::Owner(_)
+            | Principal::Service(_)
             | Principal::Client
+            | Principal::Anonymous
             | Principal::Gateway => None,
         };
         let named = self.caller.named.as_ref().map(ProjectId::as_str);

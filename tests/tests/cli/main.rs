@@ -1,5 +1,8 @@
 //! The command line as scripts see it: exit codes, standard error, files, worker programs, the probe.
 
+mod anonymous;
+mod ends;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
@@ -38,6 +41,8 @@ fn sign_in(up: &Up) {
 fn exit_codes_and_reasons_are_for_scripts() {
     let up = Up::start(&[]);
     assert_eq!(refused(&up, "session list").0, 4, "not signed in");
+    // NC-01: off by default.
+    assert_eq!(refused(&up, "session create --anonymous"), (4, "PROVIDER_AUTH_FAILED".to_owned()));
     assert_eq!(refused(&up, "login dev --password-file /dev/null").0, 2, "an empty password is no password");
     fs::write(up.home().join("wrong"), "not the password at all").expect("written");
     assert_eq!(
