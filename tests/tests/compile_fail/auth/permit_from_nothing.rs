@@ -1,5 +1,5 @@
 use interlock_auth::policy::RoleTokenPermit;
 
 fn main() {
-    let _ = RoleTokenPermit(());
+    let _ = RoleTokenPermit(()); //~ E0423
 }

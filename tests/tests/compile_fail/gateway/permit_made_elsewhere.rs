@@ -6,11 +6,11 @@ use interlock_gateway::{
 };
 
 fn permit() -> Permit {
-    Permit(())
+    Permit(()) //~ E0423
 }
 
 fn scope(project: ProjectId) -> ProjectScope {
-    ProjectScope(project)
+    ProjectScope(project) //~ E0423
 }
 
 fn main() {}

@@ -3,7 +3,7 @@
 use interlock_gateway::{ids::SessionId, store::Tx};
 
 fn look(tx: &mut Tx<'_>, id: &SessionId) -> bool {
-    matches!(tx.rows().session(id), Ok(Some(_)))
+    matches!(tx.rows().session(id), Ok(Some(_))) //~ E0624
 }
 
 fn main() {}

@@ -6,7 +6,7 @@ use interlock_gateway::{
 };
 
 fn close(tx: &mut Tx<'_>, session: &Session) {
-    tx.set_phase(session, Phase::Gone);
+    tx.set_phase(session, Phase::Gone); //~ E0061
 }
 
 fn main() {}

@@ -3,7 +3,7 @@
 use interlock_gateway::{binding::Binding, policy::Permit, session::Session, store::Tx};
 
 fn rebind(tx: &mut Tx<'_>, permit: &Permit, binding: &Binding, session: &Session) {
-    let _ = tx.rebind(permit, binding, session);
+    let _ = tx.rebind(permit, binding, session); //~ E0308
 }
 
 fn main() {}
