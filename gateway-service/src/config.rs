@@ -8,7 +8,7 @@
 //! | `store` | `gateway.db` in `data_dir` | the URL of a database, `postgres://…`; unset: that file |
 //! | `store_sharing` | `alone` | `shared`: other gateways use the database at the same time |
 //! | `chain_key_file` | `gateway.chain-key` in `data_dir` | key of the audit chain; made at the first start |
-//! | `auth.endpoints` | required | `https://host:port` of auth's internal listener; `http` on loopback in `local` |
+//! | `auth.endpoints` | required | `https://host:port` of auth's internal listener, or several: begins at any; `http` on loopback in `local` |
 //! | `auth.ca` | `tls.client_ca` | who signs auth's certificate |
 //! | `auth.cert`, `auth.key` | `tls.cert`, `tls.key` | what the gateway shows auth |
 //! | `auth.server_name` | from the endpoint | the name in auth's certificate |

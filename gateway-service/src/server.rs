@@ -340,7 +340,8 @@ fn open_store(config: &Config, clock: &Clock, hub: &Hub) -> Result<(Shell, Trail
 fn connect(config: &Config) -> Result<Connection, RunError> {
     let AuthLink { endpoints, ca, cert, key, server_name } = &config.auth;
     let (first, others) = endpoints.split_first().expect("the configuration has at least one endpoint");
-    let mut builder = others.iter().fold(Connection::to(first), ConnectionBuilder::or);
+    // Gateways with one list share its auth-services.
+    let mut builder = others.iter().fold(Connection::to(first), ConnectionBuilder::or).spread();
     let encrypted = endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
     if let Some(ca) = ca.as_ref().filter(|_| encrypted) {
         own_certificate(&config.common, true).judge_file(cert)?;
