@@ -114,6 +114,7 @@ impl Attach {
     /// The session and the way to where it shall be bound: all that is decided before anything tells of jobs.
     pub(crate) fn enter(&self, tx: &mut Tx<'_>) -> Result<(Found, Entrance), Stop> {
         let found = tx.session(Act::Attach, &self.session)?;
+        tx.expect_binding(&found, &self.agent)?;
         let entrance = tx.entrance(&found, &self.agent, &self.project)?;
         found.session.must_be_open()?;
         Ok((found, entrance))

@@ -257,8 +257,9 @@ impl Verb for Submit {
             let accepted = format!("0 to {} bytes", tx.limits().payload_bytes_max);
             return Err(Error::invalid_field("payload", accepted).into());
         }
-        let found = tx.session(Act::Submit, &self.session)?;
         let key = RequestKey::Submit(self.session.clone(), self.request.clone());
+        tx.expect_call(&self.session, &key)?;
+        let found = tx.session(Act::Submit, &self.session)?;
         let hash = Sha256::digest(&self.payload).into();
         if let Some(first) = tx.request(&key)? {
             if first.hash != hash {
@@ -291,6 +292,7 @@ impl Submit {
                 Error::new(Reason::SessionUnbound, "attach the session to an agent and a project").into()
             );
         };
+        tx.expect_queueing(found, &binding.agent)?;
         tx.may_use(found, &binding.agent)?;
         refuse_other_project(tx, found, &binding.agent, &binding.project)?;
         refuse_while_pending(tx, found, &binding.agent)?;

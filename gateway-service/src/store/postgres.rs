@@ -18,7 +18,7 @@ use std::{
 
 use interlock_kit::{
     clock::Timestamp,
-    store::postgres::{Access, Ask, Flush, Out, PostgresDomain, Unmet, bind},
+    store::postgres::{Access, Ask, Flush, Out, PostgresDomain, Unmet},
 };
 
 use crate::{
@@ -177,35 +177,9 @@ impl PostgresDomain for Gateway {
     }
 
     fn finish(working: &Working, flush: &mut Flush) {
-        for (owner, gained) in working.gained.iter().filter(|(_, gained)| **gained != 0) {
-            let sql = if *gained > 0 {
-                "INSERT INTO owner_load (owner, in_flight) VALUES ($1, $2)
-                 ON CONFLICT (owner) DO UPDATE SET in_flight = owner_load.in_flight + excluded.in_flight"
-            } else {
-                "UPDATE owner_load SET in_flight = in_flight + $2 WHERE owner = $1"
-            };
-            flush.one("owner load", sql, [bind(owner.to_string()), bind(*gained)]);
-            if *gained < 0 {
-                let sql = "DELETE FROM owner_load WHERE owner = $1 AND in_flight = 0";
-                flush.any("owner load", sql, [bind(owner.to_string())]);
-            }
-        }
+        write::loads(&working.gained, flush);
         // Last of all: a head is held for as short as may be.
-        for (session, head) in working.logs.iter().filter(|(_, head)| head.log.last > head.stored) {
-            flush.one(
-                "log",
-                "UPDATE log_head SET last = $3, bytes = bytes + $4,
-                        first_at = CASE WHEN first > last THEN $5 ELSE first_at END
-                 WHERE session = $1 AND last = $2",
-                [
-                    bind(session.to_string()),
-                    bind(decode::signed(head.stored)),
-                    bind(decode::signed(head.log.last)),
-                    bind(decode::signed(head.weight)),
-                    bind(head.at.as_micros()),
-                ],
-            );
-        }
+        write::heads(&working.logs, flush);
     }
 }
 

@@ -113,8 +113,7 @@ pub trait Rows {
     fn next_owner(&self, after: Option<&OwnerId>) -> Read<Option<OwnerId>>;
 
     /// What will be looked up next. Only a hint: engines that load rows load these at once.
-    fn expect(&self, keys: Vec<Key>) -> Read<()> {
-        drop(keys);
+    fn expect(&self, _keys: &mut dyn Iterator<Item = Key>) -> Read<()> {
         Ok(())
     }
 }

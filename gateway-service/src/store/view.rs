@@ -23,13 +23,14 @@ use crate::{
     request::{Request, RequestKey},
     session::{Phase, Session, SessionSeen},
     store::{
-        Key, Stop,
-        rows::{EventSize, JobList, JobsOf, Load, Log, Rows},
+        Stop,
+        rows::{EventSize, JobsOf, Load, Log, Rows},
     },
     sweep::{Duty, LogsFound},
 };
 
 mod audit;
+mod expected;
 mod locks;
 mod shelf;
 
@@ -338,30 +339,6 @@ impl<'t> View<'t> {
             agreed.map_err(|lock| self.shut(lock, &token.project))?;
         }
         Ok(permit)
-    }
-
-    /// Says which agents are going to be looked up, and how much of their queues.
-    ///
-    /// # Errors
-    /// [`Stop`]: they are loaded first.
-    pub(crate) fn expect_agents<'a>(
-        &self,
-        agents: impl IntoIterator<Item = &'a AgentId>,
-        queued: Option<usize>,
-    ) -> Result<(), Stop> {
-        let keys = agents.into_iter().flat_map(|agent| {
-            let queue = queued.map(|limit| Key::Jobs(JobList::Queue(agent.clone()), limit));
-            std::iter::once(Key::Agent(agent.clone())).chain(queue)
-        });
-        self.rows.expect(keys.collect())
-    }
-
-    /// Says which jobs are going to be looked up.
-    ///
-    /// # Errors
-    /// [`Stop`]: they are loaded first.
-    pub(crate) fn expect_jobs<'a>(&self, jobs: impl IntoIterator<Item = &'a JobId>) -> Result<(), Stop> {
-        self.rows.expect(jobs.into_iter().cloned().map(Key::Job).collect())
     }
 
     /// Permission to sweep.

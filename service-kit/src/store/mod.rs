@@ -126,7 +126,18 @@ impl Fault {
     /// # Errors
     /// [`Fault::Broken`] for any other count.
     pub fn unless_one(count: usize, what: &str) -> Result<(), Self> {
-        if count == 1 { Ok(()) } else { Err(Self::Broken(format!("{what}: {count} rows instead of one"))) }
+        Self::unless(count as u64, 1, what)
+    }
+
+    /// A write that should have met exactly `wanted` rows met `count`.
+    ///
+    /// # Errors
+    /// [`Fault::Broken`] for any other count.
+    pub fn unless(count: u64, wanted: u64, what: &str) -> Result<(), Self> {
+        if count == wanted {
+            return Ok(());
+        }
+        Err(Self::Broken(format!("{what}: {count} rows instead of {wanted}")))
     }
 }
 

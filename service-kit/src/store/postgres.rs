@@ -41,6 +41,7 @@ mod bell;
 mod doubt;
 mod epoch;
 mod filling;
+mod flush;
 mod holding;
 mod hosts;
 mod keeping;
@@ -67,7 +68,8 @@ pub use {
     keeping::keep,
     making::{Made, MakeError, make, remove},
     opening::{OpenError, is_begun},
-    statement::{Ask, Flush, Param, bind, each, found, pairs_of, rows_of},
+    flush::{Columns, Flush},
+    statement::{Ask, Param, bind, each, found, pairs_of, rows_of},
     target::{Target, TargetError},
 };
 

@@ -4,7 +4,7 @@ use interlock_kit::{
     clock::Timestamp,
     store::{
         Fault,
-        postgres::{self, Flush, Param, bind},
+        postgres::{self, Columns, Flush, Param, bind},
     },
 };
 use interlock_proto::credential::Hash;
@@ -303,10 +303,14 @@ fn insert_owner_session(flush: &mut Flush, session: &OwnerSession) {
     );
 }
 
+const ACCESS_TOKEN: Columns = Columns::of("access_token", "hash, id, session, issuance, expires_at");
+const REFRESH_TOKEN: Columns =
+    Columns::of("refresh_token", "hash, id, session, issuance, predecessor, state");
+
 fn insert_access(flush: &mut Flush, access: &Access) {
-    flush.one(
+    flush.row(
         "access token",
-        "INSERT INTO access_token (hash, id, session, issuance, expires_at) VALUES ($1, $2, $3, $4, $5)",
+        ACCESS_TOKEN,
         [
             bytes(&access.hash),
             text(&access.id),
@@ -321,16 +325,16 @@ fn insert_refresh(flush: &mut Flush, token: &RefreshToken) -> Result<(), Fault> 
     if token.state != RefreshState::Fresh {
         return Err(Fault::Broken("a refresh token begins fresh".to_owned()));
     }
-    flush.one(
+    flush.row(
         "refresh token",
-        "INSERT INTO refresh_token (hash, id, session, issuance, predecessor, state)
-         VALUES ($1, $2, $3, $4, $5, 'fresh')",
+        REFRESH_TOKEN,
         [
             bytes(&token.hash),
             text(&token.id),
             text(&token.session),
             number(token.issuance),
             bind(token.predecessor.map(|hash| hash.to_vec())),
+            text("fresh"),
         ],
     );
     Ok(())

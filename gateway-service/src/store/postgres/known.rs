@@ -369,10 +369,13 @@ impl Rows for Known<'_> {
         self.list(key, |list| if let List::Owner(owner) = list { Some(owner.clone()) } else { None })
     }
 
-    fn expect(&self, keys: Vec<Key>) -> Read<()> {
-        let unknown = keys.into_iter().filter_map(|key| match key {
+    fn expect(&self, keys: &mut dyn Iterator<Item = Key>) -> Read<()> {
+        let unknown = keys.filter_map(|key| match key {
             Key::Jobs(list, limit) => {
                 (!self.working.beginnings.contains_key(&list)).then(|| Key::Jobs(list, part(limit)))
+            }
+            Key::InFlight(agent, _) => {
+                (!self.working.in_flight.contains_key(&agent)).then_some(Key::InFlight(agent, PART_MIN))
             }
             key => Some(key),
         });

@@ -1,13 +1,16 @@
 //! Planned changes: to the working set, for the verbs that come later in the batch, and to statements. Each is
 //! conditional on the row that it was planned on, and counted.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use interlock_kit::{
     clock::Timestamp,
     store::{
         Fault,
-        postgres::{self, Flush, Out, Param, Unmet, bind},
+        postgres::{self, Columns, Flush, Out, Param, Unmet, bind},
     },
 };
 
@@ -34,6 +37,24 @@ use crate::{
     },
     waiter::Waiter,
 };
+
+const SESSION: Columns = Columns::of("session", "id, owner, name, agent, project, epoch, phase, created_at");
+const LOG_HEAD: Columns = Columns::of("log_head", "session, first, last, bytes, first_at");
+const CLIENT: Columns = Columns::of("client", "id, session, role, hash, cursor, created_at, seen_at");
+const JOB: Columns = Columns::of(
+    "job",
+    "id, session, owner, client, agent, project, epoch, state, attempt, lost, fencing, progress, submitted_at, cause,
+     ended_by",
+);
+const PAYLOAD: Columns = Columns::of("payload", "job, data");
+const RESULT: Columns = Columns::of("result", "job, data");
+const EVENT: Columns = Columns::of("event", "session, sequence, at, project, epoch, format, facts, data");
+/// One that is kept no longer is in the way of none.
+const REQUEST: Columns = Columns::of("request", "kind, scope, id, hash, made, sealed, kept_until").or(
+    "ON CONFLICT (kind, scope, id) DO UPDATE
+     SET hash = excluded.hash, made = excluded.made, sealed = excluded.sealed, kept_until = excluded.kept_until
+     WHERE request.kept_until <= $8",
+);
 
 pub(super) fn apply(
     working: &mut Working,
@@ -132,8 +153,7 @@ pub(super) fn apply(
         Change::AddJob(job, payload) => {
             let payload: Vec<u8> = payload.into();
             add_job(flush, &job);
-            let sql = "INSERT INTO payload (job, data) VALUES ($1, $2)";
-            flush.one("payload", sql, [text(&job.id), bind(payload.clone())]);
+            flush.row("payload", PAYLOAD, [text(&job.id), bind(payload.clone())]);
             working.payloads.insert(job.id.clone(), Arc::new(payload));
             working.sessions_of.insert(job.id.clone(), job.session.clone());
             working.moved(None, Some(&job));
@@ -144,8 +164,7 @@ pub(super) fn apply(
             set_job(flush, &before, &after);
             if let Some(data) = result {
                 let data: Vec<u8> = data.into();
-                let sql = "INSERT INTO result (job, data) VALUES ($1, $2)";
-                flush.one("result", sql, [text(&after.id), bind(data.clone())]);
+                flush.row("result", RESULT, [text(&after.id), bind(data.clone())]);
                 working.results.insert(after.id.clone(), Arc::new(data));
             }
             working.moved(Some(&before), Some(&after));
@@ -229,10 +248,9 @@ fn add_session(
     now: Timestamp,
 ) -> Result<(), Fault> {
     let binding = session.binding.as_ref();
-    flush.one(
+    flush.row(
         "session",
-        "INSERT INTO session (id, owner, name, agent, project, epoch, phase, created_at, ended_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, NULL)",
+        SESSION,
         [
             text(&session.id),
             text(&session.owner),
@@ -244,8 +262,7 @@ fn add_session(
             at(session.created_at),
         ],
     );
-    let sql = "INSERT INTO log_head (session, first, last, bytes, first_at) VALUES ($1, 1, 0, 0, $2)";
-    flush.one("log", sql, [text(&session.id), at(now)]);
+    flush.row("log", LOG_HEAD, [text(&session.id), number(1), number(0), number(0), at(now)]);
     working.count(Key::SessionsLiving(session.owner.clone()), 1);
     if let Some(name) = &session.name {
         working.names.insert((session.owner.clone(), name.clone()));
@@ -317,10 +334,9 @@ fn adopt_session(
 }
 
 fn add_client(flush: &mut Flush, client: &Client) {
-    flush.one(
+    flush.row(
         "client",
-        "INSERT INTO client (id, session, role, hash, cursor, created_at, seen_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        CLIENT,
         [
             text(&client.id),
             text(&client.session),
@@ -442,11 +458,9 @@ fn set_agent(flush: &mut Flush, before: &Agent, after: &Agent) {
 
 fn add_job(flush: &mut Flush, job: &Job) {
     let phase = JobPhase::of(&job.phase);
-    flush.one(
+    flush.row(
         "job",
-        "INSERT INTO job (id, session, owner, client, agent, project, epoch, state, attempt, lost, fencing,
-                          progress, submitted_at, cause, ended_by)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0)",
+        JOB,
         [
             text(&job.id),
             text(&job.session),
@@ -462,6 +476,7 @@ fn add_job(flush: &mut Flush, job: &Job) {
             number(phase.progress),
             at(job.submitted_at),
             text(phase.cause),
+            bind(0_i16),
         ],
     );
 }
@@ -502,12 +517,9 @@ fn set_job(flush: &mut Flush, before: &Job, after: &Job) {
 
 fn put_request(flush: &mut Flush, request: &Request, now: Timestamp) {
     let (kind, scope, id) = codes::request_key(&request.key);
-    flush.one(
+    flush.row_or(
         "request",
-        "INSERT INTO request (kind, scope, id, hash, made, sealed, kept_until) VALUES ($1, $2, $3, $4, $5, $6, $7)
-         ON CONFLICT (kind, scope, id) DO UPDATE
-         SET hash = excluded.hash, made = excluded.made, sealed = excluded.sealed, kept_until = excluded.kept_until
-         WHERE request.kept_until <= $8",
+        REQUEST,
         [
             bind(small(kind)),
             text(scope),
@@ -516,8 +528,8 @@ fn put_request(flush: &mut Flush, request: &Request, now: Timestamp) {
             text(&request.made),
             bind(request.sealed.clone()),
             at(request.kept_until),
-            at(now),
         ],
+        [at(now)],
     );
 }
 
@@ -536,10 +548,9 @@ fn append(
     head.weight += weight;
     head.at = now;
     let (project, epoch) = binding.map_or((None, 0), |binding| (Some(binding.project), binding.epoch));
-    flush.one(
+    flush.row(
         "event",
-        "INSERT INTO event (session, sequence, at, project, epoch, format, facts, data)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        EVENT,
         [
             text(session),
             number(head.log.last),
@@ -629,4 +640,50 @@ fn same<T: PartialEq>(what: &str, found: Option<&T>, expected: &T) -> Result<(),
 
 fn broken(what: &str) -> Fault {
     Fault::Broken(format!("{what}: not the row that the change was planned on"))
+}
+
+/// What owners have more or less in flight.
+pub(super) fn loads(gained: &BTreeMap<OwnerId, i64>, flush: &mut Flush) {
+    let of = |is: fn(&i64) -> bool| -> (Vec<String>, Vec<i64>) {
+        gained.iter().filter(|(_, by)| is(by)).map(|(owner, by)| (owner.to_string(), *by)).unzip()
+    };
+    let (more, fewer) = (of(|by| *by > 0), of(|by| *by < 0));
+    if !more.0.is_empty() {
+        let sql = "INSERT INTO owner_load (owner, in_flight) SELECT * FROM unnest($1::TEXT[], $2::BIGINT[])
+                   ON CONFLICT (owner) DO UPDATE SET in_flight = owner_load.in_flight + excluded.in_flight";
+        flush.many("owner load", more.0.len(), sql, [bind(more.0), bind(more.1)]);
+    }
+    if !fewer.0.is_empty() {
+        let sql = "UPDATE owner_load SET in_flight = in_flight + less.by
+                   FROM unnest($1::TEXT[], $2::BIGINT[]) AS less (owner, by) WHERE owner_load.owner = less.owner";
+        flush.many("owner load", fewer.0.len(), sql, [bind(fewer.0.clone()), bind(fewer.1)]);
+        let sql = "DELETE FROM owner_load WHERE owner = ANY($1) AND in_flight = 0";
+        flush.any("owner load", sql, [bind(fewer.0)]);
+    }
+}
+
+/// The ends of the logs that something was appended to: each where it was when it was loaded.
+pub(super) fn heads(logs: &BTreeMap<SessionId, Head>, flush: &mut Flush) {
+    let grown: Vec<_> = logs.iter().filter(|(_, head)| head.log.last > head.stored).collect();
+    if grown.is_empty() {
+        return;
+    }
+    let of = |value: fn(&Head) -> i64| bind(grown.iter().map(|(_, head)| value(head)).collect::<Vec<i64>>());
+    let sessions: Vec<String> = grown.iter().map(|(session, _)| session.to_string()).collect();
+    flush.many(
+        "log",
+        grown.len(),
+        "UPDATE log_head SET last = new.last, bytes = bytes + new.weight,
+                first_at = CASE WHEN first > log_head.last THEN new.at ELSE first_at END
+         FROM unnest($1::TEXT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[])
+              AS new (session, stored, last, weight, at)
+         WHERE log_head.session = new.session AND log_head.last = new.stored",
+        [
+            bind(sessions),
+            of(|head| signed(head.stored)),
+            of(|head| signed(head.log.last)),
+            of(|head| signed(head.weight)),
+            of(|head| head.at.as_micros()),
+        ],
+    );
 }

@@ -88,7 +88,7 @@ impl View<'_> {
     pub(crate) fn unknown_files(&mut self, permit: &Permit, ids: &[FileId]) -> Result<Vec<FileId>, Stop> {
         assert!(permit.covers_upkeep(), "a sweep without a permit");
         let ids = &ids[..ids.len().min(self.limits().sweep_rows_max)];
-        self.rows().expect(ids.iter().cloned().map(Key::IsFile).collect())?;
+        self.rows().expect(&mut ids.iter().cloned().map(Key::IsFile))?;
         let mut unknown = Vec::new();
         for id in ids {
             if !self.rows().is_file(id)? {

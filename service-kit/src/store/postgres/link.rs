@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    error::Error as StdError,
     future::{Future, poll_fn},
     pin::Pin,
     sync::{
@@ -16,15 +17,21 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use futures_util::future::{MaybeDone, maybe_done};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
-use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement, error::Severity, types::ToSql};
+use tokio_postgres::{
+    AsyncMessage, Client, Error, Row, Statement,
+    error::Severity,
+    types::{IsNull, ToSql, Type},
+};
 
 use super::{
     epoch::Seen,
+    flush::{Body, Flush, Rows},
     hosts,
     moment::Stamp,
-    statement::{Ask, Flush, Param},
+    statement::{Ask, Param},
     target::Target,
     trouble::Trouble,
 };
@@ -34,7 +41,7 @@ use crate::{clock::Timestamp, store::Fault};
 /// a batch wait for both. A program that stops in the middle of a batch loses its locks before others give up on them.
 const SETTINGS: &str = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=1500ms \
     -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000 \
-    -c search_path=public -c enable_seqscan=off -c enable_mergejoin=off -c jit=off -c TimeZone=UTC";
+    -c search_path=public -c enable_seqscan=off -c enable_mergejoin=off -c enable_hashjoin=off -c jit=off -c TimeZone=UTC";
 /// How long an answer is waited for: longer than the database takes to give up on its own.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 /// How long the answer to a commit is waited for. The database is never asked to give up on one.
@@ -229,17 +236,26 @@ impl Link {
     pub(super) async fn write(&mut self, flush: &Flush) -> Result<(), Trouble> {
         let mut statements = Vec::with_capacity(flush.writes.len());
         for write in &flush.writes {
-            statements.push(self.statement(&write.sql).await?);
+            statements.push(match &write.body {
+                Body::Statement { sql, .. } => self.statement(sql).await?,
+                Body::Rows(rows) => self.insert(rows).await?,
+            });
         }
         let begin = self.begin();
         let flight = flush.writes.iter().zip(&statements).map(|(write, statement)| {
             let client = &self.client;
-            async move { execute(client, statement, &write.params).await }
+            async move {
+                match &write.body {
+                    Body::Statement { params, .. } => execute(client, statement, params).await,
+                    Body::Rows(rows) => execute_all(client, statement, rows).await,
+                }
+            }
         });
         let met = fly(&self.client, &self.reign, begin, flight).await?;
-        for (write, met) in flush.writes.iter().zip(met).filter(|(write, _)| write.counted) {
-            let met = usize::try_from(met).unwrap_or(usize::MAX);
-            Fault::unless_one(met, write.what).map_err(Trouble::Unmet)?;
+        for (write, met) in flush.writes.iter().zip(met) {
+            if let Some(wanted) = write.meets {
+                Fault::unless(met, wanted, write.what).map_err(Trouble::Unmet)?;
+            }
         }
         Ok(())
     }
@@ -290,6 +306,17 @@ impl Link {
         let statement = self.reign.answered(ANSWER_WITHIN, self.client.prepare(sql)).await?;
         self.statements.insert(sql.to_owned(), statement.clone());
         Ok(statement)
+    }
+
+    /// The statement for new rows: of arrays, where there are several.
+    async fn insert(&mut self, rows: &Rows) -> Result<Statement, Trouble> {
+        let one = self.statement(&rows.one()).await?;
+        if rows.rows.len() == 1 {
+            return Ok(one);
+        }
+        // What the columns are is what their parameters are.
+        let types = one.params().iter().take(rows.width()).map(Type::name);
+        self.statement(&rows.all(types)).await
     }
 }
 
@@ -352,6 +379,42 @@ async fn query(client: &Client, statement: &Statement, params: &[Param]) -> Resu
 
 async fn execute(client: &Client, statement: &Statement, params: &[Param]) -> Result<u64, Error> {
     client.execute(statement, &borrowed(params)).await
+}
+
+/// One column of new rows after the other.
+async fn execute_all(client: &Client, statement: &Statement, rows: &Rows) -> Result<u64, Error> {
+    let [row] = &rows.rows[..] else {
+        let column = |nth: usize| rows.rows.iter().map(|row| Element(&*row[nth])).collect();
+        let columns: Vec<Vec<Element<'_>>> = (0..rows.width()).map(column).collect();
+        let mut params: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as _).collect();
+        params.extend(borrowed(&rows.rest));
+        return client.execute(statement, &params).await;
+    };
+    let mut params = borrowed(row);
+    params.extend(borrowed(&rows.rest));
+    client.execute(statement, &params).await
+}
+
+/// A value of any type in an array. Whether it fits is looked at when it is written.
+#[derive(Debug)]
+struct Element<'v>(&'v (dyn ToSql + Sync));
+
+impl ToSql for Element<'_> {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        self.0.to_sql_checked(kind, out)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn to_sql_checked(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        self.0.to_sql_checked(kind, out)
+    }
 }
 
 fn borrowed(params: &[Param]) -> Vec<&(dyn ToSql + Sync)> {

@@ -1,4 +1,4 @@
-//! What a service asks of the database: loads and writes, as data. The engine sends them.
+//! What a service asks of the database: loads, as data. The engine sends them. What it has it write: [`super::flush`].
 
 use std::borrow::Cow;
 
@@ -91,51 +91,5 @@ pub fn each<T>(rows: &[Row], read: impl Fn(&Row) -> Result<T, Fault>) -> Result<
 impl<W> std::fmt::Debug for Ask<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ask").field("sql", &self.sql).finish_non_exhaustive()
-    }
-}
-
-/// The writes of one batch, in order.
-#[derive(Default)]
-pub struct Flush {
-    pub(super) writes: Vec<Write>,
-}
-
-/// One write.
-pub(super) struct Write {
-    pub(super) what: &'static str,
-    pub(super) sql: Cow<'static, str>,
-    pub(super) params: Vec<Param>,
-    pub(super) counted: bool,
-}
-
-impl Flush {
-    /// A write that meets exactly one row, or undoes the batch. `what` names the row for people.
-    pub fn one(
-        &mut self,
-        what: &'static str,
-        sql: impl Into<Cow<'static, str>>,
-        params: impl IntoIterator<Item = Param>,
-    ) {
-        self.push(what, sql.into(), params.into_iter().collect(), true);
-    }
-
-    /// A write that meets as many rows as there are.
-    pub fn any(
-        &mut self,
-        what: &'static str,
-        sql: impl Into<Cow<'static, str>>,
-        params: impl IntoIterator<Item = Param>,
-    ) {
-        self.push(what, sql.into(), params.into_iter().collect(), false);
-    }
-
-    fn push(&mut self, what: &'static str, sql: Cow<'static, str>, params: Vec<Param>, counted: bool) {
-        self.writes.push(Write { what, sql, params, counted });
-    }
-}
-
-impl std::fmt::Debug for Flush {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.writes.iter().map(|write| write.what)).finish()
     }
 }
