@@ -11,6 +11,7 @@ use serde::Serialize;
 use tonic::{Status, transport::Channel};
 
 use crate::{
+    engine::Engine,
     fill,
     load::{Caller, Side, Slice},
     plan::{Plan, SMALL},
@@ -91,7 +92,7 @@ pub(crate) async fn measure(plan: &Plan, report: &mut Report) {
 /// A store where the log of the first owner's session has so many events.
 async fn with_log(events: u64) -> Stage {
     let setup = Setup::default().gateway("retention.events", "10000000").gateway("retention.size", "4GiB");
-    Stage::grown(SMALL, setup, move |_, gateway| fill::log(gateway, FIRST, events), 1).await
+    Stage::grown(SMALL, Engine::Sqlite, setup, move |_, gateway| fill::log(gateway, FIRST, events), 1).await
 }
 
 fn reader(stage: &Stage, events: u64) -> Side<Reader> {

@@ -3,20 +3,25 @@
 //!
 //! ```text
 //! cargo bench -p interlock-tests --bench growth             # 10^3 and 10^5, some minutes
-//! cargo bench -p interlock-tests --bench growth -- --all    # 10^6, too
+//! cargo bench -p interlock-tests --bench growth -- --all    # 10^6 and PostgreSQL, too
+//! cargo bench -p interlock-tests --bench growth -- postgres --all    # PostgreSQL alone
 //! cargo bench -p interlock-tests --bench growth -- sizes --pairs 10 --seconds 2
 //! ```
 //!
 //! A real first start makes each store; then it is filled through SQL ([`fill`]), and the real services are
-//! started on it again. Each rate is measured beside the one at 10^3 rows, alternated with it in the same run
+//! started on it again; for PostgreSQL `store copy` moves it there before, and the servers are of this machine, with fsync. Each rate is measured beside the one at 10^3 rows, alternated with it in the same run
 //! (large, small, large, small, ...), with the same load on rows that lie spread over the whole store; the figure
 //! is the ratio. So it says what growth costs, whatever the machine does.
 //!
 //! Nothing here promises or asserts a time. A call that fails ends the run: a refusal is no figure. The table goes
 //! to stdout, the whole to `bench/growth-<time>.json` in the target folder.
 
+#[allow(dead_code, reason = "tests use more of it")]
+#[path = "../../../service-kit/tests/store/cluster.rs"]
+mod cluster;
 #[path = "../yardsticks/cpu.rs"]
 mod cpu;
+mod engine;
 mod fill;
 #[path = "../yardsticks/load.rs"]
 mod load;
@@ -36,7 +41,7 @@ mod works;
 
 use std::process::ExitCode;
 
-use crate::{plan::Plan, report::Report};
+use crate::{engine::Engine, plan::Plan, report::Report};
 
 fn main() -> ExitCode {
     if let Some(ended) = programs::hidden() {
@@ -62,7 +67,10 @@ fn main() -> ExitCode {
 async fn run(plan: &Plan) -> Report {
     let mut report = Report::new(plan);
     if plan.wants("sizes") {
-        sizes::measure(plan, &mut report).await;
+        sizes::measure(plan, Engine::Sqlite, &mut report).await;
+    }
+    if plan.wants("postgres") {
+        sizes::measure(plan, Engine::Postgres, &mut report).await;
     }
     if plan.wants("logs") {
         logs::measure(plan, &mut report).await;

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// What the others are compared with.
 pub(crate) const SMALL: u64 = 1_000;
 /// The parts of a run.
-const PARTS: [&str; 3] = ["sizes", "logs", "sweeps"];
+const PARTS: [&str; 4] = ["sizes", "postgres", "logs", "sweeps"];
 /// Fewer say nothing about spread.
 const PAIRS_MIN: usize = 6;
 
@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) callers: usize,
     /// Connections that they share.
     pub(crate) connections: usize,
+    /// Whether all sizes and both engines were asked for.
+    all: bool,
     /// Rows that a sweep finds.
     pub(crate) due: u64,
     /// Only these parts; all where empty.
@@ -39,13 +41,14 @@ impl Plan {
             seconds: 0.5,
             callers: 64,
             connections: 4,
+            all: false,
             due: 100_000,
             only: Vec::new(),
         };
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--bench" => {}
-                "--all" => plan.sizes = vec![100_000, 1_000_000],
+                "--all" => (plan.sizes, plan.all) = (vec![100_000, 1_000_000], true),
                 "--pairs" => plan.pairs = number::<usize>(arguments.next())?.max(PAIRS_MIN),
                 "--seconds" => plan.seconds = number(arguments.next())?,
                 name if PARTS.contains(&name) => plan.only.push(argument),
@@ -55,9 +58,11 @@ impl Plan {
         if plan.seconds > 0.0 && plan.seconds <= 60.0 { Ok(plan) } else { Err(usage()) }
     }
 
-    /// Whether this part is to be measured.
+    /// Whether this part is to be measured: those that are named; where none is, all of them, but that of PostgreSQL
+    /// only with `--all`.
     pub(crate) fn wants(&self, part: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == part)
+        let usual = self.only.is_empty() && (self.all || part != "postgres");
+        usual || self.only.iter().any(|only| only == part)
     }
 
     /// How long each side is measured each time.

@@ -69,7 +69,7 @@ impl fmt::Display for Report {
         if !self.standing.is_empty() {
             writeln!(
                 f,
-                "\n{:<10} {:>9} {:>11} {:>10} {:>12} {:>11} {:>10}",
+                "\n{:<12} {:>9} {:>11} {:>10} {:>12} {:>11} {:>10}",
                 "service", "rows", "store, MiB", "start, ms", "started, MiB", "after, MiB", "peak, MiB"
             )?;
             self.standing.iter().try_for_each(|standing| standing.fmt(f))?;
@@ -77,7 +77,7 @@ impl fmt::Display for Report {
         if !self.grown.is_empty() {
             writeln!(
                 f,
-                "\n{:<14} {:>9} {:>10} {:>24} {:>8} {:>24} {:>8}",
+                "\n{:<17} {:>9} {:>10} {:>24} {:>8} {:>24} {:>8}",
                 "work", "rows", "calls/s", "of 10^3 rows", "p99, us", "of 10^3 rows", "others %"
             )?;
             self.grown.iter().try_for_each(|grown| grown.fmt(f))?;
@@ -92,8 +92,13 @@ impl fmt::Display for Standing {
         let start = Spread::of(self.start_ms.iter().copied()).median;
         writeln!(
             f,
-            "{:<10} {:>9} {:>11.1} {start:>10.0} {:>12.1} {:>11.1} {:>10.1}",
-            self.service, self.rows, self.store_mib, self.started_mib, self.after_mib, self.peak_mib
+            "{:<12} {:>9} {:>11.1} {start:>10.0} {:>12.1} {:>11.1} {:>10.1}",
+            format!("{}{}", self.service, self.engine.suffix()),
+            self.rows,
+            self.store_mib,
+            self.started_mib,
+            self.after_mib,
+            self.peak_mib
         )
     }
 }
@@ -111,11 +116,11 @@ impl fmt::Display for Grown {
         let (rate, rate_ratio) = of(|slice| slice.per_second);
         let (p99, p99_ratio) = of(p99);
         let others = Spread::of(self.large.iter().map(|slice| 100.0 * slice.others_share)).median;
-        let (name, rows) = (self.work.name(), self.rows);
+        let (name, rows) = (format!("{}{}", self.work.name(), self.engine.suffix()), self.rows);
         let (rate_ratio, p99_ratio) = (rate_ratio.to_string(), p99_ratio.to_string());
         writeln!(
             f,
-            "{name:<14} {rows:>9} {rate:>10.0} {rate_ratio:>24} {p99:>8.0} {p99_ratio:>24} {others:>8.1}"
+            "{name:<17} {rows:>9} {rate:>10.0} {rate_ratio:>24} {p99:>8.0} {p99_ratio:>24} {others:>8.1}"
         )
     }
 }

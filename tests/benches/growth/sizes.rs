@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::{
+    engine::Engine,
     load::Slice,
     plan::{Plan, SMALL},
     report::Report,
@@ -20,6 +21,8 @@ const WARM_UP: Duration = Duration::from_millis(700);
 pub(crate) struct Grown {
     /// Which.
     pub(crate) work: Work,
+    /// What the stores are in.
+    pub(crate) engine: Engine,
     /// Rows of each kind in the large store.
     pub(crate) rows: u64,
     /// One for each pair.
@@ -29,32 +32,39 @@ pub(crate) struct Grown {
 }
 
 /// All sizes, each beside a small store of its own: both are new to all calls.
-pub(crate) async fn measure(plan: &Plan, report: &mut Report) {
-    for rows in &plan.sizes {
-        let small = Stage::of(SMALL).await;
-        let large = Stage::of(*rows).await;
+pub(crate) async fn measure(plan: &Plan, engine: Engine, report: &mut Report) {
+    for (nth, rows) in plan.sizes.iter().enumerate() {
+        let small = Stage::of(SMALL, engine).await;
+        let large = Stage::of(*rows, engine).await;
         for work in Work::ALL {
-            report.grown.push(compare(plan, work, *rows, &large, &small).await);
+            report.grown.push(compare(plan, (work, engine), *rows, &large, &small).await);
         }
-        if report.standing.is_empty() {
+        if nth == 0 {
             report.standing.extend(small.standing());
         }
         report.standing.extend(large.standing());
     }
 }
 
-async fn compare(plan: &Plan, work: Work, rows: u64, large: &Stage, small: &Stage) -> Grown {
+async fn compare(
+    plan: &Plan,
+    (work, engine): (Work, Engine),
+    rows: u64,
+    large: &Stage,
+    small: &Stage,
+) -> Grown {
     let household = [&[std::process::id()][..], &large.pids(), &small.pids()].concat();
     let (mut big, mut little) = (work.side(plan, large), work.side(plan, small));
     big.measure(WARM_UP, &household).await;
     little.measure(WARM_UP, &household).await;
-    let mut grown = Grown { work, rows, large: Vec::new(), small: Vec::new() };
+    let mut grown = Grown { work, engine, rows, large: Vec::new(), small: Vec::new() };
     for pair in 1..=plan.pairs {
         let a = big.measure(plan.slice(), &household).await;
         let b = little.measure(plan.slice(), &household).await;
         eprintln!(
-            "{} {pair}/{}: {rows} rows {:.0}/s, {SMALL} rows {:.0}/s",
+            "{}{} {pair}/{}: {rows} rows {:.0}/s, {SMALL} rows {:.0}/s",
             work.name(),
+            engine.suffix(),
             plan.pairs,
             a.per_second,
             b.per_second

@@ -8,6 +8,7 @@ use interlock_tests::{Pair, Setup};
 use serde::Serialize;
 
 use crate::{
+    engine::{self, Databases, Engine},
     fill::{self, Layout},
     owners::{self, Accounts, Owner},
     programs,
@@ -36,6 +37,7 @@ pub(crate) struct Stage {
     pub(crate) hashes: Vec<Vec<u8>>,
     /// What a start took and takes.
     pub(crate) standing: [Standing; 2],
+    _databases: Option<Databases>,
     _accounts: Accounts,
 }
 
@@ -44,9 +46,11 @@ pub(crate) struct Stage {
 pub(crate) struct Standing {
     /// `auth` or `gateway`.
     pub(crate) service: &'static str,
+    /// What its store is in.
+    pub(crate) engine: Engine,
     /// Rows of each kind.
     pub(crate) rows: u64,
-    /// The store's file, MiB.
+    /// The store, MiB.
     pub(crate) store_mib: f64,
     /// From its start until it serves, milliseconds; of each start.
     pub(crate) start_ms: Vec<f64>,
@@ -62,6 +66,7 @@ impl Stage {
     /// A pair whose stores have so many rows; `more` adds to the stores of auth and gateway.
     pub(crate) async fn grown(
         rows: u64,
+        engine: Engine,
         setup: Setup,
         more: impl Fn(&PathBuf, &PathBuf),
         starts: usize,
@@ -85,11 +90,13 @@ impl Stage {
         fill::gateway(&gateway, &layout, &owners);
         let hashes = fill::access_hashes(&auth, TOKENS);
         more(&auth, &gateway);
+        let databases = (engine == Engine::Postgres).then(|| Databases::take(&mut pair));
 
         let mut standing = [("auth", &auth), ("gateway", &gateway)].map(|(service, store)| Standing {
             service,
+            engine,
             rows,
-            store_mib: fs::metadata(store).expect("a store").len() as f64 / f64::from(1 << 20),
+            store_mib: engine::store_mib(databases.as_ref(), service, store),
             start_ms: Vec::new(),
             started_mib: 0.0,
             after_mib: 0.0,
@@ -109,12 +116,12 @@ impl Stage {
         for one in &mut standing {
             one.started_mib = memory_mib(programs::pid(&pair.world, one.service), "VmRSS:");
         }
-        Self { pair, owners, layout, hashes, standing, _accounts: accounts }
+        Self { pair, owners, layout, hashes, standing, _databases: databases, _accounts: accounts }
     }
 
     /// The same as most others.
-    pub(crate) async fn of(rows: u64) -> Self {
-        Self::grown(rows, Setup::default(), |_, _| (), STARTS).await
+    pub(crate) async fn of(rows: u64, engine: Engine) -> Self {
+        Self::grown(rows, engine, Setup::default(), |_, _| (), STARTS).await
     }
 
     /// What both services came to, now that all was measured.

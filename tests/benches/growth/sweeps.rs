@@ -10,6 +10,7 @@ use interlock_tests::Setup;
 use serde::Serialize;
 
 use crate::{
+    engine::Engine,
     fill,
     load::Slice,
     plan::{Plan, SMALL},
@@ -60,7 +61,7 @@ pub(crate) struct Due {
 /// Both works.
 pub(crate) async fn measure(plan: &Plan, report: &mut Report) {
     let setup = || Setup::default().gateway("retention.events", &EVENTS_KEPT.to_string());
-    let idle = Stage::grown(SMALL, setup(), |_, _| (), 1).await;
+    let idle = Stage::grown(SMALL, Engine::Sqlite, setup(), |_, _| (), 1).await;
     let due = plan.due;
     let much = move |auth: &std::path::PathBuf, gateway: &std::path::PathBuf| {
         fill::ended_tokens(auth, due);
@@ -68,7 +69,7 @@ pub(crate) async fn measure(plan: &Plan, report: &mut Report) {
         // Ten times as many: they go as fast as that, and some are to be left when the slices begin.
         fill::long_logs(gateway, LOGS, 10 * due + LOGS * EVENTS_KEPT);
     };
-    let sweeping = Stage::grown(SMALL, setup(), much, 1).await;
+    let sweeping = Stage::grown(SMALL, Engine::Sqlite, setup(), much, 1).await;
     let world = &sweeping.pair.world;
     let (auth, gateway) = (world.path("auth/auth.db"), world.path("gateway/gateway.db"));
     for (work, store, kinds) in [

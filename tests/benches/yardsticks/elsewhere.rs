@@ -9,7 +9,8 @@ use interlock_tests::{
 };
 
 use crate::{
-    attach, cluster::Cluster, duel::Duel, load::Side, owners, plan::Plan, programs, report::Report, submit,
+    across, attach, cluster::Cluster, duel::Duel, load::Side, owners, plan::Plan, programs, report::Report,
+    submit,
 };
 
 /// What tests do without.
@@ -40,13 +41,18 @@ pub(crate) async fn measure(plan: &Plan, report: &mut Report) {
         submit::duel("submit, 64 callers, PostgreSQL", &plan.of(64), &pair, &owners, &url("bare_submit"))
             .await;
     report.add(submitted);
-    report.add(second_gateway(plan, &pair, &owners).await);
+    let name = "submit, 64 callers, PostgreSQL, each";
+    report.add(submit::one_by_one(name, &plan.of(64), &pair, &owners, &url("bare_each")).await);
+    let mut second = Service::another("gateway", "gateway-2", &pair.world.path(""));
+    pair.start_another_gateway(&mut second, "gateway-2").await;
+    let near = pair.sdk_gateway(&owners[0].token);
+    let far = pair.sdk_gateways(&[&second], &owners[0].token);
+    report.take(across::compare(plan, &owners[0], &near, &far).await);
+    report.add(two_gateways(plan, &pair, &second, &owners).await);
 }
 
 /// The same callers on the connections of both, beside those of the first alone.
-async fn second_gateway(plan: &Plan, pair: &Pair, owners: &[owners::Owner]) -> Duel {
-    let mut second = Service::another("gateway", "gateway-2", &pair.world.path(""));
-    pair.start_another_gateway(&mut second, "gateway-2").await;
+async fn two_gateways(plan: &Plan, pair: &Pair, second: &Service, owners: &[owners::Owner]) -> Duel {
     let shows = Shows { ca: pair.world.ca(), leaf: None };
     let (plan, turn) = (&plan.of(64), Cell::new(0_usize));
     let either = || {

@@ -44,6 +44,8 @@ pub(crate) async fn measure(plan: &Plan, report: &mut Report) {
         .gateway("argon2.m_kib", "19456")
         .gateway("argon2.t", "2")
         .gateway("hasher.queue", "256")
+        // As many as there are cores: by default there is one.
+        .gateway("hasher.threads", "2")
         .gateway("join_tries", "100000")
         .gateway("limits.timeout", "40s");
     let pair = Pair::start_with(setup).await;
@@ -61,7 +63,7 @@ pub(crate) async fn measure(plan: &Plan, report: &mut Report) {
     storm.measure(slice, &household).await;
     let mut measured = Measured::new("joins", OURS_AND_BARE);
     measured.note = format!(
-        "{STORM} strangers join one session, and quit; bare: argon2id on each core with memory that is kept"
+        "{STORM} strangers join one session, and quit: two hashes each, to verify and to seal the answer; bare: argon2id on each core with memory that is kept"
     );
     for number in 1..=plan.pairs {
         let joined = storm.measure(slice, &household).await;

@@ -14,16 +14,16 @@
 //! | `attach` | `SessionService.AttachSession` that changes the binding, durable; 1, 64 and 256 callers | [`bare::session`]: the same rows through one grouped writer |
 //! | `waiting` | an attach in line, answered when the last job ends | cancel and attach, called one after the other |
 //! | `job` | submit, lease over a worker's stream, finish, each durable; full load, and half of it paced | [`bare::cycle`]: three grouped transactions with the same rows |
-//! | `submit` | `JobService.SubmitJob` on the gateway's public listener, durable; 1, 64 and 256 callers | [`bare::write`]: the same rows through one grouped writer |
+//! | `submit` | `JobService.SubmitJob` on the gateway's public listener, durable; 1, 64 and 256 callers | [`bare::write`]: the same rows through one grouped writer; at 64 a transaction for each, too |
 //! | `verify` | `Verifier::verify` of a cached credential, in this process | SHA-256 and a `HashMap` |
 //! | `peers` | `validate` and `submit` | etcd's authenticated read, Redis with each write synced: where Debian's are installed |
-//! | `postgres`, where it is named, and with `--all` | `submit` and `attach` at 64 callers with the gateway's store on a PostgreSQL of this machine; `submit` through two gateways | the same rows through one grouped writer to the same server; through one gateway |
+//! | `postgres`, where it is named, and with `--all` | `submit` and `attach` at 64 callers with the gateway's store on a PostgreSQL of this machine; `submit` through two gateways; a job that goes to a worker of the other one | the same rows through one grouped writer to the same server, for `submit` a transaction for each, too; through one gateway; a worker of the same one |
 //! | `burst` | `StreamEvents` to 1,000 cursors on 4 mTLS connections; with `--all` to 10,000, too | [`bare::fan_out`]: cursors over a ring in memory |
 //! | `paced` | 20 events a second to 1,000 mTLS connections, or `--clients N` | the same |
 //! | `stuck` | readers and callers beside a stream that nobody reads | the same without it |
 //! | `idle` | resident memory of a client on whose stream nothing happens | the same memory of [`bare::fan_out`] |
 //! | `storm` | sign-ins with argon2id of the default cost, and `Validate` beside them | the same hashing on each core; `Validate` without |
-//! | `joins` | `JoinSession` by a password with argon2id of the default cost, and `Quit` | the same hashing on each core |
+//! | `joins` | `JoinSession` by a password with argon2id of the default cost, and `Quit`; two hashes each, one to verify and one to seal the answer | the same hashing on each core |
 //! | `barrier` | a revocation that reaches 3 and 100 verifiers (with `--all` 1 and 10, too), and one that waits for a frozen one | [`bare::push`]: pushed and acknowledged; the lease |
 //!
 //! Absolute figures move with the machine; so every figure of ours is a ratio to its yardstick, alternated
@@ -37,6 +37,7 @@
 //!
 //! The services run from this build, unless `INTERLOCK_PROGRAMS` names another folder: [`programs`] says how.
 
+mod across;
 mod against;
 mod attach;
 mod bare;
@@ -134,7 +135,7 @@ async fn shared(plan: &Plan, report: &mut Report) {
         report.add(validate::duel(plan, &pair, &owners).await);
     }
     if plan.wants("refresh") {
-        report.add(refresh::duel(plan, &pair, &owners).await);
+        report.add(refresh::duel(plan, &pair, &accounts, &owners).await);
     }
     if plan.wants("read") {
         report.add(read::duel(plan, &pair, &owners).await);

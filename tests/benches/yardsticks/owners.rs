@@ -5,7 +5,7 @@
 use std::{os::unix::fs::OpenOptionsExt as _, path::PathBuf};
 
 use futures_util::{StreamExt as _, stream};
-use interlock_client::{Credential, SetAgent};
+use interlock_client::{Credential, OwnerSession, SetAgent};
 use interlock_kit::random;
 use interlock_proto::metadata::PROJECT;
 use interlock_tests::{Pair, wire::Metadata};
@@ -70,6 +70,15 @@ pub(crate) async fn sign_in(pair: &Pair, accounts: &Accounts) -> Vec<Owner> {
         Owner { token, project: project.project_id, session, agent }
     };
     stream::iter(&accounts.owners).map(owner).buffered(AT_ONCE).collect().await
+}
+
+/// Signs so many of them in once more: owner sessions that nothing else calls with.
+#[allow(dead_code, reason = "the other bench has no use for it")]
+pub(crate) async fn again(pair: &Pair, accounts: &Accounts, count: usize) -> Vec<OwnerSession> {
+    let auth = pair.sdk_auth();
+    let one =
+        async |(name, password): &(String, String)| auth.login(name, password).await.expect("a sign-in");
+    stream::iter(&accounts.owners[..count]).map(one).buffered(AT_ONCE).collect().await
 }
 
 impl Owner {

@@ -1,6 +1,7 @@
 //! `refresh`: an owner session's next pair of tokens, durable when answered, beside the bare writer of a submit's rows:
 //! a call that writes about as much.
 
+use interlock_client::OwnerSession;
 use interlock_proto::{
     auth::v1::{RefreshRequest, owner_session_service_client::OwnerSessionServiceClient},
     credential::Credential,
@@ -15,9 +16,9 @@ use crate::{
     bare::{Bare, Kind},
     duel::Duel,
     load::{Caller, Side},
-    owners::Owner,
+    owners::{self, Accounts, Owner},
     plan::Plan,
-    programs, sign_ins, submit,
+    programs, submit,
 };
 
 /// Refreshes one owner session over and over.
@@ -37,14 +38,14 @@ impl Caller for Refresher {
 }
 
 /// Each caller has an owner session of its own.
-pub(crate) async fn duel(plan: &Plan, pair: &Pair, owners: &[Owner]) -> Duel {
+pub(crate) async fn duel(plan: &Plan, pair: &Pair, accounts: &Accounts, owners: &[Owner]) -> Duel {
     let channels: Vec<Channel> = (0..plan.connections).map(|_| pair.auth_public()).collect();
-    let mut callers = Vec::with_capacity(plan.callers);
-    for (number, owner) in sign_ins::OWNERS.into_iter().cycle().take(plan.callers).enumerate() {
-        let session = pair.login(owner).await;
+    let sessions = owners::again(pair, accounts, plan.callers).await.into_iter();
+    let caller = |(number, session): (usize, OwnerSession)| {
         let client = OwnerSessionServiceClient::new(channels[number % channels.len()].clone());
-        callers.push(Refresher { client, refresh: session.refresh_token });
-    }
+        Refresher { client, refresh: session.refresh_token }
+    };
+    let callers = sessions.enumerate().map(caller).collect();
     let mut ours = Side { server: programs::pid(&pair.world, "auth"), callers };
     let bare = Bare::start(Kind::Write, &pair.world);
     let shows = Shows { ca: pair.world.ca(), leaf: None };

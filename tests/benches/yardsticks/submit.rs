@@ -47,17 +47,43 @@ pub(crate) async fn duels(plan: &Plan, pair: &Pair, owners: &[Owner]) -> Vec<Due
     {
         duels.push(duel(name, &plan.of(callers), pair, owners, "").await);
     }
+    duels.push(one_by_one("submit, 64 callers, each", &plan.of(64), pair, owners, "").await);
     duels
 }
 
 /// One of them; the bare writer's rows go into this empty database, where it is named.
 pub(crate) async fn duel(name: &'static str, plan: &Plan, pair: &Pair, owners: &[Owner], bare: &str) -> Duel {
     let bare = Bare::start_on(Kind::Write, &pair.world, bare);
+    fight(name, plan, pair, owners, &bare, "").await
+}
+
+/// Beside a writer that gives each call a transaction of its own.
+pub(crate) async fn one_by_one(
+    name: &'static str,
+    plan: &Plan,
+    pair: &Pair,
+    owners: &[Owner],
+    bare: &str,
+) -> Duel {
+    let bare = Bare::start_on(Kind::WriteEach, &pair.world, bare);
+    let duel = fight(name, plan, pair, owners, &bare, "each").await;
+    Duel { sides: ["ours", "one by one"], ..duel }
+}
+
+/// `run` is part of the request ids.
+async fn fight(
+    name: &'static str,
+    plan: &Plan,
+    pair: &Pair,
+    owners: &[Owner],
+    bare: &Bare,
+    run: &str,
+) -> Duel {
     let shows = Shows { ca: pair.world.ca(), leaf: None };
-    let mut ours = ours(plan, pair, owners, "");
+    let mut ours = ours(plan, pair, owners, run);
     let mut write = Side {
         server: bare.pid(),
-        callers: callers(plan, owners, "", &|| wire::connect(bare.address(), &shows)),
+        callers: callers(plan, owners, run, &|| wire::connect(bare.address(), &shows)),
     };
     let auth = programs::pid(&pair.world, "auth");
     let mut duel = Duel::fight(name, plan, &mut ours, &mut write, &[auth]).await;

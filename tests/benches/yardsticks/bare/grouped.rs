@@ -54,13 +54,18 @@ pub(crate) struct Batch<'c> {
 impl Grouped {
     /// Makes the store in this folder and starts its writer.
     pub(crate) fn open(folder: &Path) -> Self {
+        Self::committing(folder, QueueLimits::default().batch_max)
+    }
+
+    /// The same, which commits so many calls together at most.
+    pub(crate) fn committing(folder: &Path, together: usize) -> Self {
         let place = Place::File(folder.join("bare.db"));
         let limits = QueueLimits::default();
         make(&place, limits);
         let connection = sqlite::connect(&place).expect("a store");
         let (queue, waiting) = mpsc::channel(limits.waiting_max);
         let writer = std::thread::Builder::new().name("bare-writer".to_owned());
-        writer.spawn(move || drain(connection, waiting, limits.batch_max)).expect("a thread");
+        writer.spawn(move || drain(connection, waiting, together)).expect("a thread");
         Self { queue }
     }
 

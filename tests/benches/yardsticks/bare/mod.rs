@@ -9,6 +9,7 @@ use std::{
     process::{Child, Command, ExitCode, Stdio},
 };
 
+use interlock_kit::store::writer::QueueLimits;
 use interlock_proto::{
     auth::v1::trust_service_server::TrustServiceServer,
     gateway::v1::{
@@ -42,6 +43,8 @@ pub(crate) enum Kind {
     Echo,
     /// Writes and answers. A client certificate is optional, as on a public listener.
     Write,
+    /// The same, with a transaction for each call.
+    WriteEach,
     /// Answers with a session, or writes its binding. A client certificate is optional.
     Sessions,
     /// Queues jobs and has them worked off. A client certificate is optional.
@@ -57,6 +60,7 @@ impl Kind {
         match self {
             Self::Echo => "echo",
             Self::Write => "write",
+            Self::WriteEach => "write-each",
             Self::Sessions => "sessions",
             Self::Cycle => "cycle",
             Self::FanOut => "fan-out",
@@ -65,7 +69,7 @@ impl Kind {
     }
 
     fn named(name: &OsStr) -> Option<Self> {
-        [Self::Echo, Self::Write, Self::Sessions, Self::Cycle, Self::FanOut, Self::Push]
+        [Self::Echo, Self::Write, Self::WriteEach, Self::Sessions, Self::Cycle, Self::FanOut, Self::Push]
             .into_iter()
             .find(|kind| kind.name() == name)
     }
@@ -162,8 +166,12 @@ fn router(kind: Kind, tls: ServerTlsConfig, folder: &Path, url: Option<&str>) ->
         .initial_connection_window_size(CONNECTION_WINDOW);
     match kind {
         Kind::Echo => server.add_service(TrustServiceServer::new(echo::Echo)),
-        Kind::Write => {
-            let write = url.map_or_else(|| write::Write::open(folder), write::Write::open_there);
+        Kind::Write | Kind::WriteEach => {
+            let together = if kind == Kind::Write { QueueLimits::default().batch_max } else { 1 };
+            let write = match url {
+                None => write::Write::open(folder, together),
+                Some(url) => write::Write::open_there(url, together),
+            };
             server.add_service(JobServiceServer::new(write))
         }
         Kind::Sessions => {

@@ -48,13 +48,18 @@ pub(crate) struct Rows {
 impl There {
     /// Makes the tables of this database, which is empty, and starts the writer.
     pub(crate) fn open(url: &str) -> Self {
+        Self::committing(url, QueueLimits::default().batch_max)
+    }
+
+    /// The same, which commits so many calls together at most.
+    pub(crate) fn committing(url: &str, together: usize) -> Self {
         let limits = QueueLimits::default();
         make(url, limits);
         let (queue, waiting) = mpsc::channel(limits.waiting_max);
         let url = url.to_owned();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let writer = std::thread::Builder::new().name("bare-writer".to_owned());
-        let work = move || runtime.block_on(drain(&url, waiting, limits.batch_max)).expect("written");
+        let work = move || runtime.block_on(drain(&url, waiting, together)).expect("written");
         writer.spawn(work).expect("a thread");
         Self { queue, clock: Clock::system() }
     }

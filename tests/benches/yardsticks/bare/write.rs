@@ -25,14 +25,14 @@ pub(crate) enum Write {
 }
 
 impl Write {
-    /// Makes the store in this folder and starts its writer.
-    pub(crate) fn open(folder: &Path) -> Self {
-        Self::Here(Grouped::open(folder))
+    /// Makes the store in this folder and starts its writer, which commits so many calls together at most.
+    pub(crate) fn open(folder: &Path, together: usize) -> Self {
+        Self::Here(Grouped::committing(folder, together))
     }
 
     /// The same in this database.
-    pub(crate) fn open_there(url: &str) -> Self {
-        Self::There(There::open(url))
+    pub(crate) fn open_there(url: &str, together: usize) -> Self {
+        Self::There(There::committing(url, together))
     }
 }
 
