@@ -1,7 +1,11 @@
 //! The guard.
 
+use std::time::Duration;
+
 use interlock_gateway::{
     binding::Attach,
+    caller::Caller,
+    ids::SessionId,
     job::{Cancel, Outcome},
 };
 use interlock_kit::error::Reason;
@@ -191,10 +195,28 @@ async fn a_shared_agent_shows_counts_and_no_ids(world: World) {
     let to_her =
         world.refused(&ann.clone().naming("q"), attach(&hers, ("a", "q")), Reason::SessionBusy).await;
     assert_eq!(shown(&to_her), (true, true));
-    // The place in the queue counts others' jobs, and says nothing else of them.
+    // The place in the queue counts others' jobs, and says nothing else of them; of what runs it says how long its lease
+    // lives. Issue 7 line 1.
     world.attach(&bob, &his, ("a", "p")).await;
-    world.submit(&bob, &his).await;
-    world.ok(&admin(), claim("a", 1)).await;
+    let other = world.submit(&bob, &his).await;
+    let second = world.submit(&ann, &hers).await;
+    assert_eq!(world.ok(&admin(), claim("a", 1)).await[0].held.job, job.id, "the oldest");
+    world.advance(Duration::from_secs(3));
+    let told = async |caller: Caller, session: &SessionId| {
+        let refused =
+            world.refused(&caller.naming("q"), attach(session, ("a", "q")), Reason::SessionBusy).await;
+        String::from_utf8_lossy(refused.to_status("r").details()).into_owned()
+    };
+    let (to_her, to_him) = (told(ann, &hers).await, told(bob, &his).await);
+    for counts in [&to_her, &to_him] {
+        assert!(counts.contains("2 queued and 1 running"), "{counts}");
+    }
+    for said in [job.id.as_str(), "its lease lives 7000 ms more", second.id.as_str(), "queued, number 2"] {
+        assert!(to_her.contains(said) && !to_him.contains(said), "{said}: {to_her} {to_him}");
+    }
+    for said in [other.id.as_str(), "queued, number 1"] {
+        assert!(to_him.contains(said) && !to_her.contains(said), "{said}: {to_her} {to_him}");
+    }
 }
 
 async fn agents_of_others_look_unknown(world: World) {
