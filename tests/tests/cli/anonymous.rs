@@ -16,6 +16,11 @@ fn without_a_sign_in_a_session_is_made_where_that_is_allowed() {
     ok(&up, &format!("session post {session} hello"));
     assert_eq!(refused(&up, "session list").0, 4, "its cookie leads to it and to nothing else");
 
+    // What is meant to be open is told, and is no hole.
+    let doors = ok(&up, "audit endpoints");
+    assert_eq!(doors["open"].as_array().map(Vec::len), Some(0), "{doors}");
+    assert_eq!(doors["without_credential"][0], "/interlock.gateway.v1.SessionService/CreateSession");
+
     // Work, once `local` was let into a project, at an agent that is shared.
     sign_in(&up);
     ok(&up, "--token-file \"$INTERLOCK_UP/auth/auth_tokens.json\" agent set pool --shared true");

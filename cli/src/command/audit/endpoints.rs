@@ -51,6 +51,8 @@ struct Intruder {
 /// By what an intruder is to be refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kept {
+    /// No credential at all: UNAUTHENTICATED, but where a service may be configured to take such calls.
+    Bare,
     /// Nobody is known: UNAUTHENTICATED everywhere.
     Nobody,
     /// No administrator: PERMISSION_DENIED where one is needed.
@@ -63,6 +65,7 @@ enum Kept {
 pub(super) async fn audit(caller: &Caller, asked: &Endpoints, common: &Common) -> Result<ExitCode, Failure> {
     let intruders = intruders(asked)?;
     let (mut holes, mut refused, mut by_design) = (Vec::new(), 0_u32, 0_u32);
+    let mut bare = Vec::new();
     for service in Service::ALL {
         let public = caller.door(service == Service::Auth)?;
         let internal = match service {
@@ -81,6 +84,12 @@ pub(super) async fn audit(caller: &Caller, asked: &Endpoints, common: &Common) -
                 for intruder in &intruders {
                     let Some(expected) = expected(policy, intruder.kind) else { continue };
                     match public.call(&policy.path, &intruder.shown).await {
+                        // Let in, and told what its request lacks.
+                        Answer::Refused { code: Code::InvalidArgument, .. }
+                            if takes_bare(policy, intruder.kind) =>
+                        {
+                            bare.push(policy.path.clone());
+                        }
                         Answer::Refused { code, .. } if expected.contains(&code) => refused += 1,
                         answer => holes.push(hole(&name, intruder.what, &answer)?),
                     }
@@ -100,7 +109,14 @@ pub(super) async fn audit(caller: &Caller, asked: &Endpoints, common: &Common) -
         some => format!("{some} OPEN, {refused} calls were refused as they have to be"),
     });
     lines.push(format!("{by_design} methods are open to anyone by design, and judge for themselves"));
-    let json = json!({ "open": holes, "refused": refused, "open_by_design": by_design });
+    if !bare.is_empty() {
+        lines.push(format!(
+            "calls with no credential are taken, as configured (allow_anonymous): {}",
+            bare.join(", ")
+        ));
+    }
+    let json =
+        json!({ "open": holes, "refused": refused, "open_by_design": by_design, "without_credential": bare });
     common.output.print(&lines.join("\n"), &json)?;
     Ok(if holes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -117,7 +133,7 @@ fn intruders(asked: &Endpoints) -> Result<Vec<Intruder>, Failure> {
     // Of 2^256: nobody was ever given this one.
     let invented = Credential::new(Kind::Owner, &[0x5a; 32]);
     let mut all = vec![
-        nobody("with no credential", Shown::default()),
+        Intruder { what: "with no credential", shown: Shown::default(), kind: Kept::Bare },
         nobody("with garbage", Shown::default().bearer("let-me-in")),
         nobody("with a credential that nobody issued", Shown::default().bearer(invented.expose())),
     ];
@@ -149,7 +165,7 @@ fn expected(policy: &MethodPolicy, kind: Kept) -> Option<&'static [Code]> {
         return Some(&[Code::Unimplemented]);
     }
     match kind {
-        Kept::Nobody => Some(&[Code::Unauthenticated]),
+        Kept::Bare | Kept::Nobody => Some(&[Code::Unauthenticated]),
         Kept::User => (policy.role == Role::Admin).then_some(&[Code::PermissionDenied][..]),
         Kept::Project => {
             let takes = policy.who.contains(&By::ProjectToken);
@@ -157,6 +173,11 @@ fn expected(policy: &MethodPolicy, kind: Kept) -> Option<&'static [Code]> {
             (!takes).then_some(&[Code::PermissionDenied, Code::Unauthenticated][..])
         }
     }
+}
+
+/// Whether a service may be configured to let such an intruder in.
+fn takes_bare(policy: &MethodPolicy, kind: Kept) -> bool {
+    kind == Kept::Bare && policy.who.contains(&By::Anonymous)
 }
 
 /// A line on an answer that is no refusal.
