@@ -99,6 +99,13 @@ impl Gate {
         self.denials.note(&source.to_string(), reason, self.clock.now()) == Noted::Row
     }
 
+    /// The refusal of a stranger whom a method for anyone turned away before it looked at what was shown: a row, or
+    /// counted by source.
+    pub async fn turned_away(&self, call: &Call, source: Source, refusal: &Error) {
+        let outcome = Outcome::Refused(refusal.reason());
+        self.note(source.to_string(), Entry::new(call.origin.clone(), call.action.clone(), outcome)).await;
+    }
+
     /// Writes one row, to see whether a store that failed can be written again.
     ///
     /// # Errors

@@ -3,11 +3,15 @@
 //! The first ten tries of a source at an owner are free; then each one has to wait for the last, twice as long each
 //! time, up to five minutes. A good sign-in begins anew, and so does an hour without a try. Where the owner has signed in
 //! before, a wait is a second at most: who guesses from the same address does not keep the owner out. Pairs beyond the
-//! bound share one budget, so that memory is bounded whatever names are tried. Sources that signed in before may use the
-//! whole hasher queue.
+//! bound share one budget, so that memory is bounded whatever names are tried.
+//!
+//! A source is known at the owners that have signed in from there, and at no other: there it may use the whole hasher
+//! queue, and its tries are counted apart from the crowd's. So neither a flood of made-up names nor whoever has an
+//! account of their own takes the room that is kept for it. What is known is bounded too, for each owner first: nobody
+//! pushes out another owner's sources by signing in from many.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     num::NonZeroU32,
     time::{Duration, Instant},
 };
@@ -38,7 +42,9 @@ const FREE_FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// What those beyond the bound share.
 const OTHERS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
 const PAIRS_MAX: usize = 16_384;
-const KNOWN_MAX: usize = 4_096;
+/// Owners whose sources are known, and sources of each; the ones not seen for longest make room.
+const KNOWN_OWNERS_MAX: usize = 4_096;
+const KNOWN_SOURCES_MAX: usize = 16;
 
 /// Counts tries.
 #[derive(Debug)]
@@ -57,11 +63,17 @@ struct Tries {
     free_at: Instant,
 }
 
-/// Good sign-ins.
+/// Good sign-ins: where each owner was let in.
 #[derive(Debug, Default)]
 struct Known {
-    sources: HashSet<Source>,
-    pairs: HashSet<(Source, OwnerId)>,
+    owners: HashMap<OwnerId, Sources>,
+}
+
+/// Where one owner was let in, the latest place at the end.
+#[derive(Debug, Default)]
+struct Sources {
+    latest: Option<Instant>,
+    places: Vec<(Source, Tries)>,
 }
 
 impl Default for GuessLimit {
@@ -84,8 +96,10 @@ impl GuessLimit {
     }
 
     fn check_at(&self, source: Source, owner: &OwnerId, now: Instant) -> Result<(), Error> {
+        if let Some(tries) = self.known.lock().tries(source, owner) {
+            return tries.spend(STEP, now);
+        }
         let pair = (source, owner.clone());
-        let is_known = self.known.lock().pairs.contains(&pair);
         let mut pairs = self.pairs.lock();
         if pairs.len() >= PAIRS_MAX && !pairs.contains_key(&pair) {
             pairs.retain(|_, tries| !tries.is_forgotten(now, true));
@@ -95,42 +109,66 @@ impl GuessLimit {
                 return spent.map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())));
             }
         }
-        let tries = pairs.entry(pair).or_insert_with(|| Tries::none(now));
-        if tries.is_forgotten(now, false) {
-            *tries = Tries::none(now);
-        }
-        if now < tries.free_at {
-            return Err(limited(tries.free_at.duration_since(now)));
-        }
-        tries.count = tries.count.saturating_add(1);
-        tries.last = now;
-        tries.free_at = now + wait_after(tries.count).min(if is_known { STEP } else { STEP_MAX });
-        Ok(())
+        pairs.entry(pair).or_insert_with(|| Tries::none(now)).spend(STEP_MAX, now)
     }
 
     /// A try of this source at this owner was good.
     pub fn succeeded(&self, source: Source, owner: &OwnerId) {
-        let pair = (source, owner.clone());
-        self.pairs.lock().remove(&pair);
-        let mut known = self.known.lock();
-        if known.sources.len() < KNOWN_MAX {
-            known.sources.insert(source);
-        }
-        if known.pairs.len() < KNOWN_MAX {
-            known.pairs.insert(pair);
-        }
+        self.succeeded_at(source, owner, Clock::instant());
     }
 
-    /// How much of the hasher queue a source may use.
+    fn succeeded_at(&self, source: Source, owner: &OwnerId, now: Instant) {
+        self.pairs.lock().remove(&(source, owner.clone()));
+        self.known.lock().add(source, owner, now);
+    }
+
+    /// How much of the hasher queue a source may use for a try at this owner.
     #[must_use]
-    pub fn priority(&self, source: Source) -> Priority {
-        if self.known.lock().sources.contains(&source) { Priority::Known } else { Priority::Unknown }
+    pub fn priority(&self, source: Source, owner: &OwnerId) -> Priority {
+        if self.known.lock().tries(source, owner).is_some() { Priority::Known } else { Priority::Unknown }
+    }
+}
+
+impl Known {
+    fn tries(&mut self, source: Source, owner: &OwnerId) -> Option<&mut Tries> {
+        let places = &mut self.owners.get_mut(owner)?.places;
+        places.iter_mut().find(|(place, _)| *place == source).map(|(_, tries)| tries)
+    }
+
+    fn add(&mut self, source: Source, owner: &OwnerId, now: Instant) {
+        if self.owners.len() >= KNOWN_OWNERS_MAX && !self.owners.contains_key(owner) {
+            let oldest = self.owners.iter().min_by_key(|(_, sources)| sources.latest);
+            if let Some(oldest) = oldest.map(|(owner, _)| owner.clone()) {
+                self.owners.remove(&oldest);
+            }
+        }
+        let known = self.owners.entry(owner.clone()).or_default();
+        known.latest = Some(now);
+        known.places.retain(|(place, _)| *place != source);
+        if known.places.len() >= KNOWN_SOURCES_MAX {
+            known.places.remove(0);
+        }
+        known.places.push((source, Tries::none(now)));
     }
 }
 
 impl Tries {
     fn none(now: Instant) -> Self {
         Self { count: 0, last: now, free_at: now }
+    }
+
+    /// Takes one, which the next has to wait for: `step_max` at most.
+    fn spend(&mut self, step_max: Duration, now: Instant) -> Result<(), Error> {
+        if self.is_forgotten(now, false) {
+            *self = Self::none(now);
+        }
+        if self.count > 0 && now < self.free_at {
+            return Err(limited(self.free_at.duration_since(now)));
+        }
+        self.count = self.count.saturating_add(1);
+        self.last = now;
+        self.free_at = now + wait_after(self.count).min(step_max);
+        Ok(())
     }
 
     fn is_forgotten(&self, now: Instant, too_many: bool) -> bool {
@@ -184,7 +222,7 @@ mod tests {
         now += FORGOTTEN_AFTER;
         assert_eq!(waits(&limit, &alice, &mut now, 2), [1, 2], "an hour without a try");
         limit.check_at(source(1), &alice, now).expect("it has waited");
-        limit.succeeded(source(1), &alice);
+        limit.succeeded_at(source(1), &alice, now);
         let free = (0..20).map(|_| limit.check_at(source(1), &alice, now)).take_while(Result::is_ok).count();
         assert_eq!(free, 10);
     }
@@ -193,7 +231,7 @@ mod tests {
     fn who_guesses_where_an_owner_has_signed_in_holds_that_owner_up_for_a_second_at_most() {
         let (limit, alice, mut now) = (GuessLimit::default(), OwnerId::made("alice"), Clock::instant());
         limit.check_at(source(1), &alice, now).expect("the first one");
-        limit.succeeded(source(1), &alice);
+        limit.succeeded_at(source(1), &alice, now);
         assert_eq!(waits(&limit, &alice, &mut now, 5), [1; 5]);
         limit.check_at(source(1), &alice, now).expect("it has waited");
     }
@@ -210,11 +248,43 @@ mod tests {
         limit.check_at(source(2), &made(0), now + FREE_FORGOTTEN_AFTER).expect("there is room again");
     }
 
+    // DESIGN 14.15: known is who signed in from there as that owner, and nobody takes their place.
     #[test]
-    fn sources_that_signed_in_are_known() {
-        let limit = GuessLimit::default();
-        assert_eq!(limit.priority(source(1)), Priority::Unknown);
-        limit.succeeded(source(1), &OwnerId::made("alice"));
-        assert_eq!(limit.priority(source(1)), Priority::Known);
+    fn an_owner_is_known_where_it_signed_in_whatever_others_do() {
+        let (limit, now) = (GuessLimit::default(), Clock::instant());
+        let (alice, mallory) = (OwnerId::made("alice"), OwnerId::made("mallory"));
+        assert_eq!(limit.priority(source(1), &alice), Priority::Unknown);
+        limit.succeeded_at(source(1), &alice, now);
+        assert_eq!(limit.priority(source(1), &alice), Priority::Known);
+        assert_eq!(limit.priority(source(1), &mallory), Priority::Unknown, "as another owner");
+        assert_eq!(limit.priority(source(2), &alice), Priority::Unknown, "from elsewhere");
+        // Whoever has an account signs in from everywhere.
+        for last in 0..=255 {
+            limit.succeeded_at(source(last), &mallory, now);
+        }
+        assert_eq!(limit.priority(source(1), &alice), Priority::Known);
+        assert_eq!(limit.priority(source(255), &mallory), Priority::Known);
+        assert_eq!(limit.priority(source(0), &mallory), Priority::Unknown, "the first make room");
+        // Owners beyond the bound push out those that were not seen for longest.
+        for n in 0..KNOWN_OWNERS_MAX {
+            limit.succeeded_at(source(3), &OwnerId::made(format!("o{n}")), now + Duration::from_secs(1));
+            limit.succeeded_at(source(1), &alice, now + Duration::from_secs(2));
+        }
+        assert_eq!(limit.known.lock().owners.len(), KNOWN_OWNERS_MAX);
+        assert_eq!(limit.priority(source(1), &alice), Priority::Known);
+        assert_eq!(limit.priority(source(255), &mallory), Priority::Unknown);
+    }
+
+    // Issue 6 line 6: no flood of names spends what a known one needs.
+    #[test]
+    fn a_known_source_has_its_tries_where_the_crowd_has_none_left() {
+        let (limit, alice, now) = (GuessLimit::default(), OwnerId::made("alice"), Clock::instant());
+        limit.succeeded_at(source(1), &alice, now);
+        for n in 0..PAIRS_MAX {
+            limit.check_at(source(2), &OwnerId::made(format!("o{n}")), now).expect("there is room");
+        }
+        while limit.check_at(source(2), &alice, now).is_ok() {}
+        let free = (0..20).map(|_| limit.check_at(source(1), &alice, now)).take_while(Result::is_ok).count();
+        assert_eq!(free, 10);
     }
 }

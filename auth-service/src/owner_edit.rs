@@ -95,7 +95,7 @@ pub async fn change(parts: &Parts, call: &Call, ask: OwnChange) -> Result<Option
     let owner = call.caller.principal().ok_or_else(policy::login_required)?.owner_id.clone();
     // As a sign-in: it is the same password that is guessed at.
     parts.guesses.check(source, &owner)?;
-    let priority = parts.guesses.priority(source);
+    let priority = parts.guesses.priority(source, &owner);
     let known = parts.shell.ask(call, ReadForLogin { owner: owner.clone() }).await?;
     let verified = match known {
         Some(known) => {

@@ -108,7 +108,7 @@ pub async fn unlock(parts: &Parts, call: &Call, ask: Ask) -> Result<(Unlocked, R
     };
     if let (Some(secret), Some(principal)) = (parts.root.secret(), call.caller.principal()) {
         parts.root_guesses.check(ask.source, &principal.owner_id)?;
-        let priority = parts.root_guesses.priority(ask.source);
+        let priority = parts.root_guesses.priority(ask.source, &principal.owner_id);
         let stored = secret.hash.expose().to_owned();
         let verified = parts.hasher.verify(ask.password, stored, priority).await?;
         verb.verified = verified.ok.then_some(secret.fingerprint);

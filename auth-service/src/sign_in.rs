@@ -2,6 +2,7 @@
 
 use interlock_kit::{
     error::{Error, Reason},
+    hasher::Verified,
     random,
     seal::Seal,
     serve::Source,
@@ -44,14 +45,14 @@ pub async fn login(
     owner: OwnerId,
     password: Zeroizing<Vec<u8>>,
 ) -> Result<(SignedIn, Pair), Error> {
-    parts.guesses.check(source, &owner)?;
-    let priority = parts.guesses.priority(source);
-    let facts = parts.shell.ask(call, ReadForLogin { owner: owner.clone() }).await?;
-    let stored = facts.as_ref().map(|facts| facts.password.expose().to_owned());
-    let verified = match stored {
-        Some(stored) => parts.hasher.verify(password.clone(), stored, priority).await?,
-        None => parts.hasher.verify_nothing(password.clone(), priority).await?,
-    };
+    let tried = tried(parts, call, source, &owner, password.clone()).await;
+    if let Err(refusal) = &tried
+        && matches!(refusal.reason(), Reason::RateLimited | Reason::LimitReached)
+    {
+        // Before anybody was looked at: counted by source, whatever names are tried.
+        parts.gate.turned_away(call, source, refusal).await;
+    }
+    let (facts, verified) = tried?;
     let known = facts.is_some();
     let Some(LoginFacts { version, .. }) = facts.filter(|_| verified.ok) else {
         // By source, whatever names are tried.
@@ -64,10 +65,7 @@ pub async fn login(
         return Err(policy::wrong_credentials());
     };
     let rehashed = match verified.needs_rehash {
-        true => {
-            let hash = parts.hasher.hash(password, random::bytes()).await?;
-            Some(PasswordHash::parse(&hash).map_err(Error::internal)?)
-        }
+        true => rehashed(parts, password).await?,
         false => None,
     };
     let pair = Pair::new();
@@ -85,6 +83,35 @@ pub async fn login(
     let signed_in = parts.shell.run(call, verb).await?;
     parts.guesses.succeeded(source, &signing_in);
     Ok((signed_in, pair))
+}
+
+/// Spends a try, and verifies the password on the hasher's threads. One path for owners that there are and are not.
+async fn tried(
+    parts: &Parts,
+    call: &Call,
+    source: Source,
+    owner: &OwnerId,
+    password: Zeroizing<Vec<u8>>,
+) -> Result<(Option<LoginFacts>, Verified), Error> {
+    parts.guesses.check(source, owner)?;
+    let priority = parts.guesses.priority(source, owner);
+    let facts = parts.shell.ask(call, ReadForLogin { owner: owner.clone() }).await?;
+    let stored = facts.as_ref().map(|facts| facts.password.expose().to_owned());
+    let verified = match stored {
+        Some(stored) => parts.hasher.verify(password, stored, priority).await?,
+        None => parts.hasher.verify_nothing(password, priority).await?,
+    };
+    Ok((facts, verified))
+}
+
+/// The password as we hash it. `None` where too many wait for the hasher: the next sign-in tries again, and this one
+/// is good without it.
+async fn rehashed(parts: &Parts, password: Zeroizing<Vec<u8>>) -> Result<Option<PasswordHash>, Error> {
+    match parts.hasher.hash(password, random::bytes()).await {
+        Ok(hash) => PasswordHash::parse(&hash).map(Some).map_err(Error::internal),
+        Err(full) if full.reason() == Reason::LimitReached => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Trades a refresh token. Everyone who presents it within its window gets the same pair. `None`: nobody's

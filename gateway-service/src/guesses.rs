@@ -2,9 +2,14 @@
 //!
 //! One try a second after a burst of five (`join_tries`) for each source. A session has a budget that all unknown sources share, so
 //! that many of them guess no faster together; who has joined it before does not depend on that. Beyond the bound on
-//! entries all others share one budget, so that memory is bounded whatever is tried.
+//! entries all others share one budget, so that memory is bounded whatever is tried; sources that have joined anything
+//! are counted apart from those, so that no crowd of new ones spends what they need.
 
-use std::{collections::HashSet, num::NonZeroU32, time::Duration};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    num::NonZeroU32,
+    time::Duration,
+};
 
 use governor::{
     DefaultDirectRateLimiter, DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter,
@@ -33,7 +38,16 @@ pub(crate) struct GuessLimit {
     by_source: DefaultKeyedRateLimiter<Source>,
     by_target: DefaultKeyedRateLimiter<Target>,
     others: DefaultDirectRateLimiter,
-    known: Mutex<HashSet<(Source, Target)>>,
+    /// Of sources that are known somewhere: bounded by those.
+    by_known: DefaultKeyedRateLimiter<Source>,
+    known: Mutex<Known>,
+}
+
+/// Who has joined what, those that came first in front.
+#[derive(Debug, Default)]
+struct Known {
+    targets: HashMap<Source, HashSet<Target>>,
+    order: VecDeque<(Source, Target)>,
 }
 
 impl GuessLimit {
@@ -45,6 +59,7 @@ impl GuessLimit {
             by_source: RateLimiter::keyed(Quota::per_second(PER_SECOND).allow_burst(tries)),
             by_target: RateLimiter::keyed(Quota::per_second(PER_SECOND).allow_burst(of_session)),
             others: RateLimiter::direct(Quota::per_second(OTHERS_PER_SECOND)),
+            by_known: RateLimiter::keyed(Quota::per_second(PER_SECOND).allow_burst(tries)),
             known: Mutex::default(),
         }
     }
@@ -54,7 +69,9 @@ impl GuessLimit {
     /// # Errors
     /// `RATE_LIMITED` with the time to wait.
     pub(crate) fn of_source(&self, source: Source) -> Result<(), Error> {
-        spend(&self.by_source, &source, &self.others)
+        let is_known = self.known.lock().targets.contains_key(&source);
+        let limit = if is_known { &self.by_known } else { &self.by_source };
+        spend(limit, &source, &self.others)
     }
 
     /// Spends one try at a session, whether there is one or not. Sources that have joined it before spend nothing.
@@ -70,17 +87,31 @@ impl GuessLimit {
 
     /// Someone has joined from there.
     pub(crate) fn succeeded(&self, source: Source, target: Target) {
-        let mut known = self.known.lock();
-        if known.len() >= KNOWN_MAX {
-            known.clear();
-        }
-        known.insert((source, target));
+        self.known.lock().add(source, target);
     }
 
     /// How much of the hasher's queue a source may use.
     pub(crate) fn priority(&self, source: Source, target: &Target) -> Priority {
-        let known = self.known.lock().contains(&(source, target.clone()));
+        let known = self.known.lock().targets.get(&source).is_some_and(|known| known.contains(target));
         if known { Priority::Known } else { Priority::Unknown }
+    }
+}
+
+impl Known {
+    fn add(&mut self, source: Source, target: Target) {
+        if !self.targets.entry(source).or_default().insert(target.clone()) {
+            return;
+        }
+        self.order.push_back((source, target));
+        if self.order.len() > KNOWN_MAX
+            && let Some((source, target)) = self.order.pop_front()
+            && let Some(targets) = self.targets.get_mut(&source)
+        {
+            targets.remove(&target);
+            if targets.is_empty() {
+                self.targets.remove(&source);
+            }
+        }
     }
 }
 
@@ -145,5 +176,28 @@ mod tests {
         limit.at_target(source(200), &mine).expect("it was in before");
         assert_eq!(limit.priority(source(200), &mine), Priority::Known);
         assert_eq!(limit.priority(source(200), &other), Priority::Unknown);
+    }
+
+    // Issue 6 line 6, DESIGN 14.15
+    #[test]
+    fn a_crowd_of_sources_leaves_known_ones_their_tries_and_their_place() {
+        let limit = GuessLimit::new(5);
+        let mine = target("ses_1");
+        limit.succeeded(source(200), mine.clone());
+        for n in 0..u32::try_from(KEYS_MAX).expect("small") {
+            let [_, b, c, d] = n.to_be_bytes();
+            limit.of_source(Source::of([10, b, c, d].into())).expect("there is room");
+        }
+        while limit.of_source(source(1)).is_ok() {}
+        let tries = (0..20).map(|_| limit.of_source(source(200))).filter(Result::is_ok).count();
+        assert!((5..=6).contains(&tries), "{tries}");
+        for n in 0..KNOWN_MAX - 1 {
+            limit.succeeded(source(1), target(&format!("ses_x{n}")));
+        }
+        assert_eq!(limit.priority(source(200), &mine), Priority::Known);
+        limit.succeeded(source(1), target("ses_last"));
+        assert_eq!(limit.priority(source(200), &mine), Priority::Unknown, "the first one makes room");
+        assert_eq!(limit.known.lock().order.len(), KNOWN_MAX);
+        assert_eq!(limit.known.lock().targets.len(), 1);
     }
 }

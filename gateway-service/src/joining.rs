@@ -56,7 +56,8 @@ pub(crate) async fn set_password(
     let caller = admitted.for_session(&session);
     password::check(&password)?;
     front.ask(call, &caller, MaySetPassword { session: session.clone() }).await?;
-    let hash = front.hasher.hash(password, random::bytes()).await?;
+    let hashed = front.hasher.hash(password, random::bytes()).await;
+    let hash = recorded(front, call, admitted, hashed).await?;
     let set = SetSessionPassword { session: session.clone(), hash, joiners, evict_others };
     let told = front.run(call, &caller, set).await?;
     front.after_opening(admitted.verdict.as_ref(), &session).await?;
@@ -85,13 +86,15 @@ pub(crate) async fn join(
     let target = canonical(&target, stored.as_ref());
     let priority = front.guesses.priority(source, &target);
     let verified = match &stored {
-        Some(stored) => front.hasher.verify(password.clone(), stored.hash.clone(), priority).await?,
-        None => front.hasher.verify_nothing(password.clone(), priority).await?,
+        Some(stored) => front.hasher.verify(password.clone(), stored.hash.clone(), priority).await,
+        None => front.hasher.verify_nothing(password.clone(), priority).await,
     };
+    let verified = recorded(front, call, admitted, verified).await?;
     let Some(stored) = stored.filter(|_| verified.ok) else {
         return recorded(front, call, admitted, Err(password::wrong())).await;
     };
-    let key = sealing_key(front, password, &stored.session, &request).await?;
+    let key = sealing_key(front, password, &stored.session, &request).await;
+    let key = recorded(front, call, admitted, key).await?;
     let seal = Seal::of(key.as_bytes(), SEAL_LABEL);
     let secret = Credential::new(Kind::Client, &random::bytes());
     let context = request.to_string();
@@ -116,7 +119,7 @@ fn canonical(target: &Target, stored: Option<&SessionPassword>) -> Target {
     stored.map_or_else(|| target.clone(), |stored| Target::Id(stored.session.clone()))
 }
 
-/// Records a refusal of nobody known, and hands it on. The same way whether there is such a session or not: a row
+/// Records a refusal that no verb records, and hands it on. The same way whether there is such a session or not: a row
 /// that only one of them has would tell in the time that it takes.
 async fn recorded<T>(
     front: &Front,

@@ -4,6 +4,7 @@
 //! - `silent`: 1,000 sockets that fall silent in five phases, and the caps on connections;
 //! - `floods`: too much of every kind on one connection, and of connections;
 //! - `tokens`: credentials that look good and are not, at speed;
+//! - `sign_ins`: guesses that fill the queue of the hasher, beside who was let in before;
 //! - `room`: calls and parked calls beyond their bounds;
 //! - `reader`: one that stops while 40,000 small events are made for it;
 //! - `descriptors`: none left.
@@ -17,6 +18,7 @@ mod honest;
 mod process;
 mod reader;
 mod room;
+mod sign_ins;
 mod silent;
 mod target;
 mod tokens;
