@@ -93,12 +93,14 @@ pub(crate) async fn run(doctor: &Doctor, common: &Common) -> Result<ExitCode, Fa
         host::gateway(file, &mut findings);
     }
     if let Some(context) = context(common, &mut findings) {
+        let mut auth_answers = false;
         for (name, at) in [("auth", &context.auth), ("gateway", &context.gateway)] {
             for url in at.all() {
-                service::look(name, url, &context.ca_file, &mut findings).await;
+                let answers = service::look(name, url, &context.ca_file, &mut findings).await;
+                auth_answers |= answers && name == "auth";
             }
         }
-        sign_in(common, &mut findings).await;
+        sign_in(common, auth_answers, &mut findings).await;
     }
     let Findings(all) = findings;
     let lines: Vec<_> = all.iter().map(line).collect();
@@ -137,13 +139,24 @@ fn context(common: &Common, findings: &mut Findings) -> Option<Context> {
     }
 }
 
-/// The credential, both statuses, and the project that calls from here are for.
-async fn sign_in(common: &Common, findings: &mut Findings) {
+/// The credential, both statuses, and the project that calls from here are for. Auth is not asked where it was found
+/// not to answer: each question would only wait for it again.
+async fn sign_in(common: &Common, auth_answers: bool, findings: &mut Findings) {
     let caller = match Caller::open(common) {
         Ok(caller) => caller,
         Err(failure) => return findings.failed("token", "", &failure, "interlock login NAME"),
     };
-    let signed_in = token(&caller, common, findings).await;
+    let has_token = has_token(&caller, common, findings);
+    if !auth_answers {
+        if has_token {
+            findings.warn("token", "", "there is one; whether it is good, only auth can say", ASK_AGAIN);
+        }
+        for check in ["session auth", "root auth"] {
+            findings.bad(check, "", "not asked: auth does not answer", ASK_AGAIN);
+        }
+        return project(&caller, false, findings).await;
+    }
+    let signed_in = has_token && token(&caller, findings).await;
     match caller.auth().with_credentials(Credentials::none()).sign_in_status().await {
         Ok(status) if status.enabled => findings.good("session auth", "", "enabled"),
         Ok(_) => {
@@ -158,19 +171,21 @@ async fn sign_in(common: &Common, findings: &mut Findings) {
     project(&caller, signed_in, findings).await;
 }
 
-/// Whether there is a credential that is good.
-async fn token(caller: &Caller, common: &Common, findings: &mut Findings) -> bool {
+/// What to do where auth was not asked.
+const ASK_AGAIN: &str = "mend what is said of auth above, then look again";
+
+/// Whether there is a credential.
+fn has_token(caller: &Caller, common: &Common, findings: &mut Findings) -> bool {
     match caller.is_signed_in(common) {
-        Ok(true) => {}
-        Ok(false) => {
-            findings.warn("token", "", "not signed in", "interlock login NAME");
-            return false;
-        }
-        Err(failure) => {
-            findings.failed("token", "", &failure, "interlock login NAME");
-            return false;
-        }
+        Ok(true) => return true,
+        Ok(false) => findings.warn("token", "", "not signed in", "interlock login NAME"),
+        Err(failure) => findings.failed("token", "", &failure, "interlock login NAME"),
     }
+    false
+}
+
+/// Whether it is good.
+async fn token(caller: &Caller, findings: &mut Findings) -> bool {
     match caller.auth().whoami().await {
         Ok(who) => {
             let until = who.expires_at.map(|at| format!(", until {}", instant(at))).unwrap_or_default();

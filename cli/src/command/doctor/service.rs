@@ -32,13 +32,13 @@ const SKEW_MAX: Duration = Duration::from_secs(5);
 /// Beyond this nobody can make sense of the other's instants.
 const SKEW_WRONG: Duration = Duration::from_secs(300);
 
-/// Looks at one service, as far as one thing stands on another.
-pub(super) async fn look(name: &str, url: &str, ca: &Path, findings: &mut Findings) {
-    let Some(stream) = reached(name, url, findings).await else { return };
-    let Some(host) = host_of(url) else { return };
-    let Some(leaf) = handshake(name, &host, ca, stream, findings).await else { return };
+/// Looks at one service, as far as one thing stands on another. Whether it answers.
+pub(super) async fn look(name: &str, url: &str, ca: &Path, findings: &mut Findings) -> bool {
+    let Some(stream) = reached(name, url, findings).await else { return false };
+    let Some(host) = host_of(url) else { return false };
+    let Some(leaf) = handshake(name, &host, ca, stream, findings).await else { return false };
     life(name, &leaf, findings);
-    health(name, url, ca, findings).await;
+    health(name, url, ca, findings).await
 }
 
 fn host_of(url: &str) -> Option<String> {
@@ -192,8 +192,8 @@ pub(super) fn ends(name: &str, end: Timestamp, findings: &mut Findings) {
     }
 }
 
-/// Whether it serves; and from the same answer, what its host's clock shows.
-async fn health(name: &str, url: &str, ca: &Path, findings: &mut Findings) {
+/// Whether it serves; and from the same answer, what its host's clock shows. Whether it answers at all.
+async fn health(name: &str, url: &str, ca: &Path, findings: &mut Findings) -> bool {
     let asked = async {
         let pem = std::fs::read(ca).map_err(|error| error.to_string())?;
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
@@ -205,10 +205,14 @@ async fn health(name: &str, url: &str, ca: &Path, findings: &mut Findings) {
     let before = Clock::system().wall();
     let answer = match timeout(PATIENCE, asked).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(why)) => return findings.bad("health", name, why, "its log says why"),
+        Ok(Err(why)) => {
+            findings.bad("health", name, why, "its log says why");
+            return false;
+        }
         Err(_) => {
             let told = format!("no answer within {} s", PATIENCE.as_secs());
-            return findings.bad("health", name, told, "its log says why");
+            findings.bad("health", name, told, "its log says why");
+            return false;
         }
     };
     let after = Clock::system().wall();
@@ -221,6 +225,7 @@ async fn health(name: &str, url: &str, ca: &Path, findings: &mut Findings) {
     }
     let date = answer.metadata().get("date").and_then(|date| date.to_str().ok());
     clock(name, date, before, after, findings);
+    true
 }
 
 /// RFC 9110 section 6.6.1: when the answer was made, in whole seconds.
