@@ -242,27 +242,31 @@ fn orders(a: usize, b: usize) -> Vec<Vec<bool>> {
     all.map(|bits| (0..a + b).map(|at| bits & (1 << at) != 0).collect()).collect()
 }
 
-#[tokio::test]
+// Issue 6 line 1: a thousand callers at once. I9
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn truly_concurrent_refreshes_get_the_same_successor() {
-    let bench = Bench::open(Engine::File);
-    let ann = bench.owner("ann", &["user"]).await;
-    let session = bench.login(&ann).await.expect("in");
-    let mut calls = tokio::task::JoinSet::new();
-    for _ in 0..32 {
-        let (verb, _) = bench.refresh_verb(&session.refresh);
-        let shell = bench.shell.clone();
-        calls.spawn(async move { shell.run(&nobody("owner_session.refresh"), verb).await });
+    for engine in [Engine::File, Engine::Postgres] {
+        let bench = Bench::open(engine);
+        let ann = bench.owner("ann", &["user"]).await;
+        let session = bench.login(&ann).await.expect("in");
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..1_000 {
+            let (verb, _) = bench.refresh_verb(&session.refresh);
+            let shell = bench.shell.clone();
+            calls.spawn(async move { shell.run(&nobody("owner_session.refresh"), verb).await });
+        }
+        let answers = calls.join_all().await;
+        let mut sealed: Vec<_> = answers
+            .into_iter()
+            .map(|answer| match answer.expect("answers") {
+                Refreshed::Issued(answer) => answer.sealed,
+                other @ (Refreshed::Unknown | Refreshed::Replayed { .. }) => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(sealed.len(), 1_000);
+        sealed.dedup();
+        assert_eq!(sealed.len(), 1, "{engine:?}");
     }
-    let answers = calls.join_all().await;
-    let mut sealed: Vec<_> = answers
-        .into_iter()
-        .map(|answer| match answer.expect("answers") {
-            Refreshed::Issued(answer) => answer.sealed,
-            other @ (Refreshed::Unknown | Refreshed::Replayed { .. }) => panic!("{other:?}"),
-        })
-        .collect();
-    sealed.dedup();
-    assert_eq!(sealed.len(), 1);
 }
 
 #[tokio::test]

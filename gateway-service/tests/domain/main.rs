@@ -8,12 +8,14 @@
 mod cluster;
 mod world;
 
+mod apart;
 mod attach;
 mod audit;
 mod batches;
 mod endings;
 mod events;
 mod files;
+mod histories;
 mod jobs;
 mod leases;
 mod machine;
@@ -21,6 +23,7 @@ mod matrix;
 mod members;
 mod owners;
 mod projects;
+mod scopes;
 mod sessions;
 mod waiters;
 

@@ -24,7 +24,7 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let mut pair = Pair::stopped(Setup::default().gateway("lease_ttl", "1s").auth("lease", "1s"));
+        let mut pair = Pair::stopped(Setup::default().root().gateway("lease_ttl", "1s").auth("lease", "1s"));
         let faults = ["auth", "gateway"].map(|name| Faults::new(&pair.world.path(name)));
         faults[0].attach(&mut pair.auth);
         faults[1].attach(&mut pair.gateway);
@@ -38,6 +38,19 @@ impl World {
         for faults in &self.faults {
             faults.set(Fault::ClockAhead(ahead));
         }
+    }
+
+    /// Whether root is unlocked for an owner session: auth and the gateway say the same.
+    async fn is_raised(&self, session: &OwnerSession) -> bool {
+        let status = self.pair.sdk_auth_as(&session.access_token).root_status().await.expect("public");
+        let agents = self.pair.sdk_gateway(&session.access_token).agents();
+        let described = SetAgent { description: Some("by an unlock".to_owned()), ..SetAgent::default() };
+        let written = agents.set("primary", described).await;
+        if let Err(refused) = &written {
+            assert_eq!(refused.reason(), Some(Reason::RootRequired), "{refused}");
+        }
+        assert_eq!(status.unlocked_until.is_some(), written.is_ok(), "I10: {status:?}");
+        written.is_ok()
     }
 
     /// Everything that rests on time works: a sign-in, its admission, a job that is done once, an agent that is
@@ -131,10 +144,31 @@ async fn a_clock_that_jumps_a_day_prolongs_nothing_and_wedges_nothing() {
     let mut world = World::start().await;
     let first = world.works().await;
 
+    // FN-16: a quarter of an hour, for which its access token lives, too.
+    let raised = world.pair.login("alice").await;
+    let auth = world.pair.sdk_auth_as(&raised.access_token);
+    let unlocked = auth.unlock_root(world.pair.world.root_password(), None).await.expect("unlocked");
+    assert!(world.is_raised(&raised).await);
+
     // Back: nothing has ended, and nothing lives longer.
     world.jump(-DAY);
+    assert!(world.is_raised(&raised).await, "it has not ended");
+    let status = auth.root_status().await.expect("public");
+    assert_eq!(status.unlocked_until, Some(unlocked.expires_at), "I10: nor is it any longer");
     world.pair.sdk_gateway(&first.access_token).sessions().list().await.expect("still admitted");
     let second = world.works().await;
+
+    // An hour on from where it was: the unlock is over and its access token is; the owner session goes on, as low as
+    // it began, and the refresh token is good once more.
+    world.jump(3_600);
+    world.pair.serving().await;
+    is_over(world.pair.sdk_auth_as(&raised.access_token).whoami().await);
+    let lowered = world.pair.sdk_auth().refresh(&raised).await.expect("12 h are not over");
+    assert_eq!(lowered.expires_at, raised.expires_at, "a refresh prolongs no owner session");
+    assert!(!world.is_raised(&lowered).await, "I10: an hour is longer than it was unlocked for");
+    // And back: what has ended has ended.
+    world.jump(-DAY);
+    assert!(!world.is_raised(&lowered).await, "I10: it came back");
 
     // To where it was, and a day on: what a day ends has ended.
     world.jump(DAY);
@@ -180,7 +214,7 @@ async fn a_clock_that_jumps_a_day_prolongs_nothing_and_wedges_nothing() {
         assert!(damage.is_empty(), "I11: {damage:?}");
     }
     println!(
-        "clock: 4 jumps of a day and one of an hour beyond, a restart between; {} rounds of everything; agents free {:?} after \
+        "clock: 5 jumps of a day and two of an hour, a restart between; {} rounds of everything; agents free {:?} after \
          their worker had vanished (lease 1 s)",
         world.rounds, world.free
     );
