@@ -38,8 +38,7 @@ impl Verb for TrimLog {
     fn run(&self, tx: &mut Tx<'_>) -> Result<(), Stop> {
         let permit = tx.authorize_keep_log()?;
         tx.keep_log(&permit, Keeping::Trim(self.trim.clone()));
-        let (rows, through) = (self.trim.rows(), self.trim.through());
-        tx.audit(Outcome::Done, format!(r#"{{"rows":{rows},"through":{through}}}"#));
+        tx.audit(Outcome::Done, self.trim.detail());
         Ok(())
     }
 }

@@ -4,11 +4,11 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use interlock_kit::{
-    command::{self, StoreCommand, key_value, say},
+    command::{self, AuditCommand, StoreCommand, key_value, say},
     config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE},
 };
 
-use crate::{config::Config, offline, offline_internal, offline_owner, serving, store::Auth};
+use crate::{config::Config, offline, offline_internal, offline_owner, opening, serving, store::Auth};
 
 /// Who is calling and what they may do. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -48,6 +48,11 @@ enum Host {
         #[command(subcommand)]
         what: StoreCommand,
     },
+    /// The audit log, while the service does not run.
+    Audit {
+        #[command(subcommand)]
+        what: AuditCommand,
+    },
     /// The token that services show each other, while they run.
     InternalToken {
         #[command(subcommand)]
@@ -77,6 +82,16 @@ pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
         (Ok(config), Some(Host::Auth { what })) => offline::main(&config, &what),
         (Ok(config), Some(Host::Store { what })) => {
             command::store::<Auth>("interlock-auth", &what, &config.chain_key_file, config.common.profile)
+        }
+        (Ok(config), Some(Host::Audit { what })) => {
+            let place = command::Place {
+                folder: &config.common.data_dir,
+                file: opening::STORE_FILE,
+                database: config.store.as_ref(),
+                key: &config.chain_key_file,
+                profile: config.common.profile,
+            };
+            command::audit::<Auth>("interlock-auth", "auth", &what, &place)
         }
         (Ok(config), Some(Host::InternalToken { what })) => offline_internal::main(&config, what),
         (Ok(config), Some(Host::Owner { what })) => offline_owner::main(&config, what),

@@ -195,7 +195,14 @@ async fn an_owners_file_is_applied_and_applied_again_when_it_changes() {
     put(&format!("[{alice},{bob}]"));
     // UA-24: the imported hash signs in, and is argon2id afterwards (UA-39).
     let mut sessions = host.sessions(&served);
+    let store = rusqlite::Connection::open(host.data("auth.db")).unwrap();
     within(async {
+        // Not by trying to sign in: each try would have to wait longer than the one before.
+        let there =
+            || store.query_row("SELECT COUNT(*) FROM owner WHERE id = 'bob'", [], |row| row.get::<_, i64>(0));
+        while there().unwrap() == 0_i64 {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
         let asked = || LoginRequest {
             username: "bob".to_owned(),
             password: "correct horse battery staple".to_owned(),
@@ -206,7 +213,6 @@ async fn an_owners_file_is_applied_and_applied_again_when_it_changes() {
     })
     .await;
     served.stop().await;
-    let store = rusqlite::Connection::open(host.data("auth.db")).unwrap();
     let stored: Vec<String> = store
         .prepare("SELECT password FROM owner")
         .unwrap()

@@ -113,6 +113,10 @@ pub struct AuditReport {
     pub heads: Vec<AuditHead>,
     /// Whose memory of this log it was compared with, too.
     pub peers: Vec<AuditPeer>,
+    /// Ends of chains that are missing, at most 1,000: each is told of among the damages, too.
+    pub missing: Vec<AuditHead>,
+    /// Ends of chains that are missing because a backup was put back, which was accepted on the service's host.
+    pub accepted: Vec<AuditHead>,
 }
 
 /// Another service that remembers ends of a log's chains.
@@ -174,6 +178,8 @@ impl AuditLog {
             damages: report.damages.iter().map(told).collect(),
             heads: report.heads.into_iter().map(AuditHead::from).collect(),
             peers: report.peers.into_iter().map(AuditPeer::from).collect(),
+            missing: report.missing.into_iter().map(AuditHead::from).collect(),
+            accepted: report.accepted.into_iter().map(AuditHead::from).collect(),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use interlock_kit::{
-    command::{self, StoreCommand, key_value, say},
+    command::{self, AuditCommand, StoreCommand, key_value, say},
     config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE},
     process, telemetry,
 };
@@ -45,6 +45,11 @@ enum Host {
         #[command(subcommand)]
         what: StoreCommand,
     },
+    /// The audit log, while no gateway runs on its store.
+    Audit {
+        #[command(subcommand)]
+        what: AuditCommand,
+    },
 }
 
 /// Parses arguments (the first is the program's name) and runs. Exit codes: 0 as it should, 1 failed, 64 wrong
@@ -58,9 +63,22 @@ pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(config) => config,
         Err(mistakes) => return command::misconfigured("interlock-gateway", &mistakes),
     };
-    if let Some(Host::Store { what }) = &command.host {
-        let (key, profile) = (&config.chain_key_file, config.common.profile);
-        return command::store::<Gateway>("interlock-gateway", what, key, profile);
+    let (key, profile) = (&config.chain_key_file, config.common.profile);
+    match &command.host {
+        Some(Host::Store { what }) => {
+            return command::store::<Gateway>("interlock-gateway", what, key, profile);
+        }
+        Some(Host::Audit { what }) => {
+            let place = command::Place {
+                folder: &config.common.data_dir,
+                file: server::STORE_FILE,
+                database: config.store.as_ref(),
+                key,
+                profile,
+            };
+            return command::audit::<Gateway>("interlock-gateway", "gateway", what, &place);
+        }
+        None => {}
     }
     if command.check_config {
         say("interlock-gateway: the configuration is good");

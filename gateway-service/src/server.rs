@@ -64,7 +64,7 @@ use doors::{Doors, own_certificate};
 /// How long a start waits for auth's lease before it says that it serves: without one it serves too, and refuses.
 const FIRST_LEASE: Duration = Duration::from_secs(5);
 /// The store's file, in the data folder.
-const STORE_FILE: &str = "gateway.db";
+pub(crate) const STORE_FILE: &str = "gateway.db";
 /// No key file is longer.
 const KEY_BYTES_MAX: u64 = 1 << 20;
 /// The part of a drain that workers get to give their jobs back.

@@ -9,6 +9,10 @@ use std::{
 
 use interlock_proto::credential;
 
+mod accept;
+
+pub use accept::{AuditCommand, Place, audit};
+
 use crate::{
     config::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, Mistake, Profile},
     store::{

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write as _},
+    path::PathBuf,
     process::ExitCode,
     time::SystemTime,
 };
@@ -64,7 +65,12 @@ pub(crate) enum Rows {
     },
     /// Compare every row of both services with its hash chain, and the chains with what was seen of them the last
     /// time; exit code 1 where something was edited, cut or put back.
-    Verify,
+    Verify {
+        /// Where ends of chains are missing, write them to this file: for `interlock-auth audit accept` and
+        /// `interlock-gateway audit accept`, once a backup was put back.
+        #[arg(long, value_name = "FILE")]
+        lost: Option<PathBuf>,
+    },
 }
 
 /// Which rows.
@@ -135,7 +141,7 @@ pub(crate) async fn run(audit: Audit, common: &Common) -> Result<ExitCode, Failu
         }
         Rows::Export { service, which, after } => export(&caller, service, &which.filter(), after).await?,
         Rows::Tail { which } => tail(&caller, &which.filter(), common.output).await?,
-        Rows::Verify => return heads::verify(&caller, common).await,
+        Rows::Verify { lost } => return heads::verify(&caller, common, lost.as_deref()).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -44,6 +44,8 @@ pub(super) fn report(report: Report, peers: Vec<Peer>) -> wire::VerifyResponse {
         damages: report.damages.into_iter().map(damage).collect(),
         heads: report.heads.into_iter().map(to_wire).collect(),
         peers: peers.into_iter().map(peer).collect(),
+        missing: report.missing.into_iter().map(to_wire).collect(),
+        accepted: report.accepted.into_iter().map(to_wire).collect(),
     }
 }
 

@@ -12,11 +12,13 @@ use sha2::Sha256;
 
 use crate::{clock::Timestamp, error::Reason};
 
+mod accepted;
 mod chain;
 mod keeping;
 mod retention;
 mod trail;
 
+pub use accepted::{ACCEPT, ACCEPTED_MAX, Lost, accepting};
 pub use chain::{DAMAGES_MAX, Damage, Filter, HEADS_MAX, Known, Report};
 pub(in crate::store) use chain::{Link, Walk};
 pub use keeping::{Keeping, PEER_HEADS_MAX, PEERS_MAX, Remembered};

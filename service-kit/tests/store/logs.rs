@@ -6,7 +6,10 @@ use interlock_kit::{
     clock::{Clock, Timestamp},
     store::{
         Ran, Store,
-        audit::{Damage, Filter, Head, Keeping, Known, Look, Outcome, PEER_HEADS_MAX, Retention, Trail},
+        audit::{
+            ACCEPT, Damage, Entry, Filter, Head, Keeping, Known, Look, Outcome, PEER_HEADS_MAX, Retention,
+            Trail, accepting,
+        },
         postgres,
         sqlite::{self, Options},
     },
@@ -291,6 +294,57 @@ async fn damage_in_what_was_removed_is_told_for_good() {
         assert_eq!(place.trim(by_age()).await, 5, "{name}");
         assert_eq!(place.look().rows.len(), 1, "{name}");
         assert_eq!(place.damages(&[]), [Damage::Edited { writer, number: 2 }], "{name}");
+    }
+}
+
+// Issue 6 line 8: a backup that was put back.
+#[tokio::test]
+async fn ends_that_were_accepted_as_lost_are_told_apart_for_good_and_no_others_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for place in Place::both(folder.path()) {
+        let name = place.name;
+        let (lost, other) = (head("wrt_lost", 7), Head { link: [9; 32], ..head("wrt_lost", 7) });
+        let known = [&lost, &other].map(|head| Known { by: "auth".to_owned(), head: head.clone() });
+        let told = || {
+            let report = place.trail.verify(&known).expect("reads");
+            assert_eq!(report.damages.len(), report.missing.len(), "{name}: {report:#?}");
+            (report.accepted, report.missing)
+        };
+        place.grow(2).await;
+        let both = [lost.clone(), other.clone()].to_vec();
+        let mut neither = told();
+        neither.1.sort_by_key(|head| head.link);
+        assert_eq!(neither, (vec![], both.clone()), "{name}");
+        let row = |action: &'static str, detail: String| {
+            Entry { action: action.into(), ..entry(Outcome::Done, "a") }.detailed(detail)
+        };
+        place.store().record(vec![row(ACCEPT, accepting(std::slice::from_ref(&lost)))]).await.expect("room");
+        let apart = (vec![lost.clone()], vec![other.clone()]);
+        assert_eq!(told(), apart, "{name}");
+
+        // What retention removes says so itself from then on, and again.
+        for _ in 0..2 {
+            place.clock.advance(2 * HOUR);
+            place.grow(1).await;
+            let trim = place.trail.due(&by_age(), place.clock.now()).expect("reads").expect("old rows");
+            assert!(trim.detail().contains("wrt_lost"), "{name}: {}", trim.detail());
+            let trimmed = row("audit.trim", trim.detail());
+            let run = move |_: &mut (dyn Rows + '_), _| Ran {
+                result: Ok(0),
+                changes: vec![Change::Keep(Keeping::Trim(trim.clone()))],
+                audit: vec![trimmed.clone()],
+            };
+            place.store().write(run).await.expect("removed");
+            assert_eq!(told(), apart, "{name}");
+        }
+        assert!(place.look().rows.iter().all(|row| row.action != ACCEPT), "{name}: it has gone");
+
+        // Who can write the store and has no key accepts nothing.
+        let all = accepting(&both);
+        place.tamper(&format!("UPDATE audit SET detail = '{all}' WHERE action = 'audit.trim'"));
+        let report = place.trail.verify(&known).expect("reads");
+        assert_eq!((report.accepted, report.missing.len()), (vec![], 2), "{name}");
+        assert!(report.damages.iter().any(|damage| matches!(damage, Damage::Edited { .. })), "{name}");
     }
 }
 

@@ -29,7 +29,7 @@ const AT_ONCE: usize = 20;
 /// Before a try that follows one that was turned away: the processor is for those that are not.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Good ones beside the flood.
-const GOOD: usize = 8;
+const GOOD: usize = 5;
 
 /// Few may wait, and a hash takes its time.
 fn slow() -> Setup {

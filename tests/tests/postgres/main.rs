@@ -8,6 +8,7 @@ mod cluster;
 #[path = "../../../service-kit/tests/store/proxy.rs"]
 mod proxy;
 
+mod audit_logs;
 mod auths;
 mod gateways;
 mod moved;

@@ -21,10 +21,16 @@ struct Head {
     link: String,
 }
 
-pub(super) async fn verify(caller: &Caller, common: &Common) -> Result<ExitCode, Failure> {
+/// Compares. The ends that are missing go to `lost`, where it is named and there are some.
+pub(super) async fn verify(
+    caller: &Caller,
+    common: &Common,
+    lost: Option<&Path>,
+) -> Result<ExitCode, Failure> {
     let file = caller.beside("audit-heads.json");
     let seen = read(&file)?;
     let (mut now, mut lines, mut told, mut whole) = (Seen::new(), Vec::new(), Vec::new(), true);
+    let mut missing = Seen::new();
     for service in Service::ALL {
         let name = service.text();
         let known: Option<Vec<_>> = seen.get(name).into_iter().flatten().map(known).collect();
@@ -40,11 +46,23 @@ pub(super) async fn verify(caller: &Caller, common: &Common) -> Result<ExitCode,
             lines.push("  no other service has told what it remembers of this log".to_owned());
         }
         lines.extend(report.damages.iter().map(|damage| format!("  {damage}")));
+        if !report.accepted.is_empty() {
+            let count = report.accepted.len();
+            lines.push(format!(
+                "  {count} ends of chains were lost with a backup that was put back: accepted"
+            ));
+        }
+        if !report.missing.is_empty() {
+            missing.insert(name.to_owned(), report.missing.iter().map(kept).collect());
+        }
         told.push(json!({
             "service": name, "rows": report.rows, "batches": report.batches, "compared": known.len(),
-            "damages": report.damages, "peers": peers(&report),
+            "damages": report.damages, "peers": peers(&report), "accepted": report.accepted.len(),
         }));
         now.insert(name.to_owned(), report.heads.iter().map(kept).collect());
+    }
+    if let Some(file) = lost.filter(|_| !missing.is_empty()) {
+        write_private(file, &serde_json::to_vec_pretty(&missing).map_err(io::Error::other)?)?;
     }
     common.output.print(&lines.join("\n"), &json!({ "whole": whole, "services": Value::Array(told) }))?;
     if !whole {

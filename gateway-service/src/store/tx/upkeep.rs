@@ -113,8 +113,7 @@ impl Tx<'_> {
     pub fn trim_audit(&mut self, permit: &Permit, trim: &Trim) {
         assert!(permit.covers_upkeep(), "a sweep without a permit");
         self.change(Change::KeepLog(Keeping::Trim(trim.clone())));
-        let detail = serde_json::json!({ "rows": trim.rows(), "through": trim.through() });
-        let row = self.entry(Outcome::Done).detailed(detail.to_string());
+        let row = self.entry(Outcome::Done).detailed(trim.detail());
         self.record(row);
     }
 

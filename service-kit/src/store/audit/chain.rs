@@ -1,9 +1,12 @@
 //! The walk along stored chains that finds what was edited, and what may be asked of stored rows. The same
 //! for every engine.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::{ChainKey, Checkpoint, Head, Row};
+use super::{
+    ChainKey, Checkpoint, Head, Row,
+    accepted::{ACCEPTED_MAX, accepted_by},
+};
 use crate::clock::Timestamp;
 
 /// Which rows to read. Empty texts match all.
@@ -102,6 +105,11 @@ pub struct Report {
     pub damages: Vec<Damage>,
     /// The ends of chains, newest first, at most [`HEADS_MAX`]. Kept elsewhere, they show a cut later.
     pub heads: Vec<Head>,
+    /// Each head that is told of as [`Damage::Cut`].
+    pub missing: Vec<Head>,
+    /// Heads that somebody knew of and that are not there: they were lost with a backup that was put back, and a row of
+    /// the log says that this was accepted.
+    pub accepted: Vec<Head>,
 }
 
 /// How many damages are told of.
@@ -132,6 +140,8 @@ pub(in crate::store) struct Walk<'k> {
     lasts: HashMap<String, u64>,
     /// What stands for the removed beginnings of chains that were not met yet.
     checkpoints: HashMap<String, Checkpoint>,
+    /// What rows say was accepted.
+    accepted: HashSet<(String, u64, [u8; 32])>,
     previous: Option<End>,
     /// The ends of the chains that are behind.
     ends: Vec<End>,
@@ -157,6 +167,7 @@ impl<'k> Walk<'k> {
             known,
             lasts,
             checkpoints: HashMap::new(),
+            accepted: HashSet::new(),
             previous: None,
             ends: Vec::new(),
             report: Report::default(),
@@ -203,8 +214,9 @@ impl<'k> Walk<'k> {
                 }
             }
         };
-        if let Some(damage) = damage(self.key, &before, was_sealed, &stored) {
-            self.found(damage);
+        match damage(self.key, &before, was_sealed, &stored) {
+            Some(damage) => self.found(damage),
+            None => self.accept(&stored.rows),
         }
         self.previous = Some(End { head: stored.head, at: stored.at, sealed: stored.sealed });
     }
@@ -224,13 +236,32 @@ impl<'k> Walk<'k> {
         }
         let mut cut: Vec<_> = std::mem::take(&mut self.known).into_iter().collect();
         cut.sort_unstable();
-        for ((writer, number, _), by) in cut {
+        for (place, by) in cut {
+            let is_accepted = self.accepted.contains(&place);
+            let (writer, number, link) = place;
+            let head = Head { writer: writer.clone(), number, link };
+            if is_accepted {
+                self.report.accepted.push(head);
+                continue;
+            }
+            if self.report.missing.len() < DAMAGES_MAX {
+                self.report.missing.push(head);
+            }
             let last = self.lasts.get(&writer).copied().unwrap_or_default();
             self.found(Damage::Cut { writer, number, by, last });
         }
         self.keep_newest();
         self.report.heads = self.ends.into_iter().map(|end| end.head).collect();
         self.report
+    }
+
+    /// Rows of a batch that nobody has changed.
+    fn accept(&mut self, rows: &[Row]) {
+        for head in rows.iter().flat_map(accepted_by) {
+            if self.accepted.len() < ACCEPTED_MAX {
+                self.accepted.insert((head.writer, head.number, head.link));
+            }
+        }
     }
 
     fn found(&mut self, damage: Damage) {

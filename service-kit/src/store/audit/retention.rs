@@ -14,6 +14,7 @@ use sha2::Sha256;
 
 use super::{
     ChainKey, Head, Row,
+    accepted::{ACCEPTED_MAX, Lost, accepted_by},
     chain::{Link, damage},
 };
 use crate::clock::Timestamp;
@@ -102,6 +103,8 @@ pub struct Trim {
     pub(in crate::store) chains: Vec<Cleared>,
     rows: u64,
     through: i64,
+    /// What was accepted in the rows that go.
+    accepted: Vec<Head>,
 }
 
 impl Trim {
@@ -115,6 +118,17 @@ impl Trim {
     #[must_use]
     pub fn through(&self) -> i64 {
         self.through
+    }
+
+    /// What its own row says: how much goes, and which lost ends of chains were accepted in it and still are.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        let (rows, through) = (self.rows, self.through);
+        let lost: Vec<_> = self.accepted.iter().map(Lost::from).collect();
+        match lost.is_empty() {
+            true => serde_json::json!({ "rows": rows, "through": through }).to_string(),
+            false => serde_json::json!({ "rows": rows, "through": through, "lost": lost }).to_string(),
+        }
     }
 }
 
@@ -170,7 +184,8 @@ pub(in crate::store) fn plan(key: &ChainKey, retention: &Retention, now: Timesta
     for (writer, number, row) in rows {
         by_batch.entry(writer).or_default().entry(number).or_default().push(row);
     }
-    let (mut trim, mut is_cut_short) = (Trim { chains: Vec::new(), rows: 0, through: 0 }, false);
+    let (mut trim, mut is_cut_short) =
+        (Trim { chains: Vec::new(), rows: 0, through: 0, accepted: Vec::new() }, false);
     for chain in chains {
         let Some((first, _)) = chain.batches.first() else { continue };
         let Some(of_chain) = by_batch.remove(&first.head.writer) else { continue };
@@ -179,6 +194,8 @@ pub(in crate::store) fn plan(key: &ChainKey, retention: &Retention, now: Timesta
         is_cut_short |= cleared.is_cut_short;
         if let Some(found) = cleared.cleared {
             trim.rows += cleared.rows;
+            trim.accepted.extend(cleared.accepted);
+            trim.accepted.truncate(ACCEPTED_MAX);
             trim.through = trim.through.max(found.checkpoint.through);
             trim.chains.push(found);
         }
@@ -209,12 +226,13 @@ impl Seen {
 struct Clearing {
     cleared: Option<Cleared>,
     rows: u64,
+    accepted: Vec<Head>,
     is_cut_short: bool,
 }
 
 /// What goes of one chain.
 fn clear(key: &ChainKey, chain: Chain, mut seen: Seen, goes: impl Fn(Timestamp, i64) -> bool) -> Clearing {
-    let mut done = Clearing { cleared: None, rows: 0, is_cut_short: false };
+    let mut done = Clearing { cleared: None, rows: 0, accepted: Vec::new(), is_cut_short: false };
     // One that was forged is no beginning: what it hides stays, and shows.
     if chain.checkpoint.as_ref().is_some_and(|checkpoint| !checkpoint.is_genuine(key)) {
         return done;
@@ -246,8 +264,12 @@ fn clear(key: &ChainKey, chain: Chain, mut seen: Seen, goes: impl Fn(Timestamp, 
         from = from.or(rows.first().map(|row| row.id));
         done.rows += rows.len() as u64;
         link.rows = rows;
-        if damaged == 0 && damage(key, &before, sealed, &link).is_some() {
+        let is_damaged = damage(key, &before, sealed, &link).is_some();
+        if damaged == 0 && is_damaged {
             damaged = link.head.number;
+        }
+        if !is_damaged {
+            done.accepted.extend(link.rows.iter().flat_map(accepted_by));
         }
         (before, sealed) = (link.head, link.sealed);
     }
