@@ -25,6 +25,7 @@ use interlock_proto::{
 
 use crate::{
     caller::{Call, Caller, Principal, Proof},
+    census::Census,
     parts::host_call,
     policy::{self, Act},
     root::Root,
@@ -48,16 +49,18 @@ pub struct Gate {
     denials: Arc<Denials>,
     lookups: GarbageLimit,
     verdicts: Arc<Verdicts>,
+    census: Arc<Census>,
 }
 
 impl Gate {
-    /// Over this store. `verdicts` hear of its revocations; verbs know this `root` secret; one source may have so
-    /// many unknown credentials looked up in a second.
+    /// Over this store. `verdicts` hear of its revocations, `census` of uses of role tokens; verbs know this `root`
+    /// secret; one source may have so many unknown credentials looked up in a second.
     #[must_use]
     pub fn new(
         store: Store<Auth>,
         clock: Clock,
         verdicts: Arc<Verdicts>,
+        census: Arc<Census>,
         root: Arc<Root>,
         unknown: u32,
     ) -> Self {
@@ -69,6 +72,7 @@ impl Gate {
             denials,
             lookups: GarbageLimit::new(unknown, unknown, SOURCES_MAX),
             verdicts,
+            census,
         }
     }
 
@@ -219,7 +223,11 @@ impl Admit for Gate {
         let Bearer::Credential(credential) = presented.bearer else {
             return Err(authn::login_required().into());
         };
-        let principal = on_its_connection(self.known(call, &credential).await?, call.cert_fingerprint);
+        let known = self.known(call, &credential).await?;
+        if matches!(known.proof, Proof::RoleToken { .. }) {
+            self.census.note(&known.credential_id, call.source());
+        }
+        let principal = on_its_connection(known, call.cert_fingerprint);
         let admitted = call.policy.admit(presented_as(&principal));
         let caller = Caller::Principal(principal);
         match admitted {

@@ -20,7 +20,7 @@ use interlock_kit::{
 use zeroize::Zeroizing;
 
 use crate::{
-    limits::{ACCESS_TTL, LEASE, OWNER_SESSION_TTL, ROOT_TTL, Span},
+    limits::{ACCESS_TTL, IN_USE_WINDOW, LEASE, OWNER_SESSION_TTL, ROOT_TTL, Span},
     opening::CHAIN_KEY_FILE,
 };
 
@@ -66,6 +66,9 @@ pub struct Config {
     pub owner_session_ttl: Duration,
     /// `owner_session.access_ttl`: how long an access token lives. 1 min to 1 h, 15 min by default.
     pub access_ttl: Duration,
+    /// `rotation.in_use_window`: for how long after a use a role token counts as in use, so that a rotation in two phases
+    /// is not committed. 5 s to 24 h, 1 min by default.
+    pub in_use_window: Duration,
     /// Of owners' passwords. 2 threads by default.
     pub hashing: Hashing,
     /// `owners_file` or `INTERLOCK_OWNERS_FILE`; `owners.json` beside the configuration file otherwise, if it
@@ -156,6 +159,7 @@ fn read(
         lease: span(&mut r, "lease", LEASE),
         owner_session_ttl: span(&mut r, "owner_session.ttl", OWNER_SESSION_TTL),
         access_ttl: span(&mut r, "owner_session.access_ttl", ACCESS_TTL),
+        in_use_window: span(&mut r, "rotation.in_use_window", IN_USE_WINDOW),
         hashing: Hashing::read(&mut r, 2),
         owners_file: r.path("owners_file").or(beside),
         accounts_json_file: r.path("accounts_json_file"),
@@ -256,6 +260,7 @@ mod tests {
         assert_eq!(config.lease, 3 * SECOND);
         assert_eq!(config.owner_session_ttl, 12 * 60 * MINUTE);
         assert_eq!(config.access_ttl, 15 * MINUTE);
+        assert_eq!(config.in_use_window, MINUTE);
         assert_eq!(config.hashing.params, interlock_kit::hasher::Params::default());
         assert_eq!(config.unscoped, Unscoped::Warn { sunset: None });
     }

@@ -27,6 +27,7 @@ pub mod admit;
 pub mod audit_log;
 pub mod barrier;
 pub mod caller;
+pub mod census;
 mod certificates;
 pub mod command;
 pub mod config;

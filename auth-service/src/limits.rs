@@ -66,8 +66,21 @@ pub const REVOCATION_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 pub const REVOCATIONS_MAX: u64 = 200_000;
 /// Rows of the revocation log in one answer.
 pub const REVOCATION_PAGE_MAX: u32 = 1_000;
-/// Generations of one role's token that live at once: the present one and those in grace.
+/// Generations of one role's token that live at once: the present one and those in grace. The next one of an open
+/// rotation comes on top.
 pub const GENERATIONS_MAX: usize = 4;
+/// For how long after a use a role token counts as in use (`rotation.in_use_window`).
+pub const IN_USE_WINDOW: Span = span(60, 5, 24 * 3600);
+/// Uses of one generation of a role token that are stored: the latest ones, each of one service and source.
+pub const USES_MAX: usize = 32;
+/// Uses that one renewal of a verifier's lease tells.
+pub const USES_A_RENEWAL: usize = 64;
+/// Uses that wait in memory to be stored. Beyond, the oldest go.
+pub const USES_UNSTORED_MAX: usize = 4_096;
+/// How often uses are stored: who asks for them sees them so much later.
+pub const USES_STORED_EVERY: Duration = Duration::from_secs(2);
+/// Verifiers whose uses are waited for, with those that went lately.
+pub const TELLERS_MAX: usize = 1_024;
 /// Refreshes of one owner session; then it must sign in again.
 pub const REFRESHES_MAX: u32 = 10_000;
 /// Owners that are stored, those included that were removed.
@@ -115,6 +128,14 @@ pub const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Bytes of a verifier's id: unique for each of its starts, so not too short.
 pub const VERIFIER_ID_BYTES: RangeInclusive<usize> = 16..=64;
 
+/// Who has told nothing of uses for longer than this may have let them in, as a commit with this window sees it: half of
+/// it, and no longer than a frozen verifier or database holds up what it has to tell.
+#[must_use]
+pub fn unheard_max(window: Duration) -> Duration {
+    (window / 2).min(Duration::from_secs(10))
+}
+
+const _: () = assert!(USES_STORED_EVERY.as_millis() < IN_USE_WINDOW.min.as_millis() / 2, "told in time");
 // A verifier that has missed a dropped row is told to forget everything; so the age is about cost, not
 // safety. Still no cached verdict of an owner session should outlive the row that ends it.
 const _: () = assert!(REVOCATION_AGE.as_secs() >= OWNER_SESSION_TTL.max.as_secs());

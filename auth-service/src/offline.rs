@@ -27,7 +27,8 @@ use crate::{
     opening::{self, Database, OpeningError},
     owner_session::RevokeAll,
     parts::host_call,
-    role_token::{Reveal, RoleToken, Status},
+    role_token::{Generation, Reveal, Status},
+    rotation,
     store::Shell,
     token_file::{TokenFile, TokenFileError, Tokens},
 };
@@ -217,16 +218,21 @@ pub(crate) fn with_store(
     })
 }
 
-fn status(stored: &[RoleToken], kept: Option<&Tokens>, copy: &TokenFile, reveal: bool) -> Zeroizing<String> {
-    let mut lines = Zeroizing::new(String::with_capacity(1_024));
-    for token in stored {
+fn status(stored: &[Generation], kept: Option<&Tokens>, copy: &TokenFile, reveal: bool) -> Zeroizing<String> {
+    let mut lines = Zeroizing::new(String::with_capacity(16_384));
+    for Generation { token, uses } in stored {
         let known = kept.and_then(|kept| kept.token_of(token)).filter(|_| reveal);
         let shown = known.map_or(token.masked.as_str(), Credential::expose);
         let until = token.valid_until.map(|until| format!(" until {until}")).unwrap_or_default();
-        lines.push_str(&format!("{} generation {} {shown}{until}\n", token.role.text(), token.generation));
+        let next = if token.candidate { format!(" next since {}", token.created_at) } else { String::new() };
+        let (role, generation) = (token.role.text(), token.generation);
+        lines.push_str(&format!("{role} generation {generation} {shown}{until}{next}\n"));
+        for used in uses {
+            let from = if used.source.is_empty() { "" } else { " from " };
+            lines.push_str(&format!("  used {} by {}{from}{}\n", used.last_at, used.service, used.source));
+        }
     }
-    let present: Vec<_> = stored.iter().filter(|token| token.valid_until.is_none()).cloned().collect();
-    let recoverable = kept.is_some_and(|kept| kept.has_all(&present));
+    let recoverable = kept.is_some_and(|kept| kept.has_all(&rotation::present(stored)));
     lines.push_str(&format!("recoverable {recoverable}\npath {}\n", copy.path().display()));
     lines
 }

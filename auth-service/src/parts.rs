@@ -11,6 +11,7 @@ use crate::{
     admit::Gate,
     barrier::{Barrier, Reached},
     caller::{Call, Caller},
+    census::Census,
     guesses::GuessLimit,
     replicas::Replicas,
     root::Root,
@@ -30,6 +31,8 @@ pub struct Parts {
     pub heads: Arc<AuditHeads>,
     /// The programs that share the store, where it is in a database.
     pub replicas: Option<Replicas>,
+    /// Who uses role tokens, as far as it is known here.
+    pub census: Arc<Census>,
     /// Where passwords are hashed.
     pub hasher: Hasher,
     /// The recoverable copy of the role tokens. Locked while one is changed: one change at a time.

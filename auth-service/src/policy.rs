@@ -89,6 +89,8 @@ pub enum Act {
     Replicate,
     /// Keep what belongs to audit logs beside their rows.
     KeepLog,
+    /// Keep who uses role tokens.
+    KeepCensus,
 }
 
 /// What a caller is, as far as the table below tells callers apart.
@@ -143,9 +145,12 @@ pub fn decide(caller: &Caller, act: Act, now: Timestamp) -> Result<(), Error> {
             Rank::SessionRoot { elevated: false } => return Err(root_required()),
             Rank::Nobody | Rank::Service | Rank::UserToken | Rank::Owner | Rank::ProjectToken => false,
         },
-        Act::ResetRoleTokens | Act::ApplyAccounts | Act::Sweep | Act::Replicate | Act::KeepLog => {
-            rank == Rank::Host
-        }
+        Act::ResetRoleTokens
+        | Act::ApplyAccounts
+        | Act::Sweep
+        | Act::Replicate
+        | Act::KeepLog
+        | Act::KeepCensus => rank == Rank::Host,
         // The host reads the log for its barrier; administrators have nothing to ask here.
         Act::Verify => matches!(rank, Rank::Service | Rank::Host),
         Act::CreateProject => is_person(rank),
@@ -250,6 +255,10 @@ pub struct ReplicaPermit(());
 /// What belongs to audit logs beside their rows may be written.
 #[derive(Debug)]
 pub struct LogPermit(());
+
+/// Who uses role tokens may be written.
+#[derive(Debug)]
+pub struct CensusPermit(());
 
 impl ProjectPermit {
     /// Whether it is for this project.
@@ -385,6 +394,11 @@ pub(crate) fn keep_log(caller: &Caller, now: Timestamp) -> Result<LogPermit, Err
     decide(caller, Act::KeepLog, now).map(|()| LogPermit(()))
 }
 
+/// For [`Act::KeepCensus`].
+pub(crate) fn census(caller: &Caller, now: Timestamp) -> Result<CensusPermit, Error> {
+    decide(caller, Act::KeepCensus, now).map(|()| CensusPermit(()))
+}
+
 /// A verified password is the right to begin a session of that owner, if the owner is active and is
 /// still what it was when the password was verified.
 pub(crate) fn sign_in(
@@ -466,6 +480,7 @@ mod tests {
             (Act::KnowOneself, "PFFAAAAAA"),
             (Act::Sweep, "PFAFFFFFF"),
             (Act::Replicate, "PFAFFFFFF"),
+            (Act::KeepCensus, "PFAFFFFFF"),
         ];
         let session = || Proof::OwnerSession { session: OwnerSessionId::made("ows_1") };
         let token = || Proof::RoleToken { generation: 1 };

@@ -14,7 +14,10 @@
 
 use std::time::Duration;
 
-use interlock_kit::error::{Error, Reason};
+use interlock_kit::{
+    clock::Timestamp,
+    error::{Error, Reason},
+};
 
 use crate::{
     barrier::Reached,
@@ -38,6 +41,8 @@ pub struct Replica {
     pub holders: u32,
     /// What the last revocations have reached there, in order; at most [`limits::TOLD_MAX`].
     pub told: Vec<Told>,
+    /// All uses of role tokens that it and its verifiers have admitted up to here are stored (`census.rs`).
+    pub uses_told_at: Timestamp,
 }
 
 /// What one revocation has reached among the verifiers of one program.
@@ -95,6 +100,8 @@ pub struct Beat {
     pub told: Vec<Told>,
     /// Rows that have been waited out at this beat of theirs.
     pub over: Vec<(ReplicaId, u64)>,
+    /// How long ago [`Replica::uses_told_at`] was.
+    pub uses_told: Duration,
 }
 
 /// What a beat finds.
@@ -137,6 +144,7 @@ impl Verb for Beat {
             reached: own.as_ref().map_or(0, |own| own.reached).max(self.reached),
             holders: self.holders,
             told,
+            uses_told_at: tx.now().before(self.uses_told),
         };
         tx.put_replica(&permit, own.as_ref(), next);
         Ok(Beaten { newest, others })

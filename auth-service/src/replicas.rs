@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     barrier::{Barrier, Reached, fence},
+    census::Census,
     ids::ReplicaId,
     limits,
     opening::Announcer,
@@ -121,6 +122,7 @@ struct Shared {
     announcer: Arc<Announcer>,
     wake: Arc<Wake>,
     copy: Arc<tokio::sync::Mutex<TokenFile>>,
+    census: Arc<Census>,
     looks: Mutex<Looks>,
     looked: Notify,
 }
@@ -169,6 +171,8 @@ pub struct Joining {
     pub announcer: Arc<Announcer>,
     /// Its copy of the role tokens.
     pub copy: Arc<tokio::sync::Mutex<TokenFile>>,
+    /// What it knows of uses of the role tokens.
+    pub census: Arc<Census>,
 }
 
 /// Adds this program's row, before it grants anything. What it finds.
@@ -176,7 +180,8 @@ pub struct Joining {
 /// # Errors
 /// What the store says; `LIMIT_REACHED` where too many share it.
 pub async fn join(shell: &Shell, own: &ReplicaId, promise: Duration) -> Result<Beaten, Error> {
-    let beat = Beat { id: own.clone(), promise, reached: 0, holders: 0, told: Vec::new(), over: Vec::new() };
+    let (id, told, over) = (own.clone(), Vec::new(), Vec::new());
+    let beat = Beat { id, promise, reached: 0, holders: 0, told, over, uses_told: Duration::ZERO };
     shell.run(&host_call(BEAT), beat).await
 }
 
@@ -184,10 +189,28 @@ impl Replicas {
     /// After [`join`].
     #[must_use]
     pub fn new(joining: Joining) -> Self {
-        let Joining { own, promise, shell, barrier, vouch, announcer, copy } = joining;
+        let Joining { own, promise, shell, barrier, vouch, announcer, copy, census } = joining;
         let wake = announcer.wake();
         let (looks, looked) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Shared { own, promise, shell, barrier, vouch, announcer, wake, copy, looks, looked }))
+        Self(Arc::new(Shared {
+            own,
+            promise,
+            shell,
+            barrier,
+            vouch,
+            announcer,
+            wake,
+            copy,
+            census,
+            looks,
+            looked,
+        }))
+    }
+
+    /// Its name among those that share the store.
+    #[must_use]
+    pub fn own(&self) -> &ReplicaId {
+        &self.0.own
     }
 
     /// Returns when no verifier of another program admits what the revocation `sequence` matches. It must have been
@@ -232,7 +255,9 @@ impl Replicas {
                 self.0.announcer.start_over(newest);
                 rotated = true;
             }
-            rotated |= rows.iter().any(|row| matches!(row.subject, Subject::Role(_)));
+            // A next token that was given up is revoked like any credential.
+            rotated |=
+                rows.iter().any(|row| matches!(row.subject, Subject::Role(_) | Subject::Credential(_)));
             self.0.announcer.publish(rows);
             let reached = self.0.barrier.newest();
             if reached >= newest {
@@ -300,6 +325,7 @@ impl Replicas {
             holders: u32::try_from(self.0.barrier.holders()).unwrap_or(u32::MAX),
             told: latest,
             over,
+            uses_told: self.0.census.behind(),
         };
         let Beaten { newest, others } = self.0.shell.run(&host_call(BEAT), beat).await?;
         *told = reached.max(*told);
@@ -323,6 +349,7 @@ impl Replicas {
             holders: u32::try_from(self.0.barrier.holders()).unwrap_or(u32::MAX),
             told: Vec::new(),
             over: Vec::new(),
+            uses_told: self.0.census.behind(),
         };
         if let Err(error) = self.0.shell.run(&host_call(BEAT), beat).await {
             tracing::warn!(%error, "others wait for a whole promise of this program");
@@ -406,7 +433,8 @@ mod tests {
     fn row(id: &str, beat: u64, reached: u64) -> Replica {
         let told = Told { sequence: reached, reached: Reached { acknowledged: 1, ..Reached::default() } };
         let (id, promise) = (ReplicaId::made(id), promise(LEASE));
-        Replica { id, beat, promise, reached, holders: 2, told: vec![told] }
+        let uses_told_at = interlock_kit::clock::Timestamp::default();
+        Replica { id, beat, promise, reached, holders: 2, told: vec![told], uses_told_at }
     }
 
     fn look(looks: &mut Looks, at: Instant, others: &[Replica]) {

@@ -18,6 +18,14 @@
 //! store does not know (a crash between 1 and 2, or a refused verb) is dropped then. So after a crash at
 //! any point the next start has store and file agree. A shell runs one of these at a time.
 //!
+//! # Rotation in two phases
+//!
+//! [`Begin`] stores the next token as a *candidate*: a generation of its own, admitted beside the present one. In the
+//! copy it has a place of its own, where it goes by the same three steps: pending, the commit, settled. [`Commit`] makes
+//! it the present one and [`Abort`] ends it; neither makes a token, so for them the copy is only tidied behind the
+//! commit. One rotation of a role may be open; it stays so until it is committed or aborted, or both tokens are reset.
+//! `uses.rs` has who uses which generation, and `two_phase.rs` when one is in use.
+//!
 //! # Rotation with grace
 //!
 //! Verifiers hold verdicts on role tokens that never expire. So a rotation always writes a revocation row
@@ -32,7 +40,11 @@ use interlock_kit::{clock::Timestamp, error::Error, store::audit::Outcome};
 use interlock_proto::credential::{Hash, Kind};
 
 use self::rotate::replace;
-pub use self::rotate::{Answer, Rotate, Rotated};
+pub use self::{
+    rotate::{Answer, Rotate, Rotated, Step},
+    two_phase::{Abort, Begin, Begun, Commit, Ended, InUse, Unheard, User},
+    uses::{RecordUses, Seen, TokenUse},
+};
 use crate::{
     ids::{CredentialId, OwnerId},
     limits,
@@ -42,6 +54,8 @@ use crate::{
 };
 
 mod rotate;
+mod two_phase;
+mod uses;
 
 /// What a role token is for. The wire's `admin` and `user`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,11 +128,19 @@ pub struct RoleToken {
     pub masked: String,
     /// When it was made.
     pub created_at: Timestamp,
-    /// Until when a replaced one is admitted; `None` for the present one.
+    /// Until when a replaced one is admitted; `None` for the present one and for a candidate.
     pub valid_until: Option<Timestamp>,
+    /// It is the next one of an open rotation.
+    pub candidate: bool,
 }
 
 impl RoleToken {
+    /// Whether it is the role's own one: neither replaced nor a candidate.
+    #[must_use]
+    pub fn is_present(&self) -> bool {
+        self.valid_until.is_none() && !self.candidate
+    }
+
     /// Whether it has been over for so long that nobody is told so any more.
     pub(crate) fn is_clearable(&self, now: Timestamp) -> bool {
         self.valid_until.is_some_and(|end| end.after(limits::ENDED_KEPT).is_over(now))
@@ -154,7 +176,7 @@ impl Verb for FirstTokens {
             }
         }
         for (role, new) in [(Role::Admin, &self.admin), (Role::User, &self.user)] {
-            store_new(tx, &permit, role, new, 1)?;
+            store_new(tx, &permit, role, new, Next { generation: 1, candidate: false })?;
         }
         tx.audit(Outcome::Done, r#"{"tokens":"first"}"#);
         Ok(First::Stored)
@@ -183,16 +205,25 @@ impl Verb for ResetTokens {
     }
 }
 
+/// A living generation, and who used it lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// As stored.
+    pub token: RoleToken,
+    /// The latest use of each service and source, newest first; at most [`limits::USES_MAX`].
+    pub uses: Vec<TokenUse>,
+}
+
 /// The living generations of both roles, newest first: `admin`, then `user`.
 #[derive(Clone, Copy, Debug)]
 pub struct Status;
 
 impl Query for Status {
-    type Out = Vec<RoleToken>;
+    type Out = Vec<Generation>;
 
     fn run(&self, view: &mut View<'_>) -> Result<Self::Out, Stop> {
         view.authorize(Act::ReadRoleTokens)?;
-        living(view)
+        generations(view)
     }
 }
 
@@ -202,19 +233,19 @@ impl Query for Status {
 pub struct Reveal;
 
 impl Verb for Reveal {
-    type Out = Vec<RoleToken>;
+    type Out = Vec<Generation>;
 
     fn run(&self, tx: &mut Tx<'_>) -> Result<Self::Out, Stop> {
         tx.authorize(Act::RevealRoleTokens)?;
         trust::admit_again(tx)?;
-        let tokens = living(tx)?;
+        let tokens = generations(tx)?;
         tx.audit(Outcome::Done, r#"{"revealed":true}"#);
         Ok(tokens)
     }
 }
 
-/// The present generation of each role that has one: what the recoverable copy must agree with. By the
-/// host only.
+/// The present generation of each role that has one, and the candidates: what the recoverable copy must agree with. By
+/// the host only.
 #[derive(Clone, Copy, Debug)]
 pub struct PresentTokens;
 
@@ -223,8 +254,21 @@ impl Query for PresentTokens {
 
     fn run(&self, view: &mut View<'_>) -> Result<Self::Out, Stop> {
         view.authorize(Act::ResetRoleTokens)?;
-        Ok(living(view)?.into_iter().filter(|token| token.valid_until.is_none()).collect())
+        let mut all = living(view)?;
+        all.retain(|token| token.is_present() || token.candidate);
+        Ok(all)
     }
+}
+
+fn generations(view: &View<'_>) -> Result<Vec<Generation>, Stop> {
+    let mut uses = view.role_token_uses(Role::Admin)?;
+    uses.extend(view.role_token_uses(Role::User)?);
+    uses.sort_by_key(|used| std::cmp::Reverse(used.last_at));
+    let of = |token: RoleToken| {
+        let uses = uses.iter().filter(|used| used.token == token.hash).cloned().collect();
+        Generation { token, uses }
+    };
+    Ok(living(view)?.into_iter().map(of).collect())
 }
 
 fn living(view: &View<'_>) -> Result<Vec<RoleToken>, Stop> {
@@ -235,12 +279,19 @@ fn living(view: &View<'_>) -> Result<Vec<RoleToken>, Stop> {
     Ok(all)
 }
 
+/// As what a new token is stored.
+#[derive(Clone, Copy, Debug)]
+struct Next {
+    generation: u64,
+    candidate: bool,
+}
+
 fn store_new(
     tx: &mut Tx<'_>,
     permit: &RoleTokenPermit,
     role: Role,
     new: &NewCredential,
-    generation: u64,
+    Next { generation, candidate }: Next,
 ) -> Result<(), Stop> {
     assert!(new.kind == role.kind(), "a role token of another kind");
     let issuance = tx.issue()?;
@@ -253,6 +304,7 @@ fn store_new(
         masked: new.masked.clone(),
         created_at: tx.now(),
         valid_until: None,
+        candidate,
     };
     tx.insert_role_token(permit, token);
     Ok(())

@@ -38,6 +38,7 @@ use crate::{
     admit::Gate,
     audit_log::{RememberHeads, TrimLog},
     barrier::{self, Barrier, Terms},
+    census::Census,
     certificates::Certificates,
     config::Config,
     first_start::{self, TokensError},
@@ -232,6 +233,7 @@ async fn with_store(
     let epoch = random::id("epo");
     let vouch = if config.store.is_some() { Vouch::leased(clock.clone()) } else { Vouch::always() };
     let copy = Arc::new(tokio::sync::Mutex::new(copy));
+    let census = Census::new(shell.clone(), config.in_use_window, config.lease);
     let (barrier, replicas) = match &config.store {
         None => (barrier_of(&shell, config.lease, &note, tokens.fresh).await?, None),
         Some(_) => {
@@ -244,7 +246,8 @@ async fn with_store(
             let barrier = Barrier::under(vouch.clone(), terms(config.lease), joined.newest, unknown);
             let (shell, vouch) = (shell.clone(), vouch.clone());
             let (announcer, copy) = (Arc::clone(&opened.announcer), Arc::clone(&copy));
-            let joining = Joining { own, promise, shell, barrier: barrier.clone(), vouch, announcer, copy };
+            let (of_it, census) = (barrier.clone(), Arc::clone(&census));
+            let joining = Joining { own, promise, shell, barrier: of_it, vouch, announcer, copy, census };
             (barrier, Some(Replicas::new(joining)))
         }
     };
@@ -272,6 +275,7 @@ async fn with_store(
         opened.store.clone(),
         clock.clone(),
         opened.announcer.verdicts(),
+        Arc::clone(&census),
         Arc::clone(&root),
         config.common.limits.unknown_credentials,
     ));
@@ -281,6 +285,7 @@ async fn with_store(
         heads: Arc::clone(&heads),
         shell: gate.shell(),
         barrier: barrier.clone(),
+        census: Arc::clone(&census),
         hasher: hasher.clone(),
         copy,
         replicas: replicas.clone(),
@@ -304,6 +309,7 @@ async fn with_store(
         tokio::spawn(remember(heads.clone(), common.audit.upkeep_every, shell.clone(), &shutdown));
     let trimming =
         tokio::spawn(trim(config, opened.trail.clone(), parts.clock.clone(), shell.clone(), &shutdown));
+    let counting = tokio::spawn(census.run(shutdown.clone()));
     let sweeping = tokio::spawn(sweeper::run(shell, Arc::clone(&gate), health.clone(), shutdown.clone()));
     let lanes = Arc::new(Lanes::one_a_core()?);
     let doors = Doors { tls, listeners, lanes: Arc::clone(&lanes) };
@@ -314,6 +320,9 @@ async fn with_store(
     shrinking.abort();
     if remembering.await.is_err() || trimming.await.is_err() {
         tracing::error!("the upkeep of the audit log did not end cleanly");
+    }
+    if counting.await.is_err() {
+        tracing::error!("the census of role tokens did not end cleanly");
     }
     if sweeping.await.is_err() {
         tracing::error!("the sweeper did not end cleanly");

@@ -59,11 +59,13 @@ pub struct TokenFile {
     profile: Profile,
 }
 
-/// What is in it: the tokens of the last finished change, and those of one that may not have finished.
+/// What is in it: the tokens of the last finished change, those of one that may not have finished, and the next ones of
+/// open rotations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
     present: BTreeMap<Role, Credential>,
     pending: BTreeMap<Role, Credential>,
+    candidates: BTreeMap<Role, Credential>,
 }
 
 /// The text form. Tokens stand in it by role; what is wiped is wiped by [`Credential`].
@@ -75,6 +77,8 @@ struct Written<'a> {
     tokens: BTreeMap<&'a str, &'a str>,
     #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
     pending: BTreeMap<&'a str, &'a str>,
+    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
+    candidates: BTreeMap<&'a str, &'a str>,
 }
 
 impl TokenFile {
@@ -112,8 +116,10 @@ impl TokenFile {
             return Err(corrupt("of another format"));
         }
         let (present, pending) = (parse(&written.tokens), parse(&written.pending));
-        match (present, pending) {
-            (Some(present), Some(pending)) => Ok(Some(Tokens { present, pending })),
+        match (present, pending, parse(&written.candidates)) {
+            (Some(present), Some(pending), Some(candidates)) => {
+                Ok(Some(Tokens { present, pending, candidates }))
+            }
             _ => Err(corrupt("a token is damaged")),
         }
     }
@@ -124,14 +130,19 @@ impl TokenFile {
     /// # Errors
     /// [`TokenFileError::File`]; the earlier copy is still there.
     pub fn write(&self, copy: &Tokens) -> Result<(), TokenFileError> {
-        if copy.present.is_empty() && copy.pending.is_empty() {
+        if *copy == Tokens::default() {
             return self.remove();
         }
         let text = |tokens| -> BTreeMap<&str, &str> {
             let tokens: &BTreeMap<Role, Credential> = tokens;
             tokens.iter().map(|(role, token)| (role.text(), token.expose())).collect()
         };
-        let written = Written { format: FORMAT, tokens: text(&copy.present), pending: text(&copy.pending) };
+        let written = Written {
+            format: FORMAT,
+            tokens: text(&copy.present),
+            pending: text(&copy.pending),
+            candidates: text(&copy.candidates),
+        };
         // Room for all of it, so that the buffer never moves and leaves a copy behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(FILE_BYTES_MAX).unwrap_or(4_096)));
         serde_json::to_writer_pretty(&mut *bytes, &written).map_err(|source| {
@@ -176,17 +187,20 @@ impl Tokens {
         self
     }
 
-    /// What the store's present tokens are: found ones are present, all others are dropped.
+    /// What the store's present tokens and candidates are: found ones are kept as such, all others are dropped.
     #[must_use]
     pub fn settled(&self, stored: &[RoleToken]) -> Self {
-        let found = stored.iter().filter_map(|token| Some((token.role, self.token_of(token)?.clone())));
-        Self { present: found.collect(), pending: BTreeMap::new() }
+        let found = |candidate: bool| {
+            let of_kind = stored.iter().filter(move |token| token.candidate == candidate);
+            of_kind.filter_map(|token| Some((token.role, self.token_of(token)?.clone()))).collect()
+        };
+        Self { present: found(false), pending: BTreeMap::new(), candidates: found(true) }
     }
 
-    /// The token of a stored generation, present or pending.
+    /// The token of a stored generation, whatever it is here.
     #[must_use]
     pub fn token_of(&self, stored: &RoleToken) -> Option<&Credential> {
-        let known = [self.present.get(&stored.role), self.pending.get(&stored.role)];
+        let known = [&self.present, &self.pending, &self.candidates].map(|tokens| tokens.get(&stored.role));
         known.into_iter().flatten().find(|token| token.hash() == stored.hash)
     }
 
@@ -216,6 +230,10 @@ mod tests {
         Credential::new(role.kind(), &[seed; 32])
     }
 
+    fn candidate(role: Role, seed: u8) -> RoleToken {
+        RoleToken { candidate: true, ..stored(role, seed) }
+    }
+
     fn stored(role: Role, seed: u8) -> RoleToken {
         let token = token(role, seed);
         RoleToken {
@@ -227,6 +245,7 @@ mod tests {
             masked: token.masked(),
             created_at: Timestamp::default(),
             valid_until: None,
+            candidate: false,
         }
     }
 
@@ -264,6 +283,27 @@ mod tests {
         assert_eq!(settled.settled(&after_commit), settled, "settling twice changes nothing");
         let elsewhere = [stored(Role::Admin, 30), stored(Role::User, 31)];
         assert_eq!(cut.settled(&elsewhere), Tokens::default(), "a stale copy is dropped");
+    }
+
+    // SW-15: the same of one in two phases, which adds a token and then takes one away.
+    #[test]
+    fn a_cut_off_rotation_in_two_phases_is_finished_or_dropped() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = TokenFile::of(folder.path(), Profile::Hardened);
+        let present = [stored(Role::Admin, 1), stored(Role::User, 2)];
+        let open = [candidate(Role::Admin, 9), stored(Role::Admin, 1), stored(Role::User, 2)];
+        let committed = [stored(Role::Admin, 9), stored(Role::User, 2)];
+        let cut = both().with_pending(Role::Admin, token(Role::Admin, 9));
+        assert_eq!(cut.settled(&present), both(), "before the commit");
+        let begun = cut.settled(&open);
+        assert!(begun.has_all(&open) && begun.settled(&open) == begun);
+        file.write(&begun).expect("written");
+        assert_eq!(file.read().expect("read"), Some(begun.clone()), "a place of its own");
+        assert_eq!(begun.latest(Role::Admin), Some(&token(Role::Admin, 1)), "not the one that others know");
+        assert_eq!(begun.settled(&present), both(), "aborted");
+        let done = begun.settled(&committed);
+        assert_eq!(done.latest(Role::Admin), Some(&token(Role::Admin, 9)), "committed");
+        assert!(done.has_all(&committed) && done.token_of(&open[1]).is_none(), "the old one is gone");
     }
 
     // SW-17: a corrupt file is refused and left as it is.

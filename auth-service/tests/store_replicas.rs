@@ -17,8 +17,8 @@ use interlock_kit::error::Reason;
 use support::{Bench, ENGINES, host, nobody, reason, seconds};
 
 fn beat(id: &str, reached: u64) -> Beat {
-    let id = ReplicaId::made(id);
-    Beat { id, promise: seconds(6), reached, holders: 3, told: Vec::new(), over: Vec::new() }
+    let (id, told, over) = (ReplicaId::made(id), Vec::new(), Vec::new());
+    Beat { id, promise: seconds(6), reached, holders: 3, told, over, uses_told: Duration::ZERO }
 }
 
 fn told(sequence: u64) -> Told {

@@ -91,8 +91,12 @@ async fn grace_keeps_the_old_one_until_its_instant() {
         let end = bench.clock.now().after(seconds(60));
         assert_eq!((asked_again.principal.expires_at, asked_again.sequence), (Some(end), rotated.revocation));
         let status = bench.ask(&caller, Status).await.expect("the admin token may");
-        let generations: Vec<_> =
-            status.iter().filter(|t| t.role == Role::User).map(|t| t.generation).collect();
+        let generations: Vec<_> = status
+            .iter()
+            .map(|found| &found.token)
+            .filter(|t| t.role == Role::User)
+            .map(|t| t.generation)
+            .collect();
         assert_eq!(generations, [2, 1]);
         bench.clock.advance(seconds(60));
         assert!(matches!(bench.validate(&user).await, Validation::Expired(_)));
@@ -189,7 +193,7 @@ async fn revealing_is_audited_and_reset_replaces_both() {
         let (admin, user) = bench.first_tokens().await;
         let caller = bench.call(&admin, "role_token.status").await;
         let shown = bench.run(&caller, Reveal).await.expect("the admin token may");
-        assert_eq!(shown[0].masked, admin.masked());
+        assert_eq!(shown[0].token.masked, admin.masked());
         let (new_admin, new_user) = (bench.credential(Kind::Admin), bench.credential(Kind::User));
         let reset = ResetTokens { admin: new_admin.1.clone(), user: new_user.1.clone() };
         assert_eq!(reason(bench.run(&caller, reset.clone()).await), Reason::Forbidden);

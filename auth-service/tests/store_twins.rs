@@ -4,6 +4,7 @@
 //!
 //! - I9: one refresh token has at most one successor; a replay after the successor was used ends the family;
 //! - what was refused or has expired once never validates again: also a project token whose issuer comes back;
+//! - a role has one present token and at most one next one;
 //! - I11: each denial of a known principal and each change of state has exactly one audit row;
 //! - I12: a refused call changes nothing.
 //!
@@ -31,7 +32,7 @@ use interlock_auth::{
     project::{AddMember, CreateProject, ListProjects, RemoveMember},
     project_token::{Grant, IssueToken, Issued, ListTokens, RevokeToken, RotateToken},
     revocation::RevocationsAfter,
-    role_token::{Reveal, Role, Status},
+    role_token::{Abort, Begin, Commit, PresentTokens, RecordUses, Reveal, Role, Seen, Status, Unheard},
     store::{Query, Verb},
     sweep::{Clear, Due, FindDue},
     trust::{CheckMembership, DescribeOwner, Validation},
@@ -66,6 +67,26 @@ enum Op {
         role: Role,
         grace: u64,
         request: u8,
+    },
+    BeginRotation {
+        caller: usize,
+        role: Role,
+        request: u8,
+    },
+    /// Commits, or aborts, the one that is open or another.
+    EndRotation {
+        caller: usize,
+        role: Role,
+        commit: bool,
+        force: bool,
+        other: bool,
+        request: u8,
+    },
+    /// Tokens were used, of which one is unknown.
+    Used {
+        tokens: [usize; 2],
+        source: u8,
+        ago: u64,
     },
     Reveal {
         caller: usize,
@@ -169,8 +190,17 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         4 => (0..OWNERS.len()).prop_map(|owner| Op::Login { owner }),
         9 => place.clone().prop_map(|token| Op::Refresh { token }),
         2 => (place.clone(), any::<bool>()).prop_map(|(token, by_refresh)| Op::Logout { token, by_refresh }),
-        2 => (place.clone(), role, prop_oneof![Just(0_u64), Just(40_u64)], 0_u8..4)
+        2 => (place.clone(), role.clone(), prop_oneof![Just(0_u64), Just(40_u64)], 0_u8..4)
             .prop_map(|(caller, role, grace, request)| Op::Rotate { caller, role, grace, request }),
+        2 => (place.clone(), role.clone(), 0_u8..4)
+            .prop_map(|(caller, role, request)| Op::BeginRotation { caller, role, request }),
+        2 => (place.clone(), role, any::<[bool; 2]>(), prop::bool::weighted(0.1), 0_u8..4).prop_map(
+            |(caller, role, [commit, force], other, request)| {
+                Op::EndRotation { caller, role, commit, force, other, request }
+            },
+        ),
+        3 => ([place.clone(), place.clone()], 0_u8..40, prop_oneof![Just(0_u64), Just(15), Just(59), Just(60)])
+            .prop_map(|(tokens, source, ago)| Op::Used { tokens, source, ago }),
         1 => place.clone().prop_map(|caller| Op::Reveal { caller }),
         1 => place.clone().prop_map(|caller| Op::Status { caller }),
         2 => (0..OWNERS.len(), prop::bool::weighted(0.8), any::<bool>(), any::<bool>())
@@ -366,6 +396,11 @@ impl World {
                     self.bearers.push(credential);
                 }
             }
+            Op::BeginRotation { caller, role, request } => {
+                self.begin_rotation(*caller, *role, *request).await;
+            }
+            Op::EndRotation { .. } => self.end_rotation(op).await,
+            Op::Used { tokens, source, ago } => self.used(*tokens, *source, *ago).await,
             Op::Reveal { caller } => {
                 drop(self.all(&self.call(*caller, "role_token.status").await, Reveal).await);
             }
@@ -505,6 +540,46 @@ impl World {
         }
     }
 
+    async fn begin_rotation(&mut self, caller: usize, role: Role, request: u8) {
+        let call = self.call(caller, "role_token.begin_rotation").await;
+        let (credential, new) = self.twins[0].credential(role.kind());
+        let sealed = credential.expose().as_bytes().to_vec();
+        let verb = Begin { role, new, request: RequestId::made(format!("r{request}")), sealed };
+        if self.all(&call, verb).await.is_ok_and(|begun| !begun.repeated) {
+            self.bearers.push(credential);
+        }
+    }
+
+    async fn end_rotation(&self, op: &Op) {
+        let Op::EndRotation { caller, role, commit, force, other, request } = op else { return };
+        let call = self.call(*caller, "role_token.end_rotation").await;
+        let kept = self.ask(&host("settle"), PresentTokens).await.expect("the host may");
+        let open = kept.iter().find(|token| token.role == *role && token.candidate && !other);
+        let candidate = open.map_or_else(|| CredentialId::made("crd_none"), |token| token.id.clone());
+        let (role, request) = (*role, RequestId::made(format!("r{request}")));
+        if *commit {
+            let (force, window, unheard) = (*force, Duration::from_secs(60), Unheard::default());
+            let verb = Commit { role, candidate, force, request, window, unheard };
+            drop(self.all(&call, verb).await);
+        } else {
+            drop(self.all(&call, Abort { role, candidate, request }).await);
+        }
+    }
+
+    async fn used(&self, tokens: [usize; 2], source: u8, ago: u64) {
+        let mut seen = Vec::new();
+        for token in tokens {
+            let bearer = &self.bearers[token % self.bearers.len()];
+            let credential = match self.twins[0].validate(bearer).await {
+                Validation::Valid(verdict) => verdict.principal.credential_id.clone(),
+                Validation::Expired(_) | Validation::Refused => CredentialId::made("crd_none"),
+            };
+            let (service, source) = ("s".to_owned(), format!("10.0.0.{source}"));
+            seen.push(Seen { credential, service, source, ago: Duration::from_secs(ago), noted: 1 });
+        }
+        self.all(&host("sweep"), RecordUses { seen }).await.expect("the host may");
+    }
+
     async fn issue(&mut self, caller: usize, project: usize, ttl: Option<Duration>, request: u8) {
         let call = self.call(caller, "project.issue_token").await;
         let (secret, new) = self.twins[0].credential(Kind::Project);
@@ -630,6 +705,12 @@ impl World {
 
     /// After each step.
     async fn check(&mut self, op: &Op) {
+        let kept = self.ask(&host("settle"), PresentTokens).await.expect("the host may");
+        for role in Role::ALL {
+            let count =
+                |candidate| kept.iter().filter(|t| t.role == role && t.candidate == candidate).count();
+            assert!(count(false) == 1 && count(true) <= 1, "after {op:?}: {kept:?}");
+        }
         for bearer in &self.bearers {
             let mut answers = Vec::new();
             for twin in &self.twins {
@@ -651,6 +732,7 @@ impl World {
 
     /// At the end: everything that can be asked.
     async fn compare_all(&self) {
+        drop(self.ask(&host("end"), Status).await.expect("the host may"));
         let page =
             self.ask(&service(), RevocationsAfter { after: 0, limit: 1000 }).await.expect("services may");
         let sequences: Vec<_> = page.rows.iter().map(|row| row.sequence).collect();

@@ -192,7 +192,8 @@ impl Gate {
         }
         let hash = credential.hash();
         let was_known = self.spend(call, &hash)?;
-        let verdict = self.verifier.verify(credential).await.map_err(|error| {
+        let verified = self.verifier.verify_from(credential, Some(call.peer.ip())).await;
+        let verdict = verified.map_err(|error| {
             if matches!(error, VerifyError::Unauthenticated(_)) {
                 self.forget(&hash);
             }
@@ -254,7 +255,8 @@ impl Gate {
         tracing::Span::current().record("principal", &*origin.principal);
         let (cookie, unscoped) = (cookies.first().cloned(), self.unscoped);
         let caller = Arc::new(Caller { principal, cookie, named, unscoped, origin });
-        Ok(Admitted { caller, verdict, bearer, cookies: cookies.into() })
+        let (cookies, address) = (cookies.into(), call.peer.ip());
+        Ok(Admitted { caller, verdict, bearer, cookies, address })
     }
 }
 

@@ -17,7 +17,6 @@ use crate::{
     hub::Topic,
     ids::{AgentId, WaiterId},
     outlet::ground_gone,
-    standing::Standing,
     store::Told,
     stream::{payer, session_ended},
     waiter::{AttachWaiting, Attempt, GiveUp, Ground, LastAttach},
@@ -82,7 +81,7 @@ async fn in_line(
     how: Waits,
 ) -> Result<Option<Told<Attached>>, Error> {
     let until = Instant::now() + how.wait;
-    let standing = Standing::on(&front.verifier, admitted.verdict.as_ref());
+    let standing = admitted.standing(&front.verifier);
     standing.enter(Some(attach.project.as_str()));
     let ground = Arc::new(Ground::new(standing));
     let mut bell =

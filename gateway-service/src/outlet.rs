@@ -192,7 +192,7 @@ mod tests {
 
     fn on_a_cookie() -> Arc<Standing> {
         let nowhere = Connection::to("http://127.0.0.1:1").open().expect("lazy");
-        Arc::new(Standing::on(&Verifier::start(nowhere, VerifierOptions::named("test")), None))
+        Arc::new(Standing::on(&Verifier::start(nowhere, VerifierOptions::named("test")), None, None))
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 //! ends it, and a lapsed lease pauses it. Callers by cookie stand on the gateway's own rows: those are asked
 //! again for each batch, and need no lease from auth.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
 use interlock_client::verifier::{Delivery, End, Registration, RenewError, Verdict, Verifier};
 use interlock_kit::error::{Error, Reason};
@@ -28,19 +28,22 @@ struct Present {
     verdict: Arc<Verdict>,
     /// Whose membership it stands on, too.
     project: Option<String>,
+    /// Where it comes from.
+    address: Option<IpAddr>,
     registration: Arc<Registration>,
 }
 
 impl Standing {
-    /// On a verdict, or on a cookie where there is none.
+    /// On a verdict, or on a cookie where there is none, for a caller at this address.
     #[must_use]
-    pub fn on(verifier: &Verifier, verdict: Option<&Arc<Verdict>>) -> Self {
+    pub fn on(verifier: &Verifier, verdict: Option<&Arc<Verdict>>, address: Option<IpAddr>) -> Self {
         let ground = verdict.map_or(Ground::Client, |verdict| Ground::Verdict {
             verifier: verifier.clone(),
             present: Mutex::new(Present {
                 verdict: Arc::clone(verdict),
                 project: None,
-                registration: Arc::new(verifier.register(verdict)),
+                address,
+                registration: Arc::new(verifier.register_from(verdict, None, address)),
             }),
         });
         Self { ground, moved: Notify::new() }
@@ -62,10 +65,7 @@ impl Standing {
             return false;
         }
         let verdict = &present.verdict;
-        let registration = match project {
-            Some(project) => verifier.register_in(verdict, project),
-            None => verifier.register(verdict),
-        };
+        let registration = verifier.register_from(verdict, project, present.address);
         // Both are registered at this moment. An end of the old one was counted for its revocation: it stands.
         if matches!(present.registration.delivery(), Delivery::Ended(_)) {
             return false;

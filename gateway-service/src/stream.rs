@@ -53,7 +53,7 @@ pub(crate) async fn open(
     let caller = admitted.for_session(&session);
     let place = front.streams.place(&payer(&caller, &session))?;
     let bell = front.hub.bell([Topic::Session(session.clone())]);
-    let standing = Arc::new(Standing::on(&front.verifier, admitted.verdict.as_ref()));
+    let standing = Arc::new(admitted.standing(&front.verifier));
     let read = ReadEvents { session: session.clone(), from, limit: front.shell.limits().event_batch_max };
     let mut first = front.ask(call, &caller, read.clone()).await?;
     if standing.enter(first.out.project.as_ref().map(ProjectId::as_str)) {

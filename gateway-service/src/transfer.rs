@@ -67,7 +67,7 @@ pub(crate) async fn put(
         return Err(draining());
     }
     let until = Instant::now() + front.shell.limits().upload_time_max;
-    let standing = Standing::on(&front.verifier, admitted.verdict.as_ref());
+    let standing = admitted.standing(&front.verifier);
     let ground = Arc::new(Ground::new(standing));
     let first = next(front, &ground, &mut requests, until).await?;
     let (header, data) = read_first(first.unwrap_or_default())?;
@@ -297,7 +297,7 @@ pub(crate) async fn get(
     }
     let caller = of_whom(admitted, &open.of);
     let place = front.streams.place(&payer_of(&caller, &open.of))?;
-    let standing = Arc::new(Standing::on(&front.verifier, admitted.verdict.as_ref()));
+    let standing = Arc::new(admitted.standing(&front.verifier));
     let mut found = front.ask(call, &caller, open.clone()).await?;
     if standing.enter(found.out.project.as_ref().map(ProjectId::as_str)) {
         // Registered first, then decided: an end of the membership in between was heard by nobody.

@@ -12,7 +12,6 @@ use crate::{
     ids::JobId,
     job::{GetJob, JobState, JobWhole, Phase},
     outlet::ground_gone,
-    standing::Standing,
     store::Told,
     stream::{GONE_WITHIN, is_unknown, payer, session_ended},
 };
@@ -36,7 +35,7 @@ pub(crate) async fn until_ended(
 ) -> Result<Told<JobWhole>, Error> {
     let deadline = Instant::now() + wait;
     let mut bell = front.hub.bell([Topic::Job(job.clone())]);
-    let standing = Standing::on(&front.verifier, admitted.verdict.as_ref());
+    let standing = admitted.standing(&front.verifier);
     let (mut place, mut session) = (None, None);
     loop {
         let asked = front.ask(call, &admitted.caller, JobState { job: job.clone() }).await;

@@ -67,7 +67,7 @@ pub(crate) fn open(
     if front.draining.is_cancelled() {
         return Err(draining());
     }
-    let standing = Arc::new(Standing::on(&front.verifier, admitted.verdict.as_ref()));
+    let standing = Arc::new(admitted.standing(&front.verifier));
     let project = admitted.verdict.as_ref().and_then(|verdict| verdict.project_id.as_deref());
     standing.enter(project);
     let owner = admitted.caller.owner().map(|owner| owner.to_string()).unwrap_or_default();

@@ -87,6 +87,10 @@ reasons! {
     UnscopedSunset => FailedPrecondition,
     /// The session of a stream has ended.
     SessionEnded => FailedPrecondition,
+    /// A role token that would end is in use.
+    TokenInUse => FailedPrecondition,
+    /// A rotation in two phases is open for this role.
+    RotationOpen => FailedPrecondition,
     /// The lease of this attempt is over.
     LeaseLost => Aborted,
     /// The request id was used with another payload.

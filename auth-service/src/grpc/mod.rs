@@ -27,6 +27,7 @@ use crate::{
 
 mod elevation;
 mod identity;
+mod in_use;
 mod owner;
 mod owner_session;
 mod project;

@@ -11,7 +11,7 @@ use interlock_kit::{
 use interlock_proto::auth::v1::{
     CheckMembershipRequest, CheckMembershipResponse, DescribeOwnerRequest, DescribeOwnerResponse,
     HoldLeaseRequest, HoldLeaseResponse, ValidateRequest, ValidateResponse,
-    hold_lease_request::{Applied, Hello, Message, Renew},
+    hold_lease_request::{Applied, Hello, Message, Renew, Uses},
     trust_service_server::TrustService,
 };
 use interlock_proto::text;
@@ -24,7 +24,8 @@ use super::{Asked, answer, refuse, wire};
 use crate::{
     barrier::{self, Missed, Outgoing, Seat, Seated},
     caller::Call,
-    ids::{OwnerId, ProjectId},
+    census::{Present, ToldUse},
+    ids::{CredentialId, OwnerId, ProjectId},
     limits,
     parts::Parts,
     policy,
@@ -36,6 +37,10 @@ use crate::{
 const SILENCE_LEASES: u32 = 4;
 /// Messages on their way to one verifier, beyond the barrier's own queue for it.
 const ON_THE_WAY: usize = 16;
+/// What one renewal adds to a count at most: once a second for ever is less.
+const NOTED_MAX: u64 = 1 << 32;
+/// The longest span that the wire has (google/protobuf/duration.proto).
+const SPAN_MAX: Duration = Duration::from_secs(315_576_000_000);
 
 pub(super) struct Trust(pub(super) Arc<Parts>);
 
@@ -101,6 +106,28 @@ impl TrustService for Trust {
     }
 }
 
+/// Reads what a verifier tells of uses of role tokens.
+fn told_uses(Uses { used }: Uses) -> Result<Vec<ToldUse>, Error> {
+    const FIELD: &str = "renew.uses.used";
+    if used.len() > limits::USES_A_RENEWAL {
+        return Err(Error::invalid_field(FIELD, format!("0 to {} uses", limits::USES_A_RENEWAL)));
+    }
+    let read = |(at, told): (usize, wire::Use)| {
+        let credential = CredentialId::parse(&format!("{FIELD}[{at}].credential_id"), &told.credential_id)?;
+        if !wire::is_source(&told.source) {
+            let accepted = "an IPv4 address, a /64 network of IPv6, or empty";
+            return Err(Error::invalid_field(format!("{FIELD}[{at}].source"), accepted));
+        }
+        let accepted = "not negative, nanoseconds under a second";
+        let ago =
+            field::span(&format!("{FIELD}[{at}].ago"), told.ago, &(Duration::ZERO..=SPAN_MAX), accepted)?;
+        let ago = ago.unwrap_or_default();
+        let noted = told.noted.min(NOTED_MAX);
+        Ok(ToldUse { credential, source: told.source, ago, noted })
+    };
+    used.into_iter().enumerate().map(read).collect()
+}
+
 /// One verifier's stream.
 struct Line {
     parts: Arc<Parts>,
@@ -130,11 +157,13 @@ impl Line {
             Some(_) => return Err(Error::missing_field("hello")),
             None => return Ok(()),
         };
+        let who = Arc::clone(&hello.who);
         let (seat, mut messages) = self.seated(hello).await?;
+        let present = self.parts.census.came(&who);
         loop {
             tokio::select! {
                 said = self.next(asked) => match said? {
-                    Some(message) => self.heard(&seat, message)?,
+                    Some(message) => self.heard(&seat, &present, message)?,
                     None => return Ok(()),
                 },
                 message = messages.recv() => match message {
@@ -145,16 +174,20 @@ impl Line {
         }
     }
 
-    fn heard(&self, seat: &Seat, message: Message) -> Result<(), Error> {
+    fn heard(&self, seat: &Seat, present: &Present, message: Message) -> Result<(), Error> {
         match message {
             Message::Hello(_) => Err(Error::invalid_field("hello", "first, and once")),
             Message::Applied(Applied { sequence, streams_closed }) => {
                 Ok(seat.applied(sequence, streams_closed).map_err(|v| v.on("applied.sequence"))?)
             }
-            Message::Renew(Renew { nonce, applied, heads, remembered }) => {
+            Message::Renew(Renew { nonce, applied, heads, remembered, uses }) => {
                 self.served.recheck_service(self.parts.clock.wall())?;
                 let news = News::read("renew", heads, remembered)?;
+                let uses = uses.map(told_uses).transpose()?;
                 self.parts.heads.heard(&self.peer(), news);
+                if let Some(uses) = uses {
+                    present.told(&self.peer().into(), uses);
+                }
                 Ok(seat.renew(nonce, applied).map_err(|v| v.on("renew.applied"))?)
             }
         }

@@ -1,11 +1,12 @@
 //! Domain types as the wire has them, and what a handler asks of every request.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use interlock_kit::{
     audit_heads::{News, to_wire},
     clock::Timestamp,
     error::Error,
+    serve::Source,
 };
 use interlock_proto::auth::v1 as wire;
 
@@ -20,7 +21,7 @@ use crate::{
     project::Project,
     project_token::ProjectToken,
     revocation::{Effect, Revocation, Subject},
-    role_token::RoleToken,
+    role_token::{Generation, TokenUse},
     trust::{Described, Verdict},
 };
 
@@ -110,7 +111,10 @@ pub(super) fn project_token(token: &ProjectToken) -> wire::ProjectToken {
 }
 
 /// A stored generation; the token itself where it is to be shown.
-pub(super) fn role_token(stored: RoleToken, token: Option<&str>) -> wire::RoleToken {
+pub(super) fn role_token(
+    Generation { token: stored, uses }: Generation,
+    token: Option<&str>,
+) -> wire::RoleToken {
     wire::RoleToken {
         role: stored.role.text().to_owned(),
         generation: stored.generation,
@@ -119,7 +123,22 @@ pub(super) fn role_token(stored: RoleToken, token: Option<&str>) -> wire::RoleTo
         token: token.unwrap_or_default().to_owned(),
         created_at: at(stored.created_at),
         valid_until: stored.valid_until.and_then(at),
+        candidate: stored.candidate,
+        uses: uses.into_iter().map(token_use).collect(),
     }
+}
+
+pub(super) use wire::hold_lease_request::Use;
+
+/// Whether a text is a source as it is told: in its one form, so that nobody is two.
+pub(super) fn is_source(text: &str) -> bool {
+    let address = text.strip_suffix("/64").unwrap_or(text).parse::<IpAddr>();
+    text.is_empty() || address.is_ok_and(|address| Source::of(address).to_string() == text)
+}
+
+fn token_use(used: TokenUse) -> wire::TokenUse {
+    let TokenUse { service, source, last_at, noted, .. } = used;
+    wire::TokenUse { service, source, last_used_at: at(last_at), noted }
 }
 
 /// A new owner session and its credentials.

@@ -8,7 +8,7 @@ use interlock_kit::{
     store::audit::Outcome,
 };
 
-use super::{Role, store_new};
+use super::{Next, Role, RoleToken, store_new};
 use crate::{
     caller::Caller,
     ids::{CredentialId, OwnerId, RequestId},
@@ -65,11 +65,13 @@ impl Verb for Rotate {
             return self.again(&asker, answer);
         }
         trust::admit_again(tx)?;
+        refuse_while_open(&tx.role_tokens(self.role)?)?;
         let (generation, revocation) = replace(tx, &permit, self.role, &self.new, self.grace)?;
         let answer = Answer {
             owner: asker.owner,
             request: self.request.clone(),
             credential: asker.credential,
+            step: Step::Rotate,
             role: self.role,
             grace: self.grace,
             sealed: self.sealed.clone(),
@@ -94,10 +96,9 @@ impl Verb for Rotate {
 
 impl Rotate {
     fn again(&self, asker: &Asker, first: &Answer) -> Result<Rotated, Stop> {
-        // Sealed under another credential: nobody could open it for this one.
-        if first.role != self.role || first.grace != self.grace || first.credential != asker.credential {
-            let text = "this request id was used for another rotation, or with another credential";
-            return Err(Error::new(Reason::RequestIdReused, text).into());
+        first.is_for(asker, Step::Rotate, self.role)?;
+        if first.grace != self.grace {
+            return Err(reused());
         }
         Ok(Rotated {
             sealed: first.sealed.clone(),
@@ -110,16 +111,46 @@ impl Rotate {
 }
 
 /// Who may ask for the same answer again.
-struct Asker {
-    owner: OwnerId,
-    credential: CredentialId,
+pub(super) struct Asker {
+    pub(super) owner: OwnerId,
+    pub(super) credential: CredentialId,
 }
 
 impl Asker {
-    fn of(caller: &Caller) -> Result<Self, Stop> {
+    pub(super) fn of(caller: &Caller) -> Result<Self, Stop> {
         let principal =
             caller.principal().ok_or_else(|| Error::new(Reason::Forbidden, "only principals rotate"))?;
         Ok(Self { owner: principal.owner_id.clone(), credential: principal.credential_id.clone() })
+    }
+}
+
+/// Which request of a rotation was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A rotation at once.
+    Rotate,
+    /// The begin of one in two phases.
+    Begin,
+    /// Its commit.
+    Commit,
+    /// Its end without a commit.
+    Abort,
+}
+
+impl Step {
+    /// As it is stored.
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Rotate => "rotate",
+            Self::Begin => "begin",
+            Self::Commit => "commit",
+            Self::Abort => "abort",
+        }
+    }
+
+    /// The one that is stored so.
+    pub(crate) fn of_text(text: &str) -> Option<Self> {
+        [Self::Rotate, Self::Begin, Self::Commit, Self::Abort].into_iter().find(|step| step.text() == text)
     }
 }
 
@@ -133,17 +164,55 @@ pub struct Answer {
     /// With which credential.
     pub credential: CredentialId,
     /// What was asked.
-    pub role: Role,
+    pub step: Step,
     /// What was asked.
+    pub role: Role,
+    /// What was asked; none for all but a rotation at once.
     pub grace: Duration,
-    /// Sealed by the shell.
+    /// Sealed by the shell; nothing where the answer has no secret.
     pub sealed: Vec<u8>,
-    /// Of the new token.
+    /// Of the new token, or of the one that was given up.
     pub generation: u64,
-    /// In the log.
+    /// In the log; 0 where nothing was revoked.
     pub revocation: u64,
     /// Until when it is given again.
     pub ends_at: Timestamp,
+}
+
+impl Answer {
+    /// Whether it answers this request.
+    ///
+    /// # Errors
+    /// `REQUEST_ID_REUSED`
+    pub(super) fn is_for(&self, asker: &Asker, step: Step, role: Role) -> Result<(), Stop> {
+        // Sealed under another credential: nobody could open it for this one.
+        let same = self.step == step && self.role == role && self.credential == asker.credential;
+        if same { Ok(()) } else { Err(reused()) }
+    }
+}
+
+pub(super) fn reused() -> Stop {
+    let text = "this request id was used for another rotation, or with another credential";
+    Error::new(Reason::RequestIdReused, text).into()
+}
+
+/// Only one rotation of a role at a time.
+///
+/// # Errors
+/// `ROTATION_OPEN`
+pub(super) fn refuse_while_open(stored: &[RoleToken]) -> Result<(), Stop> {
+    let Some(open) = stored.iter().find(|token| token.candidate) else { return Ok(()) };
+    let text = format!(
+        "a rotation of {} is open since {}, to generation {}: commit or abort it first",
+        open.role.text(),
+        open.created_at,
+        open.generation
+    );
+    Err(Error::new(Reason::RotationOpen, text).into())
+}
+
+pub(super) fn next_generation(stored: &[RoleToken]) -> u64 {
+    stored.iter().map(|token| token.generation).max().unwrap_or(0) + 1
 }
 
 /// Stores the next generation and ends the others, at once or at the end of the grace. Gives the
@@ -156,7 +225,7 @@ pub(super) fn replace(
     grace: Duration,
 ) -> Result<(u64, u64), Stop> {
     let stored = tx.role_tokens(role)?;
-    let generation = stored.iter().map(|token| token.generation).max().unwrap_or(0) + 1;
+    let generation = next_generation(&stored);
     let valid_until = tx.now().after(grace);
     // Newest first: those that are over the bound are the oldest in grace.
     for (place, token) in stored.iter().enumerate() {
@@ -168,6 +237,6 @@ pub(super) fn replace(
         }
     }
     let revocation = tx.revoke(Subject::Role(role))?;
-    store_new(tx, permit, role, new, generation)?;
+    store_new(tx, permit, role, new, Next { generation, candidate: false })?;
     Ok((generation, revocation.sequence))
 }

@@ -21,6 +21,7 @@ use crate::{
     admit::Gate,
     barrier::{Barrier, Terms},
     caller::Caller,
+    census::Census,
     first_start,
     guesses::GuessLimit,
     limits,
@@ -52,9 +53,18 @@ async fn parts(folder: &std::path::Path) -> Arc<Parts> {
     let shell = Shell::new(store.clone());
     let copy = TokenFile::of(folder, Profile::Hardened);
     first_start::settle(&shell, &copy).await.expect("first tokens");
+    let census = Census::new(shell.clone(), limits::IN_USE_WINDOW.default, limits::LEASE.default);
     let terms = Terms { lease: Duration::from_secs(1), verifiers_max: 1, outgoing_max: 1 };
     Arc::new(Parts {
-        gate: Arc::new(Gate::new(store, Clock::system(), Arc::default(), Arc::default(), 1)),
+        gate: Arc::new(Gate::new(
+            store,
+            Clock::system(),
+            Arc::default(),
+            Arc::clone(&census),
+            Arc::default(),
+            1,
+        )),
+        census,
         shell,
         barrier: Barrier::new(terms, 0, Duration::ZERO),
         hasher: Hasher::start(Params::default(), 1, 1).expect("starts"),
@@ -76,7 +86,7 @@ async fn parts(folder: &std::path::Path) -> Arc<Parts> {
 
 async fn stored(parts: &Parts, role: Role) -> RoleToken {
     let all = parts.shell.ask(&host_call("test"), Status).await.expect("the host may");
-    all.into_iter().find(|token| token.role == role).expect("there is one")
+    all.into_iter().map(|found| found.token).find(|token| token.role == role).expect("there is one")
 }
 
 // SW-15: the copy is in step with the store, whenever the caller goes away.

@@ -14,7 +14,7 @@ use crate::{
     project_token::{ProjectToken, TokenAnswer},
     replica::Replica,
     revocation::Revocation,
-    role_token::{Answer, Role, RoleToken},
+    role_token::{Answer, Role, RoleToken, TokenUse},
     root::RootFingerprint,
     sweep::Due,
 };
@@ -44,6 +44,10 @@ impl Rows for Missing<'_> {
 
     fn role_token(&self, hash: &Hash) -> Found<Option<RoleToken>> {
         self.after(Key::RoleToken(*hash))?.role_token(hash)
+    }
+
+    fn role_token_uses(&self, role: Role) -> Found<Vec<TokenUse>> {
+        self.after(Key::RoleTokenUses(role))?.role_token_uses(role)
     }
 
     fn answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Answer>> {

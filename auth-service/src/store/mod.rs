@@ -28,7 +28,7 @@ use crate::{
     project_token::{Ended, ProjectToken, TokenAnswer},
     replica::Replica,
     revocation::Revocation,
-    role_token::{Answer, Role, RoleToken},
+    role_token::{Answer, Role, RoleToken, TokenUse},
     root::RootFingerprint,
     sweep::Due,
 };
@@ -111,6 +111,8 @@ pub trait Rows: Sealed {
     fn role_tokens(&self, role: Role) -> Found<Vec<RoleToken>>;
     /// One role token.
     fn role_token(&self, hash: &Hash) -> Found<Option<RoleToken>>;
+    /// Who used the generations of a role, by token, service and source.
+    fn role_token_uses(&self, role: Role) -> Found<Vec<TokenUse>>;
     /// The stored answer to a rotation.
     fn answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Answer>>;
     /// An account.
@@ -206,6 +208,8 @@ pub enum Key {
     RoleTokens(Role),
     /// [`Rows::role_token`].
     RoleToken(Hash),
+    /// [`Rows::role_token_uses`].
+    RoleTokenUses(Role),
     /// [`Rows::answer`].
     Answer(OwnerId, RequestId),
     /// [`Rows::owner`].
@@ -293,6 +297,14 @@ pub(crate) enum Planned {
         hash: Hash,
         valid_until: Timestamp,
     },
+    /// A candidate becomes the present one.
+    PromoteRoleToken(Hash),
+    PutTokenUse {
+        /// How often it had been noted, where there is one.
+        was: Option<u64>,
+        used: TokenUse,
+    },
+    DropTokenUse(TokenUse),
     PutAnswer {
         replaces: bool,
         answer: Answer,

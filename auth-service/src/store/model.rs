@@ -18,7 +18,7 @@ use crate::{
     project_token::{ProjectToken, TokenAnswer},
     replica::Replica,
     revocation::Revocation,
-    role_token::{Answer, Role, RoleToken},
+    role_token::{Answer, Role, RoleToken, TokenUse},
     root::RootFingerprint,
     sweep::Due,
 };
@@ -30,6 +30,8 @@ pub struct Model {
     pub counters: Counters,
     /// By hash.
     pub role_tokens: BTreeMap<Hash, RoleToken>,
+    /// By token, service and source.
+    pub token_uses: BTreeMap<(Hash, String, String), TokenUse>,
     /// By owner and request.
     pub answers: BTreeMap<(OwnerId, RequestId), Answer>,
     /// By id.
@@ -68,6 +70,7 @@ impl Default for Model {
         Self {
             counters: Counters::default(),
             role_tokens: BTreeMap::new(),
+            token_uses: BTreeMap::new(),
             answers: BTreeMap::new(),
             owners: BTreeMap::new(),
             applied: BTreeMap::new(),
@@ -125,6 +128,10 @@ impl Rows for Model {
 
     fn role_token(&self, hash: &Hash) -> Found<Option<RoleToken>> {
         Ok(self.role_tokens.get(hash).cloned())
+    }
+
+    fn role_token_uses(&self, role: Role) -> Found<Vec<TokenUse>> {
+        Ok(self.token_uses.values().filter(|used| used.role == role).cloned().collect())
     }
 
     fn answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Answer>> {
@@ -342,13 +349,29 @@ impl Model {
                 self.counters = to;
             }
             Planned::InsertRoleToken(token) => {
-                let doubled = |t: &RoleToken| {
-                    t.role == token.role && (t.generation == token.generation || t.valid_until.is_none())
-                };
+                let is_one = |t: &RoleToken| t.valid_until.is_none() && t.candidate == token.candidate;
+                let doubled =
+                    |t: &RoleToken| t.role == token.role && (t.generation == token.generation || is_one(t));
                 only(!self.role_tokens.values().any(doubled), "present role token")?;
                 put(&mut self.role_tokens, token.hash, token, false, "role token")?;
             }
-            Planned::EndRoleToken(hash) => only(self.role_tokens.remove(&hash).is_some(), "role token")?,
+            Planned::EndRoleToken(hash) => self.end_role_token(&hash)?,
+            Planned::PromoteRoleToken(hash) => {
+                let token = one(&mut self.role_tokens, &hash, "role token")?;
+                only(std::mem::replace(&mut token.candidate, false), "candidate")?;
+                let role = token.role;
+                let present = self.role_tokens.values().filter(|t| t.role == role && t.is_present());
+                only(present.count() == 1, "present role token")?;
+            }
+            Planned::PutTokenUse { was, used } => {
+                let key = (used.token, used.service.clone(), used.source.clone());
+                let stored = self.token_uses.insert(key, used).map(|stored| stored.noted);
+                only(stored == was, "use of a role token")?;
+            }
+            Planned::DropTokenUse(used) => {
+                let dropped = self.token_uses.remove(&(used.token, used.service, used.source));
+                only(dropped.is_some(), "use of a role token")?;
+            }
             Planned::LimitRoleToken { hash, valid_until } => {
                 let token = one(&mut self.role_tokens, &hash, "role token")?;
                 only(token.valid_until.replace(valid_until).is_none(), "limit of role token")?;
@@ -421,6 +444,12 @@ impl Model {
             | Planned::SpendRefresh(_) => self.apply_to_session(change)?,
         }
         Ok(())
+    }
+
+    /// Its uses go with it.
+    fn end_role_token(&mut self, hash: &Hash) -> Result<(), Fault> {
+        self.token_uses.retain(|(token, ..), _| token != hash);
+        only(self.role_tokens.remove(hash).is_some(), "role token")
     }
 
     fn apply_to_token(&mut self, change: Planned) -> Result<(), Fault> {
@@ -497,7 +526,7 @@ impl Model {
 
     fn clear(&mut self, due: Due) -> Result<(), Fault> {
         match due {
-            Due::RoleToken(hash) => only(self.role_tokens.remove(&hash).is_some(), "role token"),
+            Due::RoleToken(hash) => self.end_role_token(&hash),
             Due::OwnerSession(id) => {
                 self.access.retain(|_, access| access.session != id);
                 self.refresh.retain(|_, token| token.session != id);

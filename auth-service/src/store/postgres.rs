@@ -25,7 +25,7 @@ use crate::{
     project_token::{ProjectToken, TokenAnswer},
     replica::Replica,
     revocation::Revocation,
-    role_token::{Answer, Role, RoleToken},
+    role_token::{Answer, Role, RoleToken, TokenUse},
     root::RootFingerprint,
     sweep::Due,
 };
@@ -176,6 +176,10 @@ impl Rows for Working {
 
     fn role_token(&self, hash: &Hash) -> Found<Option<RoleToken>> {
         self.model.role_token(hash)
+    }
+
+    fn role_token_uses(&self, role: Role) -> Found<Vec<TokenUse>> {
+        self.model.role_token_uses(role)
     }
 
     fn answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Answer>> {

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Params, Row};
 
 use self::decode::{
     access, answer, applied, due, owner, owner_session, project, project_token, refresh_token, replica,
-    revocation, role_token, signed, token_answer, unsigned,
+    revocation, role_token, signed, token_answer, token_use, unsigned,
 };
 use super::{Auth, Change, Counters, Found, Key, Rows, Sealed, Signal, missing::Missing};
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     project_token::{ProjectToken, TokenAnswer},
     replica::Replica,
     revocation::Revocation,
-    role_token::{Answer, Role, RoleToken},
+    role_token::{Answer, Role, RoleToken, TokenUse},
     root::RootFingerprint,
     sweep::Due,
 };
@@ -101,7 +101,7 @@ const OWNER_SESSION: &str = "SELECT id, owner, issuance, created_at, expires_at,
 const LIVES: &str = "ended_at IS NULL AND expires_at > ?3 AND EXISTS (SELECT 1 FROM owner AS o
             WHERE o.id = owner_session.owner AND o.active AND o.sessions_from <= owner_session.issuance)";
 const ROLE_TOKEN: &str =
-    "SELECT hash, id, role, generation, issuance, masked, created_at, valid_until FROM role_token";
+    "SELECT hash, id, role, generation, issuance, masked, created_at, valid_until, candidate FROM role_token";
 const PROJECT: &str = "SELECT id, name, created_by, request, created_at FROM project";
 const PROJECT_TOKEN: &str =
     "SELECT hash, id, project, issuer, label, scopes, agents, issuance, masked, created_at,
@@ -145,8 +145,15 @@ impl Rows for SqliteRows<'_> {
         self.one(&format!("{ROLE_TOKEN} WHERE hash = ?1"), [hash], role_token)
     }
 
+    fn role_token_uses(&self, role: Role) -> Found<Vec<TokenUse>> {
+        let sql = "SELECT role, token, service, source, last_at, noted FROM role_token_use WHERE role = ?1
+                   ORDER BY token, service, source";
+        self.all(sql, [role.text()], token_use)
+    }
+
     fn answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Answer>> {
-        let sql = "SELECT owner, request, credential, role, grace, sealed, generation, revocation, ends_at
+        let sql =
+            "SELECT owner, request, credential, role, grace, sealed, generation, revocation, ends_at, step
                    FROM rotation_answer WHERE owner = ?1 AND request = ?2";
         self.one(sql, [owner.as_str(), request.as_str()], answer)
     }
@@ -336,7 +343,8 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn replicas(&self) -> Found<Vec<Replica>> {
-        self.all("SELECT id, beat, promise, reached, holders, told FROM replica ORDER BY id", [], replica)
+        let sql = "SELECT id, beat, promise, reached, holders, told, uses_told_at FROM replica ORDER BY id";
+        self.all(sql, [], replica)
     }
 
     fn due(&self, now: Timestamp, limit: u32) -> Found<Vec<Due>> {

@@ -20,14 +20,14 @@ use crate::{
     owner_session::{Access, OwnerSession, RefreshState, RefreshToken, Successor},
     password::PasswordHash,
     policy::{
-        self, Act, LogPermit, OwnerPermit, OwnerSessionPermit, ProjectPermit, ReplicaPermit, RoleTokenPermit,
-        SweepPermit,
+        self, Act, CensusPermit, LogPermit, OwnerPermit, OwnerSessionPermit, ProjectPermit, ReplicaPermit,
+        RoleTokenPermit, SweepPermit,
     },
     project::Project,
     project_token::{Ended, ProjectToken, TokenAnswer},
     replica::Replica,
     revocation::{Effect, Revocation, Subject},
-    role_token::{Answer, RoleToken},
+    role_token::{Answer, RoleToken, TokenUse},
     root::RootFingerprint,
     store::{Auth, Change, Counters, Planned, Query, Rows, Stop, Verb, View},
     sweep::Due,
@@ -111,7 +111,7 @@ pub(super) fn ask<Q: Query>(
     Ran { result, changes: Vec::new(), audit }
 }
 
-/// What no caller can see: what has ended is cleared, programs keep their rows.
+/// What changes nothing for a caller: what has ended is cleared, programs keep their rows, uses are noted.
 fn is_upkeep(changes: &[Planned]) -> bool {
     let upkeep = |c: &Planned| {
         matches!(
@@ -120,6 +120,8 @@ fn is_upkeep(changes: &[Planned]) -> bool {
                 | Planned::PutReplica { .. }
                 | Planned::DropReplica { .. }
                 | Planned::KeepLog(Keeping::Remember { .. })
+                | Planned::PutTokenUse { .. }
+                | Planned::DropTokenUse(_)
         )
     };
     changes.iter().all(upkeep)
@@ -200,6 +202,10 @@ impl Tx<'_> {
         policy::keep_log(&self.call.caller, self.now)
     }
 
+    pub(crate) fn authorize_census(&self) -> Result<CensusPermit, Error> {
+        policy::census(&self.call.caller, self.now)
+    }
+
     pub(crate) fn authorize_sweep(&self) -> Result<SweepPermit, Error> {
         policy::sweep(&self.call.caller, self.now)
     }
@@ -225,19 +231,24 @@ impl Tx<'_> {
     /// The next row of the revocation log: all of `subject`'s credentials that were issued up to now. To
     /// verifiers it says *ask again*; what ends is said by the other writes of the verb.
     pub(crate) fn revoke(&mut self, subject: Subject) -> Found<Revocation> {
-        self.log(subject, Effect::Asks)
+        self.log(subject, Effect::Asks, None)
+    }
+
+    /// The same, of those alone that were issued before this number.
+    pub(crate) fn revoke_issued_before(&mut self, subject: Subject, issuance: u64) -> Found<Revocation> {
+        self.log(subject, Effect::Asks, Some(issuance))
     }
 
     /// The same, where the subject has ended: what services have made on it ends, too.
     pub(crate) fn end(&mut self, subject: Subject, effect: Effect) -> Found<Revocation> {
-        self.log(subject, effect)
+        self.log(subject, effect, None)
     }
 
-    fn log(&mut self, subject: Subject, effect: Effect) -> Found<Revocation> {
+    fn log(&mut self, subject: Subject, effect: Effect, before: Option<u64>) -> Found<Revocation> {
         let at = self.now;
         let counters = self.numbers()?;
         counters.revocation += 1;
-        let (sequence, issued_before) = (counters.revocation, counters.issuance + 1);
+        let (sequence, issued_before) = (counters.revocation, before.unwrap_or(counters.issuance + 1));
         let row = Revocation { sequence, issued_before, subject, at, effect };
         self.changes.push(Planned::Revoke(row.clone()));
         Ok(row)
@@ -262,6 +273,19 @@ impl Tx<'_> {
         valid_until: Timestamp,
     ) {
         self.changes.push(Planned::LimitRoleToken { hash: token.hash, valid_until });
+    }
+
+    /// A candidate becomes the present one. The one before it must end first.
+    pub(crate) fn promote_role_token(&mut self, _permit: &RoleTokenPermit, candidate: &RoleToken) {
+        self.changes.push(Planned::PromoteRoleToken(candidate.hash));
+    }
+
+    pub(crate) fn put_token_use(&mut self, _permit: &CensusPermit, was: Option<u64>, used: TokenUse) {
+        self.changes.push(Planned::PutTokenUse { was, used });
+    }
+
+    pub(crate) fn drop_token_use(&mut self, _permit: &CensusPermit, used: TokenUse) {
+        self.changes.push(Planned::DropTokenUse(used));
     }
 
     pub(crate) fn put_answer(&mut self, _permit: &RoleTokenPermit, replaces: bool, answer: Answer) {

@@ -15,7 +15,7 @@ use crate::{
     project_token::{ProjectToken, TokenAnswer},
     replica::Replica,
     revocation::Revocation,
-    role_token::{Answer, Role, RoleToken},
+    role_token::{Answer, Role, RoleToken, TokenUse},
     root::RootFingerprint,
     sweep::Due,
 };
@@ -121,6 +121,10 @@ impl View<'_> {
 
     pub(crate) fn role_token(&self, hash: &Hash) -> Found<Option<RoleToken>> {
         self.rows.role_token(hash)
+    }
+
+    pub(crate) fn role_token_uses(&self, role: Role) -> Found<Vec<TokenUse>> {
+        self.rows.role_token_uses(role)
     }
 
     pub(crate) fn answer(&self, owner: &OwnerId, request: &RequestId) -> Found<Option<Answer>> {

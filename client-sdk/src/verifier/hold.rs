@@ -121,7 +121,7 @@ struct Link {
     oldest: Option<u64>,
     /// The newest row that was heard on it.
     newest: u64,
-    /// Nothing was told on it of audit logs yet.
+    /// Nothing was told on it of audit logs and uses yet.
     untold: bool,
 }
 
@@ -180,18 +180,21 @@ impl Holder {
                         return Err(Error::transport("auth is silent"));
                     }
                     let nonce = self.ask(&mut link);
-                    let applied = self.following.settled();
-                    let (heads, remembered) = self.news(&mut link).to_wire();
-                    link.send(ask::Message::Renew(ask::Renew { nonce, applied, heads, remembered }))?;
+                    let renewal = self.renewal(nonce, std::mem::replace(&mut link.untold, false));
+                    link.send(ask::Message::Renew(renewal))?;
                 }
             }
         }
     }
 
-    /// What is told of audit logs with the next renewal.
-    fn news(&self, link: &mut Link) -> HeadNews {
-        let anew = std::mem::replace(&mut link.untold, false);
-        self.heads.as_ref().map(|heads| heads.tell(anew)).unwrap_or_default()
+    /// What is told with a renewal: with the first one of a stream, `anew`, all that auth may not know.
+    fn renewal(&self, nonce: u64, anew: bool) -> ask::Renew {
+        let news = self.heads.as_ref().map(|heads| heads.tell(anew)).unwrap_or_default();
+        let (heads, remembered) = news.to_wire();
+        let now_ns = self.core.clock.monotonic_ns();
+        self.core.registry.note(&self.core.uses, now_ns);
+        let uses = Some(self.core.uses.tell(anew, now_ns));
+        ask::Renew { nonce, applied: self.following.settled(), heads, remembered, uses }
     }
 
     /// Between two renewals.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -10,7 +11,10 @@ use std::{
 use futures_util::{Stream, StreamExt as _};
 use http::{Request, Response, header::AUTHORIZATION};
 use interlock_proto::{credential::Credential, metadata::ERROR_DOMAIN};
-use tonic::{Code, Status};
+use tonic::{
+    Code, Status,
+    transport::server::{TcpConnectInfo, TlsConnectInfo},
+};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{End, Registration, Verifier, VerifyError};
@@ -82,7 +86,7 @@ where
                 return inner.call(request).await;
             }
             let verified = match bearer(&request) {
-                Ok(credential) => verifier.verify(&credential).await,
+                Ok(credential) => verifier.verify_from(&credential, address(&request)).await,
                 Err(error) => Err(error),
             };
             match verified {
@@ -95,6 +99,13 @@ where
             }
         })
     }
+}
+
+/// Where a request comes from, where tonic's own server serves it.
+fn address<B>(request: &Request<B>) -> Option<IpAddr> {
+    let extensions = request.extensions();
+    let tls = extensions.get::<TlsConnectInfo<TcpConnectInfo>>().map(TlsConnectInfo::get_ref);
+    tls.or_else(|| extensions.get()).and_then(TcpConnectInfo::remote_addr).map(|peer| peer.ip())
 }
 
 /// The one bearer of a request. RFC 6750 section 2.1.

@@ -13,6 +13,7 @@
 //! - `flight`: one question to auth for any number of callers with the same unknown credential;
 //! - `registry`: streams and parked calls, ended and counted *before* a revocation is acknowledged;
 //! - `follow`: what the service itself ends with an owner or a membership, before that is acknowledged;
+//! - `uses`: which role tokens were admitted, for auth to know who still uses an old one;
 //! - `hold`: the stream to auth that all of this lives on;
 //! - [`VerifierLayer`] and [`guard`]: the same for another tonic service.
 
@@ -27,9 +28,10 @@ mod log;
 mod membership;
 mod owner;
 mod registry;
+mod uses;
 mod verdict;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use interlock_proto::credential::{Credential, Hash, Kind};
 use tokio::sync::watch;
@@ -41,6 +43,7 @@ use lease::{Lease, Stamp};
 use log::{Log, Standing};
 use membership::Member;
 use registry::Registry;
+use uses::Uses;
 
 pub use crate::clock::Clock;
 use crate::{connect::Connection, error::Reason, random};
@@ -143,6 +146,7 @@ pub(crate) struct Core {
     named: Cache<String, Arc<Verdict>>,
     flights: Flights,
     registry: Registry,
+    uses: Uses,
 }
 
 impl Verifier {
@@ -160,6 +164,7 @@ impl Verifier {
             named: Cache::new(options.cache_capacity),
             flights: Flights::default(),
             registry: Registry::default(),
+            uses: Uses::default(),
         });
         let following = follow::Following::new(options.follower, options.followed);
         let (id, every, heads) = (options.verifier_id, options.renew_every, options.heads);
@@ -168,12 +173,25 @@ impl Verifier {
         Self { core, _hold: hold }
     }
 
-    /// Checks a credential: from the cache under the lease, else by asking auth, once for all callers
-    /// that present the same one.
+    /// As [`Verifier::verify_from`], where nobody knows who presents it.
     ///
     /// # Errors
     /// [`VerifyError`]. Negative answers are not kept.
     pub async fn verify(&self, credential: &Credential) -> Result<Arc<Verdict>, VerifyError> {
+        self.verify_from(credential, None).await
+    }
+
+    /// Checks a credential: from the cache under the lease, else by asking auth, once for all callers
+    /// that present the same one. Auth is told within a renewal of the lease which role tokens were presented, and
+    /// from which address (IPv6 by /64).
+    ///
+    /// # Errors
+    /// [`VerifyError`]. Negative answers are not kept.
+    pub async fn verify_from(
+        &self,
+        credential: &Credential,
+        address: Option<IpAddr>,
+    ) -> Result<Arc<Verdict>, VerifyError> {
         match credential.kind() {
             Kind::Admin | Kind::User | Kind::Owner | Kind::Project => {}
             // No bearer of calls, by its own word: not worth a question.
@@ -181,7 +199,11 @@ impl Verifier {
                 return Err(VerifyError::Unauthenticated(Reason::ProviderAuthFailed));
             }
         }
-        self.core.verify(credential.hash()).await
+        let verdict = self.core.verify(credential.hash()).await?;
+        if verdict.kind == CredentialKind::RoleToken {
+            self.core.uses.note(&verdict, uses::source(address), self.core.clock.monotonic_ns());
+        }
+        Ok(verdict)
     }
 
     /// The verdict on an owner that a caller has named instead of showing a credential of theirs: kept like another
@@ -248,7 +270,7 @@ impl Verifier {
     /// revoked or expires. One that was revoked since it was verified is ended from the start.
     #[must_use]
     pub fn register(&self, verdict: &Arc<Verdict>) -> Registration {
-        Registration::new(&self.core, verdict, None)
+        self.register_from(verdict, None, None)
     }
 
     /// As [`Verifier::register`], for something inside a project: ended also when the owner's
@@ -256,7 +278,19 @@ impl Verifier {
     /// of the membership is seen by one of the two.
     #[must_use]
     pub fn register_in(&self, verdict: &Arc<Verdict>, project_id: &str) -> Registration {
-        Registration::new(&self.core, verdict, Some(project_id))
+        self.register_from(verdict, Some(project_id), None)
+    }
+
+    /// As [`Verifier::register`], or [`Verifier::register_in`] where there is a project, for a caller at this address:
+    /// as long as it is open it uses what it stands on, which auth is told of a role token.
+    #[must_use]
+    pub fn register_from(
+        &self,
+        verdict: &Arc<Verdict>,
+        project_id: Option<&str>,
+        address: Option<IpAddr>,
+    ) -> Registration {
+        Registration::new(&self.core, verdict, project_id, uses::source(address))
     }
 
     /// How many streams and parked calls are registered.

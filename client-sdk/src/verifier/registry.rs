@@ -22,7 +22,8 @@ use super::{
     Core,
     lease::Stamp,
     log::Standing,
-    verdict::{Asked, Verdict},
+    uses::{Source, Uses},
+    verdict::{Asked, CredentialKind, Verdict},
 };
 use crate::clock::micros;
 
@@ -87,24 +88,32 @@ struct Inner {
     next: u64,
     entries: HashMap<u64, Entry>,
     expiries: BTreeSet<(u64, u64)>,
+    /// Those that stand on role tokens.
+    on_role_tokens: BTreeSet<u64>,
 }
 
 struct Entry {
     verdict: Arc<Verdict>,
     project: Option<Box<str>>,
+    source: Source,
     slot: Arc<Slot>,
 }
 
 impl Registration {
-    pub(super) fn new(core: &Arc<Core>, verdict: &Arc<Verdict>, project: Option<&str>) -> Self {
+    pub(super) fn new(
+        core: &Arc<Core>,
+        verdict: &Arc<Verdict>,
+        project: Option<&str>,
+        source: Source,
+    ) -> Self {
         let expires_us = verdict.expires_us();
         let slot = Arc::new(Slot {
             state: AtomicU8::new(OPEN),
             expires_us: AtomicU64::new(expires_us),
             changed: Notify::new(),
         });
-        let entry =
-            Entry { verdict: Arc::clone(verdict), project: project.map(Into::into), slot: Arc::clone(&slot) };
+        let (project, of_entry) = (project.map(Into::into), Arc::clone(&slot));
+        let entry = Entry { verdict: Arc::clone(verdict), project, source, slot: of_entry };
         let id = core.registry.0.lock().add(entry, expires_us);
         // After it is in: a revocation that came before is seen here, one that comes later sees it.
         if core.standing(verdict) != Standing::Good {
@@ -213,6 +222,15 @@ impl Registry {
         u64::try_from(ended).unwrap_or(u64::MAX)
     }
 
+    /// What stands on a role token uses it, as long as it is open.
+    pub(super) fn note(&self, uses: &Uses, now_ns: u64) {
+        let inner = self.0.lock();
+        let open = inner.on_role_tokens.iter().filter_map(|id| inner.entries.get(id));
+        for entry in open.filter(|entry| entry.slot.ended().is_none()) {
+            uses.note(&entry.verdict, entry.source, now_ns);
+        }
+    }
+
     /// Ends what has expired at `now`.
     pub(super) fn expire(&self, now: SystemTime) {
         let now = micros(now);
@@ -263,11 +281,15 @@ impl Inner {
         if expires_us != NEVER {
             self.expiries.insert((expires_us, id));
         }
+        if entry.verdict.kind == CredentialKind::RoleToken {
+            self.on_role_tokens.insert(id);
+        }
         self.entries.insert(id, entry);
         id
     }
 
     fn remove(&mut self, id: u64) {
+        self.on_role_tokens.remove(&id);
         if let Some(entry) = self.entries.remove(&id) {
             self.expiries.remove(&(entry.slot.expires_us.load(Ordering::Acquire), id));
         }

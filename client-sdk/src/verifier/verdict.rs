@@ -224,6 +224,21 @@ impl Verdict {
         })
     }
 
+    /// Of a role token, for tests.
+    #[cfg(test)]
+    pub(super) fn of_role_token(credential_id: &str, issuance: u64) -> Self {
+        let principal = wire::Principal {
+            kind: wire::CredentialKind::RoleToken.into(),
+            credential_id: credential_id.to_owned(),
+            owner_id: "user".to_owned(),
+            role: "user".to_owned(),
+            issuance,
+            ..Default::default()
+        };
+        let answer = wire::ValidateResponse { principal: Some(principal), ..Default::default() };
+        Self::from_wire(Hash::default(), answer, SystemTime::UNIX_EPOCH).expect("it names somebody")
+    }
+
     /// Whether a revocation concerns this credential. One of a kind that this version does not know
     /// concerns all: deny by absence.
     pub(super) fn matched_by(&self, row: &wire::Revoked) -> bool {

@@ -1,8 +1,8 @@
 //! Who calls, as the handlers get it from gate 1.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
-use interlock_client::verifier::Verdict;
+use interlock_client::verifier::{Verdict, Verifier};
 use interlock_kit::{authn::Call, error::Error, store::audit::Origin};
 use interlock_proto::credential::Credential;
 use zeroize::Zeroizing;
@@ -25,9 +25,16 @@ pub(crate) struct Admitted {
     pub(super) bearer: Option<Credential>,
     /// All cookies that came along, one a session.
     pub(super) cookies: Arc<[Cookie]>,
+    /// Where it comes from.
+    pub(super) address: IpAddr,
 }
 
 impl Admitted {
+    /// What a stream or a parked call of this caller stands on.
+    pub(crate) fn standing(&self, verifier: &Verifier) -> Standing {
+        Standing::on(verifier, self.verdict.as_ref(), Some(self.address))
+    }
+
     /// What only this caller can show again: the bearer, or what the service that named it stands on. None for a
     /// cookie alone. Answers that hold a secret are sealed under it.
     pub(crate) fn sealing_secret(&self, call: &Call) -> Option<Zeroizing<String>> {

@@ -14,7 +14,7 @@ use super::{
     List, Working,
     decode::{
         access, answer, applied, due, owner, owner_session, project, project_token, refresh_token, replica,
-        revocation, role_token, signed, token_answer, unsigned,
+        revocation, role_token, signed, token_answer, token_use, unsigned,
     },
 };
 use crate::{
@@ -33,7 +33,7 @@ const ADMINISTRATORS: &str =
     "active AND EXISTS (SELECT FROM jsonb_array_elements_text(roles::JSONB) AS role (name)
     WHERE lower(name COLLATE \"C\") IN ('admin', 'owner', 'superuser', 'root'))";
 const ROLE_TOKEN: &str =
-    "SELECT hash, id, role, generation, issuance, masked, created_at, valid_until FROM role_token";
+    "SELECT hash, id, role, generation, issuance, masked, created_at, valid_until, candidate FROM role_token";
 const OWNER_SESSION: &str = "SELECT id, owner, issuance, created_at, expires_at, ended_at, refreshes,
             elevated_until, elevated_by, elevated_for FROM owner_session";
 const PROJECT: &str = "SELECT id, name, created_by, request, created_at FROM project";
@@ -74,6 +74,7 @@ struct Sorted {
     sessions_of: Vec<String>,
     applied: [Vec<String>; 2],
     roles: Vec<String>,
+    used_roles: Vec<String>,
     role_tokens: Vec<Vec<u8>>,
     answers: [Vec<String>; 2],
     access: Vec<Vec<u8>>,
@@ -99,13 +100,14 @@ pub(super) fn place(key: &Key) -> Option<u8> {
         Key::Access(_) => Some(3),
         Key::RefreshToken(_) => Some(4),
         Key::RoleTokens(_) | Key::RoleToken(_) => Some(5),
-        Key::Answer(..) => Some(6),
-        Key::Project(_) | Key::ProjectNamed(_) | Key::ProjectOfRequest(..) => Some(7),
-        Key::Member(..) => Some(8),
-        Key::ProjectToken(_) | Key::ProjectTokenNamed(_) => Some(9),
-        Key::TokenAnswer(..) => Some(10),
-        Key::Counters => Some(11),
-        Key::Replicas => Some(12),
+        Key::RoleTokenUses(_) => Some(6),
+        Key::Answer(..) => Some(7),
+        Key::Project(_) | Key::ProjectNamed(_) | Key::ProjectOfRequest(..) => Some(8),
+        Key::Member(..) => Some(9),
+        Key::ProjectToken(_) | Key::ProjectTokenNamed(_) => Some(10),
+        Key::TokenAnswer(..) => Some(11),
+        Key::Counters => Some(12),
+        Key::Replicas => Some(13),
         Key::LivingSessions(_)
         | Key::ProjectsMadeBy(_)
         | Key::TokensIssuedBy(_)
@@ -144,6 +146,7 @@ impl Sorted {
             Key::Replicas => self.replicas = true,
             Key::RoleTokens(role) => self.roles.push(role.text().to_owned()),
             Key::RoleToken(hash) => self.role_tokens.push(hash.to_vec()),
+            Key::RoleTokenUses(role) => self.used_roles.push(role.text().to_owned()),
             Key::Answer(owner, request) => pair(&mut self.answers, owner, request),
             Key::Owner(id) => self.owners.push(id.to_string()),
             Key::Administrators => self.administrators = true,
@@ -198,7 +201,8 @@ impl Sorted {
         }
         // Behind the counters, so that those who look and those who beat come one after another.
         if self.replicas {
-            let sql = "SELECT id, beat, promise, reached, holders, told FROM replica ORDER BY id";
+            let sql =
+                "SELECT id, beat, promise, reached, holders, told, uses_told_at FROM replica ORDER BY id";
             asks.push(found(format!("{sql}{locked}"), [], replica, |working: &mut Working, replica| {
                 working.model.replicas.insert(replica.id.clone(), replica);
             }));
@@ -262,8 +266,17 @@ impl Sorted {
         rows_of(asks, &self.roles, sql, role_token, keep);
         let sql = format!("{ROLE_TOKEN} WHERE hash = ANY($1) ORDER BY hash{locked}");
         rows_of(asks, &self.role_tokens, sql, role_token, keep);
+        // Behind the lock of all rotations, which every verb that writes uses has taken with their tokens.
         let sql = format!(
-            "SELECT owner, request, credential, role, grace, sealed, generation, revocation, ends_at
+            "SELECT role, token, service, source, last_at, noted FROM role_token_use WHERE role = ANY($1)
+             ORDER BY token, service, source{locked}"
+        );
+        rows_of(asks, &self.used_roles, sql, token_use, |working, used| {
+            let key = (used.token, used.service.clone(), used.source.clone());
+            working.model.token_uses.insert(key, used);
+        });
+        let sql = format!(
+            "SELECT owner, request, credential, role, grace, sealed, generation, revocation, ends_at, step
              FROM rotation_answer WHERE (owner, request) IN (SELECT * FROM unnest($1::TEXT[], $2::TEXT[]))
              ORDER BY owner, request{locked}"
         );

@@ -17,7 +17,7 @@ use crate::{
     project_token::{Ended, ProjectToken, TokenAnswer},
     replica::Replica,
     revocation::{Effect, Revocation, Subject},
-    role_token::{Answer, Role, RoleToken},
+    role_token::{Answer, Role, RoleToken, Step, TokenUse},
     root::RootFingerprint,
     sweep::Due,
 };
@@ -45,6 +45,7 @@ pub(super) fn replica(row: &Row) -> Result<Replica, Fault> {
         reached: unsigned(row, 3)?,
         holders: u32::try_from(unsigned(row, 4)?).unwrap_or(u32::MAX),
         told: told.ok_or_else(|| Fault::Broken("what a program told cannot be read".to_owned()))?,
+        uses_told_at: instant(row, 6)?,
     })
 }
 
@@ -58,10 +59,23 @@ pub(super) fn role_token(row: &Row) -> Result<RoleToken, Fault> {
         masked: row.try_get(5)?,
         created_at: instant(row, 6)?,
         valid_until: maybe_instant(row, 7)?,
+        candidate: row.try_get(8)?,
+    })
+}
+
+pub(super) fn token_use(row: &Row) -> Result<TokenUse, Fault> {
+    Ok(TokenUse {
+        role: role(row, 0)?,
+        token: hash(row, 1)?,
+        service: row.try_get(2)?,
+        source: row.try_get(3)?,
+        last_at: instant(row, 4)?,
+        noted: unsigned(row, 5)?,
     })
 }
 
 pub(super) fn answer(row: &Row) -> Result<Answer, Fault> {
+    let step = Step::of_text(row.try_get(9)?);
     Ok(Answer {
         owner: OwnerId::made(row.try_get::<_, String>(0)?),
         request: RequestId::made(row.try_get::<_, String>(1)?),
@@ -72,6 +86,7 @@ pub(super) fn answer(row: &Row) -> Result<Answer, Fault> {
         generation: unsigned(row, 6)?,
         revocation: unsigned(row, 7)?,
         ends_at: instant(row, 8)?,
+        step: step.ok_or_else(|| Fault::Broken("no such step of a rotation".to_owned()))?,
     })
 }
 

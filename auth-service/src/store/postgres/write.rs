@@ -17,7 +17,7 @@ use crate::{
     project_token::{ProjectToken, TokenAnswer},
     replica::Replica,
     revocation::{Revocation, Subject},
-    role_token::{Answer, RoleToken},
+    role_token::{Answer, RoleToken, TokenUse},
     store::Planned,
     sweep::Due,
 };
@@ -34,6 +34,17 @@ pub(super) fn plan(change: &Planned, flush: &mut Flush) -> Result<(), Fault> {
             "role token",
             "UPDATE role_token SET valid_until = $2 WHERE hash = $1 AND valid_until IS NULL",
             [bytes(hash), at(*valid_until)],
+        ),
+        Planned::PromoteRoleToken(hash) => flush.one(
+            "role token",
+            "UPDATE role_token SET candidate = FALSE WHERE hash = $1 AND candidate",
+            [bytes(hash)],
+        ),
+        Planned::PutTokenUse { was, used } => put_token_use(flush, *was, used),
+        Planned::DropTokenUse(used) => flush.one(
+            "use of a role token",
+            "DELETE FROM role_token_use WHERE token = $1 AND service = $2 AND source = $3",
+            [bytes(&used.token), text(&used.service), text(&used.source)],
         ),
         Planned::PutAnswer { replaces, answer } => put_answer(flush, *replaces, answer),
         Planned::InsertOwner(owner) => insert_owner(flush, owner),
@@ -146,8 +157,8 @@ fn maybe_at(instant: Option<Timestamp>) -> Param {
 fn insert_role_token(flush: &mut Flush, token: &RoleToken) {
     flush.one(
         "role token",
-        "INSERT INTO role_token (hash, id, role, generation, issuance, masked, created_at, valid_until)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO role_token (hash, id, role, generation, issuance, masked, created_at, valid_until, candidate)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         [
             bytes(&token.hash),
             text(&token.id),
@@ -157,17 +168,37 @@ fn insert_role_token(flush: &mut Flush, token: &RoleToken) {
             text(&token.masked),
             at(token.created_at),
             maybe_at(token.valid_until),
+            bind(token.candidate),
         ],
     );
+}
+
+fn put_token_use(flush: &mut Flush, was: Option<u64>, used: &TokenUse) {
+    let key = [bytes(&used.token), text(&used.service), text(&used.source)];
+    let values = [text(used.role.text()), at(used.last_at), number(used.noted)];
+    let params = key.into_iter().chain(values);
+    match was {
+        None => flush.one(
+            "use of a role token",
+            "INSERT INTO role_token_use (token, service, source, role, last_at, noted) VALUES ($1, $2, $3, $4, $5, $6)",
+            params,
+        ),
+        Some(was) => flush.one(
+            "use of a role token",
+            "UPDATE role_token_use SET role = $4, last_at = $5, noted = $6
+             WHERE token = $1 AND service = $2 AND source = $3 AND noted = $7",
+            params.chain([number(was)]),
+        ),
+    }
 }
 
 fn put_answer(flush: &mut Flush, replaces: bool, answer: &Answer) {
     let sql = if replaces {
         "UPDATE rotation_answer SET credential = $3, role = $4, grace = $5, sealed = $6, generation = $7,
-                revocation = $8, ends_at = $9 WHERE owner = $1 AND request = $2"
+                revocation = $8, ends_at = $9, step = $10 WHERE owner = $1 AND request = $2"
     } else {
-        "INSERT INTO rotation_answer (owner, request, credential, role, grace, sealed, generation, revocation, ends_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+        "INSERT INTO rotation_answer (owner, request, credential, role, grace, sealed, generation, revocation, ends_at, step)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
     };
     let grace = i64::try_from(answer.grace.as_micros()).expect("bounded by the verb");
     flush.one(
@@ -183,6 +214,7 @@ fn put_answer(flush: &mut Flush, replaces: bool, answer: &Answer) {
             number(answer.generation),
             number(answer.revocation),
             at(answer.ends_at),
+            text(answer.step.text()),
         ],
     );
 }
@@ -390,10 +422,11 @@ fn insert_revocation(flush: &mut Flush, row: &Revocation) {
 
 fn put_replica(flush: &mut Flush, was: Option<u64>, replica: &Replica) {
     let sql = if was.is_some() {
-        "UPDATE replica SET beat = $2, promise = $3, reached = $4, holders = $5, told = $6
-         WHERE id = $1 AND beat = $7"
+        "UPDATE replica SET beat = $2, promise = $3, reached = $4, holders = $5, told = $6, uses_told_at = $7
+         WHERE id = $1 AND beat = $8"
     } else {
-        "INSERT INTO replica (id, beat, promise, reached, holders, told) VALUES ($1, $2, $3, $4, $5, $6)"
+        "INSERT INTO replica (id, beat, promise, reached, holders, told, uses_told_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)"
     };
     let promise = i64::try_from(replica.promise.as_micros()).expect("bounded by the configuration");
     let columns = [
@@ -403,6 +436,7 @@ fn put_replica(flush: &mut Flush, was: Option<u64>, replica: &Replica) {
         number(replica.reached),
         bind(i64::from(replica.holders)),
         bind(replica.told_text()),
+        at(replica.uses_told_at),
     ];
     flush.one("beat of a program", sql, columns.into_iter().chain(was.map(number)));
 }

@@ -14,7 +14,7 @@ use crate::{
     project_token::{Ended, ProjectToken, TokenAnswer},
     replica::Replica,
     revocation::{Effect, Revocation, Subject},
-    role_token::{Answer, Role, RoleToken},
+    role_token::{Answer, Role, RoleToken, Step, TokenUse},
     root::RootFingerprint,
     sweep::Due,
 };
@@ -44,6 +44,7 @@ pub(super) fn replica(row: &Row<'_>) -> rusqlite::Result<Replica> {
         reached: unsigned(row, 3)?,
         holders: row.get(4)?,
         told: told.ok_or_else(|| unknown(5))?,
+        uses_told_at: instant(row, 6)?,
     })
 }
 
@@ -57,6 +58,18 @@ pub(super) fn role_token(row: &Row<'_>) -> rusqlite::Result<RoleToken> {
         masked: row.get(5)?,
         created_at: instant(row, 6)?,
         valid_until: maybe_instant(row, 7)?,
+        candidate: row.get(8)?,
+    })
+}
+
+pub(super) fn token_use(row: &Row<'_>) -> rusqlite::Result<TokenUse> {
+    Ok(TokenUse {
+        role: role(row, 0)?,
+        token: row.get(1)?,
+        service: row.get(2)?,
+        source: row.get(3)?,
+        last_at: instant(row, 4)?,
+        noted: unsigned(row, 5)?,
     })
 }
 
@@ -71,6 +84,7 @@ pub(super) fn answer(row: &Row<'_>) -> rusqlite::Result<Answer> {
         generation: unsigned(row, 6)?,
         revocation: unsigned(row, 7)?,
         ends_at: instant(row, 8)?,
+        step: Step::of_text(row.get_ref(9)?.as_str()?).ok_or_else(|| unknown(9))?,
     })
 }
 

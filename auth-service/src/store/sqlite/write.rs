@@ -15,7 +15,7 @@ use crate::{
     project_token::{ProjectToken, TokenAnswer},
     replica::Replica,
     revocation::{Revocation, Subject},
-    role_token::{Answer, RoleToken},
+    role_token::{Answer, RoleToken, TokenUse},
     store::{Planned, Signal},
     sweep::Due,
 };
@@ -44,6 +44,17 @@ pub(super) fn apply(
             "role token",
             "UPDATE role_token SET valid_until = ?2 WHERE hash = ?1 AND valid_until IS NULL",
             (hash, valid_until.as_micros()),
+        ),
+        Planned::PromoteRoleToken(hash) => to.one(
+            "role token",
+            "UPDATE role_token SET candidate = 0 WHERE hash = ?1 AND candidate = 1",
+            [hash],
+        ),
+        Planned::PutTokenUse { was, used } => put_token_use(&to, was, &used),
+        Planned::DropTokenUse(used) => to.one(
+            "use of a role token",
+            "DELETE FROM role_token_use WHERE token = ?1 AND service = ?2 AND source = ?3",
+            (used.token, used.service, used.source),
         ),
         Planned::PutAnswer { replaces, answer } => put_answer(&to, replaces, &answer),
         Planned::InsertOwner(owner) => insert_owner(&to, &owner),
@@ -169,8 +180,8 @@ impl To<'_> {
 fn insert_role_token(to: &To<'_>, token: &RoleToken) -> Result<(), Fault> {
     to.one(
         "role token",
-        "INSERT INTO role_token (hash, id, role, generation, issuance, masked, created_at, valid_until)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO role_token (hash, id, role, generation, issuance, masked, created_at, valid_until, candidate)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         (
             token.hash,
             token.id.as_str(),
@@ -180,17 +191,37 @@ fn insert_role_token(to: &To<'_>, token: &RoleToken) -> Result<(), Fault> {
             &token.masked,
             token.created_at.as_micros(),
             token.valid_until.map(Timestamp::as_micros),
+            token.candidate,
         ),
     )
+}
+
+fn put_token_use(to: &To<'_>, was: Option<u64>, used: &TokenUse) -> Result<(), Fault> {
+    let (what, service, source) = ("use of a role token", &used.service, &used.source);
+    let (role, last_at, noted) = (used.role.text(), used.last_at.as_micros(), signed(used.noted));
+    match was {
+        None => to.one(
+            what,
+            "INSERT INTO role_token_use (token, service, source, role, last_at, noted)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            (used.token, service, source, role, last_at, noted),
+        ),
+        Some(was) => to.one(
+            what,
+            "UPDATE role_token_use SET role = ?4, last_at = ?5, noted = ?6
+             WHERE token = ?1 AND service = ?2 AND source = ?3 AND noted = ?7",
+            (used.token, service, source, role, last_at, noted, signed(was)),
+        ),
+    }
 }
 
 fn put_answer(to: &To<'_>, replaces: bool, answer: &Answer) -> Result<(), Fault> {
     let sql = if replaces {
         "UPDATE rotation_answer SET credential = ?3, role = ?4, grace = ?5, sealed = ?6, generation = ?7,
-                revocation = ?8, ends_at = ?9 WHERE owner = ?1 AND request = ?2"
+                revocation = ?8, ends_at = ?9, step = ?10 WHERE owner = ?1 AND request = ?2"
     } else {
-        "INSERT INTO rotation_answer (owner, request, credential, role, grace, sealed, generation, revocation, ends_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+        "INSERT INTO rotation_answer (owner, request, credential, role, grace, sealed, generation, revocation, ends_at, step)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
     };
     let grace = i64::try_from(answer.grace.as_micros()).expect("bounded by the verb");
     to.one(
@@ -206,6 +237,7 @@ fn put_answer(to: &To<'_>, replaces: bool, answer: &Answer) -> Result<(), Fault>
             signed(answer.generation),
             signed(answer.revocation),
             answer.ends_at.as_micros(),
+            answer.step.text(),
         ],
     )
 }
@@ -386,18 +418,19 @@ fn insert_revocation(to: &To<'_>, row: &Revocation) -> Result<(), Fault> {
 fn put_replica(to: &To<'_>, was: Option<u64>, replica: &Replica) -> Result<(), Fault> {
     let promise = i64::try_from(replica.promise.as_micros()).expect("bounded by the configuration");
     let (id, beat, reached) = (replica.id.as_str(), signed(replica.beat), signed(replica.reached));
-    let (holders, told) = (replica.holders, replica.told_text());
+    let (holders, told, uses) = (replica.holders, replica.told_text(), replica.uses_told_at.as_micros());
     match was {
         None => to.one(
             "beat of a program",
-            "INSERT INTO replica (id, beat, promise, reached, holders, told) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            (id, beat, promise, reached, holders, told),
+            "INSERT INTO replica (id, beat, promise, reached, holders, told, uses_told_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            (id, beat, promise, reached, holders, told, uses),
         ),
         Some(was) => to.one(
             "beat of a program",
-            "UPDATE replica SET beat = ?2, promise = ?3, reached = ?4, holders = ?5, told = ?6
-             WHERE id = ?1 AND beat = ?7",
-            (id, beat, promise, reached, holders, told, signed(was)),
+            "UPDATE replica SET beat = ?2, promise = ?3, reached = ?4, holders = ?5, told = ?6, uses_told_at = ?7
+             WHERE id = ?1 AND beat = ?8",
+            (id, beat, promise, reached, holders, told, uses, signed(was)),
         ),
     }
 }
