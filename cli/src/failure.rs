@@ -166,7 +166,7 @@ fn code_of(reason: Option<Reason>) -> u8 {
             | Reason::RootRequired
             | Reason::ScopeRequired,
         ) => DENIED,
-        Some(Reason::SessionBusy | Reason::AttachPending) => BUSY,
+        Some(Reason::SessionBusy | Reason::AttachPending | Reason::TokenInUse) => BUSY,
         Some(
             Reason::AuthUnavailable | Reason::StoreUnavailable | Reason::Draining | Reason::DeadlineExceeded,
         ) => UNAVAILABLE,
@@ -185,6 +185,8 @@ fn next_of(reason: Option<Reason>, transport: bool, job: Option<&str>) -> Option
             let job = job.unwrap_or("JOB");
             return Some(format!("interlock job wait {job}, then the same command again"));
         }
+        Some(Reason::TokenInUse) => "interlock auth status shows who uses it; --force ends it all the same",
+        Some(Reason::RotationOpen) => "interlock auth rotate ROLE --commit, or --abort",
         Some(Reason::SessionUnbound) => "interlock session attach SESSION --agent AGENT --project PROJECT",
         Some(Reason::ProjectRequired | Reason::UnscopedSunset) => "name the project: --project PROJECT",
         Some(Reason::ProjectMismatch) => "interlock project list, and name the session's own project",

@@ -118,6 +118,48 @@ pub struct RoleToken {
     pub created_at: Option<SystemTime>,
     /// Until when a replaced one is still admitted.
     pub valid_until: Option<SystemTime>,
+    /// It is the next one of a rotation that has been open since it was made.
+    pub candidate: bool,
+    /// Who used it lately: the latest use of each service and source, newest first, at most 32. What verifiers admit
+    /// is known some seconds later.
+    pub uses: Vec<TokenUse>,
+}
+
+/// That one service has admitted one generation of a role token, from one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenUse {
+    /// The SPIFFE id of the service, or `auth`.
+    pub service: String,
+    /// An IPv4 address, or the /64 network of an IPv6 address; empty where it is not known.
+    pub source: String,
+    /// When the last time was; at most two seconds late.
+    pub last_used_at: Option<SystemTime>,
+    /// How often it was noted, at most once a second.
+    pub noted: u64,
+}
+
+/// A rotation in two phases that was begun. `Debug` shows no secret.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    /// The role.
+    pub role: String,
+    /// The next token.
+    pub token: Credential,
+    /// Its generation.
+    pub generation: u64,
+    /// Its public handle: by this it is committed or aborted.
+    pub credential_id: String,
+    /// Where the recoverable copy is.
+    pub path: String,
+}
+
+/// A rotation in two phases that was committed or aborted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotationEnded {
+    /// The present generation after a commit; after an abort, the one that has ended.
+    pub generation: u64,
+    /// What was reached by the end of the earlier tokens, or of the next one.
+    pub reached: Option<Reached>,
 }
 
 /// A rotated role token. `Debug` shows no secret.
@@ -284,6 +326,8 @@ impl Auth {
                 token: filled(t.token).map(|t| token(&t)).transpose()?,
                 created_at: from_wire(t.created_at),
                 valid_until: from_wire(t.valid_until),
+                candidate: t.candidate,
+                uses: t.uses.into_iter().map(TokenUse::from).collect(),
             })
         });
         let tokens = tokens.collect::<Result<_, Error>>()?;
@@ -310,6 +354,56 @@ impl Auth {
             path: answer.path,
             reached: answer.reached.map(Into::into),
         })
+    }
+
+    /// Begins a rotation of one role's token in two phases: from now on the present token and the next one are
+    /// admitted, until it is committed or aborted.
+    ///
+    /// # Errors
+    /// `FORBIDDEN`, `ROOT_REQUIRED`; `ROTATION_OPEN` where one is open; `STORAGE_ERROR` where nothing was begun.
+    pub async fn begin_rotation(&self, role: &str) -> Result<Rotation, Error> {
+        let request = wire::BeginRotationRequest { role: role.to_owned(), request_id: random::id() };
+        let answer = self.connection.unary(path::BEGIN_ROTATION, &self.identity, request, REVOCATION).await?;
+        let answer: wire::BeginRotationResponse = answer.message;
+        Ok(Rotation {
+            role: answer.role,
+            token: token(&answer.token)?,
+            generation: answer.generation,
+            credential_id: answer.credential_id,
+            path: answer.path,
+        })
+    }
+
+    /// Commits an open rotation: the next token becomes the present one. No verifier admits an earlier one when this
+    /// returns.
+    ///
+    /// # Errors
+    /// As [`Auth::begin_rotation`]; `TOKEN_IN_USE` with who uses it as preconditions, unless `force` is set;
+    /// `NOT_FOUND` where none is open, `CONFLICT` where it is another one.
+    pub async fn commit_rotation(
+        &self,
+        role: &str,
+        credential_id: &str,
+        force: bool,
+    ) -> Result<RotationEnded, Error> {
+        let (role, credential_id) = (role.to_owned(), credential_id.to_owned());
+        let request = wire::CommitRotationRequest { role, credential_id, force, request_id: random::id() };
+        let answer =
+            self.connection.unary(path::COMMIT_ROTATION, &self.identity, request, REVOCATION).await?;
+        let wire::CommitRotationResponse { generation, reached, .. } = answer.message;
+        Ok(RotationEnded { generation, reached: reached.map(Into::into) })
+    }
+
+    /// Gives an open rotation up: the present token stays. No verifier admits the next one when this returns.
+    ///
+    /// # Errors
+    /// As [`Auth::commit_rotation`], but for what is in use.
+    pub async fn abort_rotation(&self, role: &str, credential_id: &str) -> Result<RotationEnded, Error> {
+        let (role, credential_id) = (role.to_owned(), credential_id.to_owned());
+        let request = wire::AbortRotationRequest { role, credential_id, request_id: random::id() };
+        let answer = self.connection.unary(path::ABORT_ROTATION, &self.identity, request, REVOCATION).await?;
+        let wire::AbortRotationResponse { generation, reached, .. } = answer.message;
+        Ok(RotationEnded { generation, reached: reached.map(Into::into) })
     }
 
     /// Makes a project; the caller becomes its first member.
@@ -391,6 +485,13 @@ fn filled(text: String) -> Option<String> {
 impl From<wire::Reached> for Reached {
     fn from(r: wire::Reached) -> Self {
         Self { acknowledged: r.acknowledged, fenced: r.fenced, streams_closed: r.streams_closed }
+    }
+}
+
+impl From<wire::TokenUse> for TokenUse {
+    fn from(used: wire::TokenUse) -> Self {
+        let wire::TokenUse { service, source, last_used_at, noted } = used;
+        Self { service, source, last_used_at: from_wire(last_used_at), noted }
     }
 }
 

@@ -118,7 +118,10 @@ mod worker;
 
 pub use agent::{Agent, Agents, SetAgent};
 pub use audit::{AuditFilter, AuditHead, AuditLog, AuditPage, AuditPeer, AuditReport, AuditRow, AuditTail};
-pub use auth::{Auth, Project, Reached, RoleToken, RoleTokens, Rotated, SignInStatus, SignedIn, WhoAmI};
+pub use auth::{
+    Auth, Project, Reached, RoleToken, RoleTokens, Rotated, Rotation, RotationEnded, SignInStatus, SignedIn,
+    TokenUse, WhoAmI,
+};
 pub use clock::Clock;
 pub use connect::{Connection, ConnectionBuilder};
 pub use cookie::Cookie;

@@ -27,6 +27,9 @@ paths! {
     CHANGE_PASSWORD = "/interlock.auth.v1.OwnerService/ChangePassword";
     ROLE_TOKEN_STATUS = "/interlock.auth.v1.RoleTokenService/GetStatus";
     ROTATE = "/interlock.auth.v1.RoleTokenService/Rotate";
+    BEGIN_ROTATION = "/interlock.auth.v1.RoleTokenService/BeginRotation";
+    COMMIT_ROTATION = "/interlock.auth.v1.RoleTokenService/CommitRotation";
+    ABORT_ROTATION = "/interlock.auth.v1.RoleTokenService/AbortRotation";
     CREATE_PROJECT = "/interlock.auth.v1.ProjectService/CreateProject";
     LIST_PROJECTS = "/interlock.auth.v1.ProjectService/ListProjects";
     ADD_MEMBER = "/interlock.auth.v1.ProjectService/AddMember";

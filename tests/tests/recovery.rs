@@ -84,7 +84,9 @@ fn every_command_of_the_runbook_works_and_ends_what_it_says() {
             eventually_sync("that all is well", || code(&up, line) == Some(0));
         }
         let said = run(&up, line);
-        assert!(!said.contains("ilk_"), "a secret that nobody asked for: {line}\n{said}");
+        // A masked one shows four characters of its beginning, which all have.
+        let shown = said.replace("ilk_…", "");
+        assert!(!shown.contains("ilk_"), "a secret that nobody asked for: {line}\n{said}");
     }
     assert!(runs, "it ends with a service that runs");
     let now = std::fs::read_to_string(up.world().join("internal.token")).expect("there");

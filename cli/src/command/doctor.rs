@@ -5,9 +5,10 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
-use interlock_client::{Credentials, ProjectFile};
+use interlock_client::{Clock, Credentials, ProjectFile, WhoAmI};
 use serde_json::{Value, json};
 
 use crate::{
@@ -156,7 +157,10 @@ async fn sign_in(common: &Common, auth_answers: bool, findings: &mut Findings) {
         }
         return project(&caller, false, findings).await;
     }
-    let signed_in = has_token && token(&caller, findings).await;
+    let who = if has_token { token(&caller, findings).await } else { None };
+    if who.as_ref().is_some_and(|who| who.role == "admin") {
+        rotations(&caller, findings).await;
+    }
     match caller.auth().with_credentials(Credentials::none()).sign_in_status().await {
         Ok(status) if status.enabled => findings.good("session auth", "", "enabled"),
         Ok(_) => {
@@ -168,7 +172,7 @@ async fn sign_in(common: &Common, auth_answers: bool, findings: &mut Findings) {
         Ok(standing) => findings.good("root auth", "", standing.word()),
         Err(failure) => findings.failed("root auth", "", &failure, "interlock up"),
     }
-    project(&caller, signed_in, findings).await;
+    project(&caller, who.is_some(), findings).await;
 }
 
 /// What to do where auth was not asked.
@@ -184,17 +188,36 @@ fn has_token(caller: &Caller, common: &Common, findings: &mut Findings) -> bool 
     false
 }
 
-/// Whether it is good.
-async fn token(caller: &Caller, findings: &mut Findings) -> bool {
+/// Whose it is, if it is good.
+async fn token(caller: &Caller, findings: &mut Findings) -> Option<WhoAmI> {
     match caller.auth().whoami().await {
         Ok(who) => {
             let until = who.expires_at.map(|at| format!(", until {}", instant(at))).unwrap_or_default();
             findings.good("token", "", format!("{} ({}), by {}{until}", who.owner_id, who.role, who.kind));
-            true
+            Some(who)
         }
         Err(error) => {
             findings.failed("token", "", &error.into(), "interlock login NAME");
-            false
+            None
+        }
+    }
+}
+
+/// A rotation that is open for longer has been forgotten.
+const ROTATION_OPEN_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// Whether a rotation of a role token was left open: for an administrator.
+async fn rotations(caller: &Caller, findings: &mut Findings) {
+    let Ok(status) = caller.auth().role_tokens(false).await else { return };
+    let now = Clock::system().wall();
+    for token in status.tokens.iter().filter(|token| token.candidate) {
+        let open_for = token.created_at.and_then(|since| now.duration_since(since).ok()).unwrap_or_default();
+        let told = format!("to generation {}, open since {}", token.generation, instant(token.created_at));
+        if open_for < ROTATION_OPEN_MAX {
+            findings.good("rotation", &token.role, told);
+        } else {
+            let next = format!("interlock auth rotate {} --commit, or --abort", token.role);
+            findings.warn("rotation", &token.role, told, &next);
         }
     }
 }

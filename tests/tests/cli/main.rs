@@ -204,6 +204,46 @@ fn a_rotated_token_is_redistributed_by_file() {
     assert_eq!(ok(&up, "whoami")["role"], "admin");
 }
 
+// SW-21, SW-37: one token after another is brought to who uses it, and the old one ends when nobody does.
+#[test]
+fn a_token_is_rotated_in_two_phases() {
+    let up = Up::start(&[]);
+    ok(&up, "login --token-file \"$INTERLOCK_UP/auth/auth_tokens.json\"");
+    ok(&up, "use demo");
+    assert_eq!(refused(&up, "auth rotate admin --commit"), (1, "NOT_FOUND".to_owned()));
+    let begun = ok(&up, "auth rotate admin --two-phase --to \"$HOME/new.token\"");
+    assert_eq!((begun["generation"].as_u64(), begun["token"].is_null()), (Some(2), true));
+    assert!(begun["path"].as_str().is_some_and(|path| path.ends_with("auth_tokens.json")));
+    let earlier = &begun["earlier"][0]["uses"][0];
+    assert_eq!((earlier["service"].as_str(), earlier["source"].as_str()), (Some("auth"), Some("127.0.0.1")));
+    assert_eq!(refused(&up, "auth rotate admin --two-phase"), (1, "ROTATION_OPEN".to_owned()));
+    assert_eq!(refused(&up, "auth rotate admin"), (1, "ROTATION_OPEN".to_owned()));
+    // Whoever commits with the old one still uses it.
+    assert_eq!(refused(&up, "auth rotate admin --commit"), (6, "TOKEN_IN_USE".to_owned()));
+    let told = String::from_utf8_lossy(&up.shell("interlock auth status").stdout).into_owned();
+    assert!(told.contains("has been open since") && told.contains("127.0.0.1"), "{told}");
+    ok(&up, "login --token-file \"$HOME/new.token\"");
+    let done = ok(&up, "auth rotate admin --commit --force");
+    assert_eq!((done["generation"].as_u64(), done["committed"].as_bool()), (Some(2), Some(true)));
+    assert_eq!(ok(&up, "whoami")["role"], "admin");
+    let status = ok(&up, "auth status");
+    assert_eq!(status["tokens"].as_array().map(Vec::len), Some(2));
+    assert_eq!(
+        (status["tokens"][0]["generation"].as_u64(), status["recoverable"].as_bool()),
+        (Some(2), Some(true))
+    );
+    ok(&up, "auth rotate user --two-phase --to \"$HOME/user.token\"");
+    assert_eq!(ok(&up, "auth rotate user --abort")["committed"], false);
+    assert_eq!(refused(&up, "whoami --token-file \"$HOME/user.token\"").1, "PROVIDER_AUTH_FAILED");
+    for wrong in ["--force", "--commit --abort", "--two-phase --commit", "--two-phase --grace 1m"] {
+        assert_eq!(
+            up.shell(&format!("interlock auth rotate user {wrong}")).status.code(),
+            Some(2),
+            "{wrong}"
+        );
+    }
+}
+
 #[test]
 fn a_service_that_is_gone_is_unavailable_and_signs_nobody_out() {
     let mut up = Up::start(&[]);
