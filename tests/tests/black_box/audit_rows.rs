@@ -44,6 +44,12 @@ async fn what_is_refused_and_what_is_changed_has_one_row() {
         auth::RotateRequest { role: "user".to_owned(), grace: None, request_id: id.to_owned() }
             .encode_to_vec()
     };
+    let commit = auth::CommitRotationRequest {
+        role: "user".to_owned(),
+        credential_id: "crd_none".to_owned(),
+        force: false,
+        request_id: "c1".to_owned(),
+    };
     let get = gateway::GetSessionRequest { session_id: session.clone() }.encode_to_vec();
     let submit = gateway::SubmitJobRequest {
         session_id: session.clone(),
@@ -116,6 +122,15 @@ async fn what_is_refused_and_what_is_changed_has_one_row() {
             "root",
         ),
         case(tokens, "GetStatus", &admin, reveal, "", "role_token.status", "admin"),
+        case(
+            tokens,
+            "CommitRotation",
+            &admin,
+            commit.encode_to_vec(),
+            "NOT_FOUND",
+            "role_token.commit_rotation",
+            "admin",
+        ),
         case(
             "interlock.gateway.v1.JobService",
             "SubmitJob",

@@ -12,6 +12,7 @@
 //! - `worker`: leases, fencing, and workers and gateways that die;
 //! - `owners`: owners added, changed, imported and removed while both run;
 //! - `operate`: drain, configuration mistakes, two programs on one store, health, probes, restarts;
+//! - `rotation`: role tokens in two phases, and who still uses the old one;
 //! - `reload`: certificates and authorities replaced under running services.
 
 mod attach;
@@ -25,5 +26,6 @@ mod hostile;
 mod operate;
 mod owners;
 mod reload;
+mod rotation;
 mod sign_in;
 mod worker;

@@ -62,7 +62,7 @@ struct Props {
     stream_id: String,
     /// To be removed: an owner, or an agent.
     owner: String,
-    /// A token of alice's in the project, where the method is about one.
+    /// A token of alice's in the project, or the next one of a rotation, where the method is about one.
     token_id: String,
     /// Held open: a stream that has ended cannot be renewed.
     _stream: Option<Streaming<bytes::Bytes>>,
@@ -198,6 +198,11 @@ impl Stage {
             let grant = TokenGrant { scopes: vec!["jobs:read".to_owned()], ..TokenGrant::default() };
             props.token_id = alice.issue_token(&self.project, grant).await.expect("a token").token.token_id;
         }
+        match policy.path.rsplit_once('/').map(|(_, method)| method) {
+            Some("CommitRotation" | "AbortRotation") => props.token_id = self.rotation(true).await,
+            Some("BeginRotation" | "Rotate") => drop(self.rotation(false).await),
+            _ => {}
+        }
         if policy.path.ends_with("/RenewStream") {
             let request =
                 gateway::StreamEventsRequest { session_id: props.session.clone(), ..Default::default() };
@@ -213,6 +218,24 @@ impl Stage {
             props._stream = Some(stream);
         }
         props
+    }
+
+    /// Has a rotation of the role `user` open, or none of any. The next token's handle.
+    async fn rotation(&self, open: bool) -> String {
+        let admin = self.pair.sdk_auth_as(&self.pair.admin());
+        let status = admin.role_tokens(false).await.expect("admin may");
+        let mut found = String::new();
+        for token in status.tokens.into_iter().filter(|token| token.candidate) {
+            if open && token.role == "user" {
+                found = token.credential_id;
+            } else {
+                admin.abort_rotation(&token.role, &token.credential_id).await.expect("aborted");
+            }
+        }
+        match open && found.is_empty() {
+            true => admin.begin_rotation("user").await.expect("begun").credential_id,
+            false => found,
+        }
     }
 
     async fn metadata(&self, cell: &Cell, props: &Props) -> Metadata {
@@ -324,6 +347,17 @@ impl Stage {
             }
             ("RoleTokenService", "Rotate") => {
                 auth::RotateRequest { role: "user".to_owned(), grace: None, request_id }.encode_to_vec()
+            }
+            ("RoleTokenService", "BeginRotation") => {
+                auth::BeginRotationRequest { role: "user".to_owned(), request_id }.encode_to_vec()
+            }
+            ("RoleTokenService", "CommitRotation") => {
+                let (role, credential_id) = ("user".to_owned(), props.token_id.clone());
+                auth::CommitRotationRequest { role, credential_id, force: true, request_id }.encode_to_vec()
+            }
+            ("RoleTokenService", "AbortRotation") => {
+                let (role, credential_id) = ("user".to_owned(), props.token_id.clone());
+                auth::AbortRotationRequest { role, credential_id, request_id }.encode_to_vec()
             }
             ("TrustService", "Validate") => {
                 auth::ValidateRequest { credential_sha256: self.alice.access_token.hash().to_vec().into() }

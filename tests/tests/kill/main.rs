@@ -144,6 +144,73 @@ async fn a_rotation_cut_short_leaves_store_and_copy_agreed() {
     );
 }
 
+// SW-15, SW-22: the same of one in two phases, whichever step it was at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_in_two_phases_cut_short_is_open_or_ended_and_never_half() {
+    let (mut rng, kills) = (seeded(), kills(KILLS));
+    let mut pair = Pair::start_with(patient().auth("lease", "1s")).await;
+    let (mut cut, mut took_effect) = (0, 0);
+    for _ in 0..kills {
+        let auth = pair.sdk_auth_as(&pair.admin());
+        let before = shown(&auth).await;
+        let moment = Duration::from_micros(rng.random_range(0..30_000));
+        let commits: bool = rng.random();
+        let step = async || match &before.candidate {
+            None => auth.begin_rotation("user").await.map(|begun| Some(begun.token)),
+            Some((id, _)) if commits => auth.commit_rotation("user", id, true).await.map(|_| None),
+            Some((id, _)) => auth.abort_rotation("user", id).await.map(|_| None),
+        };
+        let answered = tokio::time::timeout(moment, step()).await;
+        pair.auth.kill();
+        pair.start_auth().await;
+        cut += usize::from(answered.is_err());
+        let after = shown(&pair.sdk_auth_as(&pair.admin())).await;
+        let done = after != before;
+        took_effect += usize::from(done);
+        match (&before.candidate, answered) {
+            (None, Ok(begun)) => {
+                let token = begun.expect("begun");
+                assert_eq!(after.candidate.as_ref().map(|(_, token)| token), token.as_ref(), "I6");
+            }
+            (Some(_), Ok(ended)) => {
+                ended.expect("ended");
+                assert!(after.candidate.is_none(), "I6: what was answered is kept");
+            }
+            (_, Err(_)) => {}
+        }
+        if let Some((_, next)) = before.candidate.as_ref().filter(|_| done) {
+            let (dead, expected) = if commits { (&before.present, next) } else { (next, &before.present) };
+            assert_eq!(&after.present, expected);
+            pair.sdk_auth_as(dead).whoami().await.expect_err("it has ended");
+        }
+        for good in after.candidate.iter().map(|(_, token)| token).chain([&after.present, &pair.user()]) {
+            pair.sdk_auth_as(good).whoami().await.expect("what the copy has is good");
+        }
+    }
+    println!(
+        "rotation in two phases: {kills} kills, {cut} before the answer; {took_effect} steps took effect"
+    );
+}
+
+/// The tokens of the role `user`, as the copy has them.
+#[derive(Debug, PartialEq)]
+struct Shown {
+    present: interlock_client::Credential,
+    candidate: Option<(String, interlock_client::Credential)>,
+}
+
+async fn shown(auth: &interlock_client::Auth) -> Shown {
+    let status = auth.role_tokens(true).await.expect("admin's is good");
+    assert!(status.recoverable, "store and copy agree");
+    let token = |candidate| {
+        let of_user =
+            |token: &&interlock_client::RoleToken| token.role == "user" && token.candidate == candidate;
+        let found = status.tokens.iter().find(of_user)?;
+        Some((found.credential_id.clone(), found.token.clone().expect("the copy has it")))
+    };
+    Shown { present: token(false).expect("always one").1, candidate: token(true) }
+}
+
 /// I11, at rest: how many audit rows the gateway has, in whole chains, and how many changes with one each.
 fn gateway_rows(pair: &Pair) -> (usize, u64) {
     let store = pair.world.path("gateway/gateway.db");

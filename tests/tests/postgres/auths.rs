@@ -185,6 +185,49 @@ async fn what_is_revoked_through_one_is_refused_at_once_by_the_verifiers_of_the_
         (!text.contains(user.expose()) && text.contains(admin.expose())).then_some(())
     };
     eventually("a copy without the replaced token", given_up).await;
+
+    // In two phases: begun at one, seen by both, ended at the other.
+    let begun = other.begin_rotation("user").await.expect("begun");
+    for gateway in stage.gateways(&begun.token) {
+        gateway.sessions().list().await.expect("the next one is good, at the verifiers of both");
+    }
+    let [of_first, _] = stage.gateways(&rotated.token);
+    of_first.sessions().list().await.expect("and so is the present one");
+    let source = async || {
+        let status = other.role_tokens(false).await.expect("admin");
+        let present = status.tokens.iter().find(|token| token.role == "user" && !token.candidate)?;
+        let used = present.uses.iter().find(|used| used.service.ends_with("/gateway"))?;
+        (used.source == "127.0.0.1").then_some(())
+    };
+    eventually("a use that the first auth's verifier told, at the other one", source).await;
+    let refused = other.commit_rotation("user", &begun.credential_id, false).await.expect_err("in use");
+    assert_eq!(refused.reason(), Some(Reason::TokenInUse), "{refused}");
+    first.commit_rotation("user", &begun.credential_id, true).await.expect("forced");
+    for gateway in stage.gateways(&rotated.token) {
+        let refused = gateway.sessions().list().await.map(drop);
+        assert!(is_refused(&refused), "the verifiers of both: {refused:?}");
+    }
+    for gateway in stage.gateways(&begun.token) {
+        gateway.sessions().list().await.expect("the next one is the present one");
+    }
+    let copied = stage.pair.world.path("auth-2/auth_tokens.json");
+    let settled = async || {
+        let text = std::fs::read_to_string(&copied).expect("it has the user's");
+        (text.contains(begun.token.expose()) && !text.contains("candidates")).then_some(())
+    };
+    eventually("a settled copy at the one that began it", settled).await;
+    // And given up at the other one.
+    let begun = other.begin_rotation("user").await.expect("begun");
+    first.abort_rotation("user", &begun.credential_id).await.expect("aborted");
+    for gateway in stage.gateways(&begun.token) {
+        let refused = gateway.sessions().list().await.map(drop);
+        assert!(is_refused(&refused), "the verifiers of both: {refused:?}");
+    }
+    let given_up = async || {
+        let text = std::fs::read_to_string(&copied).expect("it has the user's");
+        (!text.contains(begun.token.expose())).then_some(())
+    };
+    eventually("a copy without the token that was given up", given_up).await;
 }
 
 // I8, DESIGN 6: with one of them frozen, and when it wakes.

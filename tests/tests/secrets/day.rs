@@ -102,6 +102,13 @@ async fn role_tokens(stage: &mut Stage) {
     let rotated = admin.rotate_role_token("user", Duration::from_secs(600)).await.expect("rotated");
     stage.plant("user token", &rotated.token);
     stage.answers.extend(format!("{in_grace:?} {rotated:?}").into_bytes());
+    let aborted = admin.begin_rotation("user").await.expect("begun");
+    stage.plant("next user token, aborted", &aborted.token);
+    admin.abort_rotation("user", &aborted.credential_id).await.expect("aborted");
+    let begun = admin.begin_rotation("user").await.expect("begun");
+    stage.plant("next user token", &begun.token);
+    let refused = admin.rotate_role_token("user", Duration::ZERO).await.expect_err("one is open");
+    stage.answers.extend(format!("{begun:?} {aborted:?} {refused:?}").into_bytes());
     let shown = admin.role_tokens(true).await.expect("shown to admin");
     stage.answers.extend(format!("{shown:?}").into_bytes());
     for (name, kind, random) in

@@ -17,7 +17,8 @@ use tonic::{Status, metadata::MetadataMap, transport::Channel};
 use crate::stage::Stage;
 
 /// Answers of these are there to hold a secret.
-const GIVE_SECRETS: [&str; 4] = ["/Login", "/Refresh", "/Rotate", "RoleTokenService/GetStatus"];
+const GIVE_SECRETS: [&str; 5] =
+    ["/Login", "/Refresh", "/Rotate", "/BeginRotation", "RoleTokenService/GetStatus"];
 /// These end the credential that they are called on.
 const END_THEIRS: [&str; 2] = ["/Logout", "/Refresh"];
 

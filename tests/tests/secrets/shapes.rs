@@ -111,6 +111,10 @@ fn no_message_shows_what_is_marked() {
     );
     message!(auth::"RoleToken", auth::RoleToken { token: text(), ..Default::default() });
     message!(auth::"RotateResponse", auth::RotateResponse { token: text(), ..Default::default() });
+    message!(
+        auth::"BeginRotationResponse",
+        auth::BeginRotationResponse { token: text(), ..Default::default() }
+    );
     message!(auth::"UnlockRequest", auth::UnlockRequest { password: text(), ..Default::default() });
     message!(auth::"SetOwnerRequest", auth::SetOwnerRequest { password: text(), ..Default::default() });
     message!(
@@ -249,6 +253,8 @@ fn no_type_of_ours_shows_what_it_holds() {
     let answer =
         rotation::Answer { token: credential(Kind::User), generation: 2, path: String::new(), reached: None };
     shapes.shows(&answer);
+    let (id, path) = (interlock_auth::ids::CredentialId::made("crd_1"), String::new());
+    shapes.shows(&rotation::Opened { token: credential(Kind::User), id, generation: 2, path });
     let refresh = owner_session::Refresh {
         presented: credential(Kind::Refresh).hash(),
         access: sign_in::stored_form(&pair().access),
@@ -304,6 +310,13 @@ fn no_type_of_ours_shows_what_it_holds() {
         reached: None,
     };
     shapes.shows(&rotated);
+    shapes.shows(&interlock_client::Rotation {
+        role: "user".to_owned(),
+        token: credential(Kind::User),
+        generation: 2,
+        credential_id: "crd_1".to_owned(),
+        path: String::new(),
+    });
     for outcome in [
         interlock_client::Outcome::Succeeded { result: SECRET.into() },
         interlock_client::Outcome::Failed { cause: String::new(), result: SECRET.into() },

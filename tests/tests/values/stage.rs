@@ -58,8 +58,10 @@ pub(crate) struct Props {
     agent: String,
     /// Has ended.
     job: String,
-    /// A project token's id.
+    /// A project token's id, or the handle of the next token of an open rotation.
     token: String,
+    /// A rotation of a role token is open, or none is, as the method needs it.
+    rotation_set: bool,
     /// Is in flight.
     running: String,
     stream_id: String,
@@ -70,6 +72,11 @@ pub(crate) struct Props {
     hand: InHand,
     /// Held open: a stream that has ended cannot be renewed.
     _stream: Streaming<Bytes>,
+}
+
+/// Whether a method is about a rotation of the role tokens.
+pub(crate) fn rotates(method: &str) -> bool {
+    method == "Rotate" || method.ends_with("Rotation")
 }
 
 impl Stage {
@@ -152,7 +159,20 @@ impl Stage {
         };
         let (stream_id, hand) = (opened.stream_id, InHand::default());
         let (token, owner, spare) = (self.token().await, self.owner().await, self.spare().await);
-        Props { session, cookie, agent, job, running, token, stream_id, owner, spare, hand, _stream: stream }
+        Props {
+            session,
+            cookie,
+            agent,
+            job,
+            running,
+            token,
+            rotation_set: false,
+            stream_id,
+            owner,
+            spare,
+            hand,
+            _stream: stream,
+        }
     }
 
     /// A project token of hers; its id.
@@ -169,6 +189,11 @@ impl Stage {
         props: &mut Props,
         change: impl FnOnce(&[u8]) -> Vec<u8>,
     ) -> Reply {
+        if rotates(request.method.name()) && !props.rotation_set {
+            props.rotation_set = true;
+            let ends = ["CommitRotation", "AbortRotation"].contains(&request.method.name());
+            props.token = self.rotation(ends).await;
+        }
         let (channel, metadata) = (self.channel(request), self.metadata(request, props));
         let reply = match request.method.name() {
             "Work" => {
@@ -213,6 +238,7 @@ impl Stage {
                 }
             }
             ("RotateToken" | "RevokeToken", _) => props.token = self.token().await,
+            (method, _) if rotates(method) => props.rotation_set = false,
             ("ForceFailJob", _) => {
                 let sdk = self.pair.sdk_gateway(&self.alice.access_token);
                 props.running = sdk.jobs().submit(&props.session, "next").await.expect("a job").job_id;
@@ -225,6 +251,24 @@ impl Stage {
             }
             ("Work", "goodbye") => props.hand = InHand::default(),
             _ => {}
+        }
+    }
+
+    /// Has a rotation of the role `user` open, or none of any. The next token's handle.
+    async fn rotation(&self, open: bool) -> String {
+        let admin = self.pair.sdk_auth_as(&self.pair.admin());
+        let status = admin.role_tokens(false).await.expect("admin may");
+        let mut found = String::new();
+        for token in status.tokens.into_iter().filter(|token| token.candidate) {
+            if open && token.role == "user" {
+                found = token.credential_id;
+            } else {
+                admin.abort_rotation(&token.role, &token.credential_id).await.expect("aborted");
+            }
+        }
+        match open && found.is_empty() {
+            true => admin.begin_rotation("user").await.expect("begun").credential_id,
+            false => found,
         }
     }
 
@@ -265,7 +309,8 @@ impl Stage {
             (_, "ForceFailJob" | "AdoptSession") => {
                 Metadata::bearer(&self.pair.admin()).with("x-interlock-project", &self.project)
             }
-            (_, "Rotate" | "List" | "Tail" | "Verify") => Metadata::bearer(&self.pair.admin()),
+            (_, "List" | "Tail" | "Verify") => Metadata::bearer(&self.pair.admin()),
+            (_, method) if rotates(method) => Metadata::bearer(&self.pair.admin()),
             (_, "ChangePassword") => {
                 Metadata::bearer(&self.changing.lock().expect("nobody panics with it").access_token)
             }
@@ -370,6 +415,17 @@ impl Stage {
             }
             ("Rotate", _) => {
                 auth::RotateRequest { role: "user".to_owned(), grace: None, request_id }.encode_to_vec()
+            }
+            ("BeginRotation", _) => {
+                auth::BeginRotationRequest { role: "user".to_owned(), request_id }.encode_to_vec()
+            }
+            ("CommitRotation", _) => {
+                let (role, credential_id) = ("user".to_owned(), props.token.clone());
+                auth::CommitRotationRequest { role, credential_id, force: true, request_id }.encode_to_vec()
+            }
+            ("AbortRotation", _) => {
+                let (role, credential_id) = ("user".to_owned(), props.token.clone());
+                auth::AbortRotationRequest { role, credential_id, request_id }.encode_to_vec()
             }
             ("Validate", _) => {
                 auth::ValidateRequest { credential_sha256: self.alice.access_token.hash().to_vec().into() }
@@ -498,7 +554,7 @@ impl Stage {
 
 /// Each time another verifier: one that comes again and again keeps too many leases.
 fn hold_lease(variant: &str, number: u64) -> auth::HoldLeaseRequest {
-    use auth::hold_lease_request::{Applied, Hello, Message, Renew};
+    use auth::hold_lease_request::{Applied, Hello, Message, Renew, Use, Uses};
     let message = match variant {
         "hello" => Message::Hello(Hello {
             verifier_id: format!("values-{number:012}"),
@@ -508,7 +564,10 @@ fn hold_lease(variant: &str, number: u64) -> auth::HoldLeaseRequest {
         "renew" => {
             let head = audit::Head { writer: "wrt_values".to_owned(), number: 1, link: vec![7; 32].into() };
             let heads = || vec![head.clone()];
-            Message::Renew(Renew { nonce: 2, applied: 0, heads: heads(), remembered: heads() })
+            let (credential_id, source) = ("crd_1".to_owned(), "192.0.2.1".to_owned());
+            let ago = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+            let uses = Some(Uses { used: vec![Use { credential_id, source, ago, noted: 1 }] });
+            Message::Renew(Renew { nonce: 2, applied: 0, heads: heads(), remembered: heads(), uses })
         }
         "applied" => Message::Applied(Applied { sequence: 0, streams_closed: 0 }),
         other => panic!("{other}: a good message of it is not known here; add one"),

@@ -24,6 +24,9 @@ const TYPED: &[(&str, &[&str])] = &[
     ("project_id", &["PROJECT_MISMATCH", "FORBIDDEN", "ROOT_REQUIRED"]),
     ("owner_id", &["OWNER_MISMATCH", "FORBIDDEN", "NOT_FOUND"]),
     ("token_id", &["NOT_FOUND", "FORBIDDEN"]),
+    // Of another role no rotation is open, and what is open has another handle.
+    ("role", &["NOT_FOUND"]),
+    ("credential_id", &["CONFLICT"]),
     // It was another request's before.
     ("request_id", &["REQUEST_ID_REUSED"]),
     ("username", &["INVALID_CREDENTIALS"]),
