@@ -65,10 +65,10 @@ pub(in crate::store) use {filling::fill, trouble::told};
 pub use tokio_postgres::{Row, types::ToSql};
 pub use {
     audit::{rows, verify},
+    flush::{Columns, Flush},
     keeping::keep,
     making::{Made, MakeError, make, remove},
     opening::{OpenError, is_begun},
-    flush::{Columns, Flush},
     statement::{Ask, Param, bind, each, found, pairs_of, rows_of},
     target::{Target, TargetError},
 };
