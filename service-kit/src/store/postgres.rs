@@ -65,7 +65,7 @@ pub(in crate::store) use {filling::fill, trouble::told};
 pub use tokio_postgres::{Row, types::ToSql};
 pub use {
     audit::{rows, verify},
-    flush::{Columns, Flush},
+    flush::{Columns, Flush, Update},
     keeping::keep,
     making::{Made, MakeError, make, remove},
     opening::{OpenError, is_begun},

@@ -10,7 +10,7 @@ use interlock_kit::{
     clock::Timestamp,
     store::{
         Fault,
-        postgres::{self, Columns, Flush, Out, Param, Unmet, bind},
+        postgres::{self, Columns, Flush, Out, Param, Unmet, Update, bind},
     },
 };
 
@@ -49,6 +49,20 @@ const JOB: Columns = Columns::of(
 const PAYLOAD: Columns = Columns::of("payload", "job, data");
 const RESULT: Columns = Columns::of("result", "job, data");
 const EVENT: Columns = Columns::of("event", "session, sequence, at, project, epoch, format, facts, data");
+const SET_SESSION: Update = Update::of(
+    "session",
+    "agent = $2, project = $3, epoch = $4, phase = $5, ended_at = $6",
+    "id = $1 AND epoch = $7 AND phase = $8",
+);
+const SET_CURSOR: Update = Update::of("client", "cursor = $3", "id = $1 AND cursor = $2");
+const SET_SEEN: Update = Update::of("client", "seen_at = $3", "id = $1 AND seen_at = $2");
+const SET_JOB: Update = Update::of(
+    "job",
+    "state = $2, attempt = $3, lost = $4, fencing = $5, holder = $6, worker = $7, lease_until = $8, progress = $9,
+     first_started_at = $10, started_at = $11, cancel_requested_at = $12, ended_at = $13, cause = $14, ended_by = $15",
+    "id = $1 AND state = $16 AND fencing = $17 AND lease_until IS NOT DISTINCT FROM $18 AND progress = $19
+     AND cancel_requested_at IS NOT DISTINCT FROM $20",
+);
 /// One that is kept no longer is in the way of none.
 const REQUEST: Columns = Columns::of("request", "kind, scope, id, hash, made, sealed, kept_until").or(
     "ON CONFLICT (kind, scope, id) DO UPDATE
@@ -78,14 +92,12 @@ pub(super) fn apply(
         Change::SetCursor { client, from, to } => {
             let mut of = working.clients.values_mut().filter(|of| of.id == client && of.cursor == from);
             of.next().ok_or_else(|| broken("client"))?.cursor = to;
-            let sql = "UPDATE client SET cursor = $3 WHERE id = $1 AND cursor = $2";
-            flush.one("client", sql, [text(&client), bind(signed(from)), bind(signed(to))]);
+            flush.update("client", SET_CURSOR, &client, [number(from), number(to)]);
         }
         Change::SetSeen { client, from, to } => {
             let mut of = working.clients.values_mut().filter(|of| of.id == client && of.seen_at == from);
             of.next().ok_or_else(|| broken("client"))?.seen_at = to;
-            let sql = "UPDATE client SET seen_at = $3 WHERE id = $1 AND seen_at = $2";
-            flush.one("client", sql, [text(&client), at(from), at(to)]);
+            flush.update("client", SET_SEEN, &client, [at(from), at(to)]);
         }
         Change::DropClient(client) => {
             if let Some(members) = working.members.get_mut(&client.session) {
@@ -279,12 +291,11 @@ fn set_session(
     after: Session,
 ) -> Result<(), Fault> {
     let binding = after.binding.as_ref();
-    flush.one(
+    flush.update(
         "session",
-        "UPDATE session SET agent = $2, project = $3, epoch = $4, phase = $5, ended_at = $6
-         WHERE id = $1 AND epoch = $7 AND phase = $8",
+        SET_SESSION,
+        &after.id,
         [
-            text(&after.id),
             maybe_text(binding.map(|binding| &binding.agent)),
             maybe_text(binding.map(|binding| &binding.project)),
             epoch(binding),
@@ -483,15 +494,11 @@ fn add_job(flush: &mut Flush, job: &Job) {
 
 fn set_job(flush: &mut Flush, before: &Job, after: &Job) {
     let (was, is) = (JobPhase::of(&before.phase), JobPhase::of(&after.phase));
-    flush.one(
+    flush.update(
         "job",
-        "UPDATE job SET state = $2, attempt = $3, lost = $4, fencing = $5, holder = $6, worker = $7,
-                lease_until = $8, progress = $9, first_started_at = $10, started_at = $11,
-                cancel_requested_at = $12, ended_at = $13, cause = $14, ended_by = $15
-         WHERE id = $1 AND state = $16 AND fencing = $17 AND lease_until IS NOT DISTINCT FROM $18
-           AND progress = $19 AND cancel_requested_at IS NOT DISTINCT FROM $20",
+        SET_JOB,
+        &after.id,
         [
-            text(&after.id),
             bind(small(is.state)),
             bind(i64::from(after.attempt)),
             bind(i64::from(after.lost)),

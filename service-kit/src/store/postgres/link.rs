@@ -238,7 +238,7 @@ impl Link {
         for write in &flush.writes {
             statements.push(match &write.body {
                 Body::Statement { sql, .. } => self.statement(sql).await?,
-                Body::Rows(rows) => self.insert(rows).await?,
+                Body::Rows(rows) => self.rows_statement(rows).await?,
             });
         }
         let begin = self.begin();
@@ -308,8 +308,8 @@ impl Link {
         Ok(statement)
     }
 
-    /// The statement for new rows: of arrays, where there are several.
-    async fn insert(&mut self, rows: &Rows) -> Result<Statement, Trouble> {
+    /// The statement for rows that are written alike: of arrays, where there are several.
+    async fn rows_statement(&mut self, rows: &Rows) -> Result<Statement, Trouble> {
         let one = self.statement(&rows.one()).await?;
         if rows.rows.len() == 1 {
             return Ok(one);
@@ -381,7 +381,7 @@ async fn execute(client: &Client, statement: &Statement, params: &[Param]) -> Re
     client.execute(statement, &borrowed(params)).await
 }
 
-/// One column of new rows after the other.
+/// One column of the rows after the other.
 async fn execute_all(client: &Client, statement: &Statement, rows: &Rows) -> Result<u64, Error> {
     let [row] = &rows.rows[..] else {
         let column = |nth: usize| rows.rows.iter().map(|row| Element(&*row[nth])).collect();
