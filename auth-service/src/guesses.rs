@@ -9,6 +9,12 @@
 //! queue, and its tries are counted apart from the crowd's. So neither a flood of made-up names nor whoever has an
 //! account of their own takes the room that is kept for it. What is known is bounded too, for each owner first: nobody
 //! pushes out another owner's sources by signing in from many.
+//!
+//! An owner session that is refreshed makes its source known, too: so whoever is signed in is known again within the
+//! life of an access token after a start, and nothing of it has to be stored. Where an owner signs in from is kept in
+//! memory alone on purpose. Stored, it would be a write for each sign-in and a list of people's addresses, to gain what
+//! a flood takes only from who is signed in nowhere, between a start and the next sign-in; and no flood can cause a
+//! start. A refresh forgives no tries: who has a refresh token in hand knows no password by that.
 
 use std::{
     collections::HashMap,
@@ -63,7 +69,7 @@ struct Tries {
     free_at: Instant,
 }
 
-/// Good sign-ins: where each owner was let in.
+/// Good sign-ins and refreshes: where each owner was let in.
 #[derive(Debug, Default)]
 struct Known {
     owners: HashMap<OwnerId, Sources>,
@@ -119,7 +125,23 @@ impl GuessLimit {
 
     fn succeeded_at(&self, source: Source, owner: &OwnerId, now: Instant) {
         self.pairs.lock().remove(&(source, owner.clone()));
-        self.known.lock().add(source, owner, now);
+        self.known.lock().add(source, owner, Tries::none(now), now);
+    }
+
+    /// An owner session of this owner was refreshed from this source: it is known. Its tries count on.
+    pub fn seen(&self, source: Source, owner: &OwnerId) {
+        self.seen_at(source, owner, Clock::instant());
+    }
+
+    fn seen_at(&self, source: Source, owner: &OwnerId, now: Instant) {
+        let counted = self.pairs.lock().remove(&(source, owner.clone()));
+        let mut known = self.known.lock();
+        let counted = known.tries(source, owner).map(|tries| *tries).or(counted);
+        let tries = counted.map_or_else(
+            || Tries::none(now),
+            |tries| Tries { free_at: tries.free_at.min(now + STEP), ..tries },
+        );
+        known.add(source, owner, tries, now);
     }
 
     /// How much of the hasher queue a source may use for a try at this owner.
@@ -135,7 +157,7 @@ impl Known {
         places.iter_mut().find(|(place, _)| *place == source).map(|(_, tries)| tries)
     }
 
-    fn add(&mut self, source: Source, owner: &OwnerId, now: Instant) {
+    fn add(&mut self, source: Source, owner: &OwnerId, tries: Tries, now: Instant) {
         if self.owners.len() >= KNOWN_OWNERS_MAX && !self.owners.contains_key(owner) {
             let oldest = self.owners.iter().min_by_key(|(_, sources)| sources.latest);
             if let Some(oldest) = oldest.map(|(owner, _)| owner.clone()) {
@@ -148,7 +170,7 @@ impl Known {
         if known.places.len() >= KNOWN_SOURCES_MAX {
             known.places.remove(0);
         }
-        known.places.push((source, Tries::none(now)));
+        known.places.push((source, tries));
     }
 }
 
@@ -273,6 +295,30 @@ mod tests {
         assert_eq!(limit.known.lock().owners.len(), KNOWN_OWNERS_MAX);
         assert_eq!(limit.priority(source(1), &alice), Priority::Known);
         assert_eq!(limit.priority(source(255), &mallory), Priority::Unknown);
+    }
+
+    // Issue 6 line 6: after a start, whoever is signed in is known by a refresh, and gets no tries by it.
+    #[test]
+    fn a_refresh_makes_its_source_known_and_forgives_no_tries() {
+        let (limit, alice, mut now) = (GuessLimit::default(), OwnerId::made("alice"), Clock::instant());
+        let stranger = source(2);
+        while limit.check_at(source(1), &alice, now).is_ok() {}
+        assert_eq!(waits(&limit, &alice, &mut now, 5), [1, 2, 4, 8, 16]);
+        limit.check_at(source(1), &alice, now).expect("it has waited");
+        limit.seen_at(source(1), &alice, now);
+        assert_eq!(limit.priority(source(1), &alice), Priority::Known);
+        assert_eq!(limit.priority(stranger, &alice), Priority::Unknown);
+        // What it had to wait is now a second at most, and no free tries came of it.
+        assert_eq!(waits(&limit, &alice, &mut now, 3), [1; 3]);
+        for _ in 0..20 {
+            limit.seen_at(source(1), &alice, now);
+        }
+        let free = (0..20).map(|_| limit.check_at(source(1), &alice, now)).take_while(Result::is_ok).count();
+        assert_eq!(free, 1, "the one that it has waited for");
+        // Whoever had no tries yet has all of them.
+        limit.seen_at(stranger, &alice, now);
+        let free = (0..20).map(|_| limit.check_at(stranger, &alice, now)).take_while(Result::is_ok).count();
+        assert_eq!(free, 10);
     }
 
     // Issue 6 line 6: no flood of names spends what a known one needs.

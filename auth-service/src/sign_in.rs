@@ -114,14 +114,15 @@ async fn rehashed(parts: &Parts, password: Zeroizing<Vec<u8>>) -> Result<Option<
     }
 }
 
-/// Trades a refresh token. Everyone who presents it within its window gets the same pair. `None`: nobody's
-/// token, or another kind of credential; the caller is a stranger, to be refused as one.
+/// Trades a refresh token. Everyone who presents it within its window gets the same pair, and the owner is known where
+/// they do. `None`: nobody's token, or another kind of credential; the caller is a stranger, to be refused as one.
 ///
 /// # Errors
 /// `INVALID_CREDENTIALS`; after a replay, only when no verifier admits the ended owner session.
 pub async fn refresh(
     parts: &Parts,
     call: &Call,
+    source: Source,
     presented: &Credential,
 ) -> Result<Option<(Successors, Pair)>, Error> {
     if presented.kind() != Kind::Refresh {
@@ -141,6 +142,7 @@ pub async fn refresh(
             let text = seal.open(&presented.hash(), &successors.sealed);
             let pair = text.and_then(|text| Pair::of_text(&text));
             let pair = pair.ok_or_else(|| Error::internal("a sealed answer does not open"))?;
+            parts.guesses.seen(source, &successors.owner);
             Ok(Some((successors, pair)))
         }
         Refreshed::Unknown => Ok(None),

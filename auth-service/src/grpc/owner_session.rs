@@ -46,7 +46,9 @@ impl OwnerSessionService for OwnerSessions {
         answer(request, async |asked| {
             // Missing, malformed, unknown and of another kind get one answer.
             let issued = match &asked.bearer {
-                Some(presented) => sign_in::refresh(&self.0, &asked.call(), presented).await?,
+                Some(presented) => {
+                    sign_in::refresh(&self.0, &asked.call(), asked.served.source(), presented).await?
+                }
                 None => None,
             };
             match issued {

@@ -11,7 +11,7 @@ use interlock_proto::credential::Hash;
 
 use super::{OwnerSession, RefreshState, RefreshToken, Successor, end, store_access, store_refresh};
 use crate::{
-    ids::OwnerSessionId,
+    ids::{OwnerId, OwnerSessionId},
     limits,
     policy::{self, OwnerSessionPermit},
     store::{Stop, Tx, Verb},
@@ -55,6 +55,8 @@ pub enum Refreshed {
 pub struct Successors {
     /// Which owner session.
     pub session: OwnerSessionId,
+    /// Whose.
+    pub owner: OwnerId,
     /// Both credentials, sealed under the presented token.
     pub sealed: Vec<u8>,
     /// When the access token ends.
@@ -80,6 +82,7 @@ impl Verb for Refresh {
             RefreshState::Used(answer) if !answer.ends_at().is_over(tx.now()) => {
                 Ok(Refreshed::Issued(Successors {
                     session: session.id,
+                    owner: session.owner,
                     sealed: answer.sealed.clone(),
                     access_expires_at: answer.access_expires_at,
                     expires_at: session.expires_at,
@@ -118,6 +121,7 @@ impl Refresh {
         Ok(Refreshed::Issued(Successors {
             expires_at: session.expires_at,
             session: session.id,
+            owner: session.owner,
             sealed: self.sealed.clone(),
             access_expires_at,
         }))
