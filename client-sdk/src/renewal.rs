@@ -11,6 +11,9 @@ use crate::{clock::Clock, error::Error, gateway::Gateway, retry::is_passing};
 
 /// A renewal that could not be made is tried again after this.
 const AGAIN: Duration = Duration::from_secs(1);
+/// One for which there was no fresher credential yet, after a quarter of what is left, within these.
+const FRESHER_MIN: Duration = Duration::from_millis(100);
+const FRESHER_MAX: Duration = Duration::from_secs(5);
 
 type Answer = Result<Option<SystemTime>, Error>;
 
@@ -45,8 +48,7 @@ impl Renewal {
         let answer = running.await;
         self.running = None;
         self.due = match answer {
-            // The same end again: there is no fresher credential, and nothing more to gain.
-            Ok(at) if at <= self.expires_at && at.is_some() => None,
+            Ok(Some(at)) if Some(at) <= self.expires_at => self.fresher_at(at),
             Ok(at) => {
                 self.expires_at = at;
                 at.map(|at| Instant::now() + delay(at, self.clock.wall()))
@@ -57,6 +59,16 @@ impl Renewal {
                 None
             }
         };
+    }
+}
+
+impl Renewal {
+    /// The same end again: when there may be a fresher credential. Auth could not be asked for one, and the old one lives
+    /// until `at`; never for a credential that is not refreshed.
+    fn fresher_at(&self, at: SystemTime) -> Option<Instant> {
+        let left = at.duration_since(self.clock.wall()).ok()?;
+        let refreshable = self.gateway.identity().credentials.is_refreshable();
+        refreshable.then(|| Instant::now() + (left / 4).clamp(FRESHER_MIN, FRESHER_MAX))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{connection, refusal, serve, soon, until};
 
 /// Issues a new pair for each refresh; calls an access token expired when told to.
 #[derive(Default)]
-struct Issuer {
+pub(crate) struct Issuer {
     refreshes: AtomicU32,
     down: AtomicBool,
     ended: AtomicBool,
@@ -99,7 +99,7 @@ impl OwnerSessionService for Service {
 }
 
 /// A store that counts, and checks that a refresh happens in one's turn.
-struct Kept {
+pub(crate) struct Kept {
     session: Mutex<Option<OwnerSession>>,
     turns: Arc<AtomicU8>,
 }
@@ -129,7 +129,8 @@ impl SessionStore for Kept {
     }
 }
 
-async fn stage(access_left: Duration) -> (Arc<Issuer>, Arc<Kept>, Auth, Credentials) {
+/// An owner session whose access token lives for so long still.
+pub(crate) async fn stage(access_left: Duration) -> (Arc<Issuer>, Arc<Kept>, Auth, Credentials) {
     let issuer = Arc::new(Issuer::default());
     let service = OwnerSessionServiceServer::new(Service(Arc::clone(&issuer)));
     let auth = Auth::new(connection(serve(Server::builder().add_service(service)).await));

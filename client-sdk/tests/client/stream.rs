@@ -25,9 +25,29 @@ type Answer = Result<ReceiverStream<Result<Said, Status>>, Status>;
 /// A call of StreamEvents: what was asked, and where the test puts the answer.
 type Asked = (StreamEventsRequest, oneshot::Sender<Answer>);
 
-struct Fake {
+pub(crate) struct Fake {
     asked: mpsc::Sender<Asked>,
     renewed: Mutex<Vec<String>>,
+    /// When the streams end that are renewed next; none for ever.
+    ends: Mutex<Vec<SystemTime>>,
+}
+
+impl Fake {
+    fn new() -> (Arc<Self>, mpsc::Receiver<Asked>) {
+        let (asked, calls) = mpsc::channel(8);
+        (Arc::new(Self { asked, renewed: Mutex::default(), ends: Mutex::default() }), calls)
+    }
+
+    /// Takes renewals, and is called for nothing else.
+    pub(crate) fn of_renewals() -> (Arc<Self>, SessionServiceServer<Service>) {
+        let (fake, _) = Self::new();
+        (Arc::clone(&fake), SessionServiceServer::new(Service(fake)))
+    }
+
+    /// Which streams it was told to renew.
+    pub(crate) fn renewed(&self) -> Vec<String> {
+        self.renewed.lock().unwrap().clone()
+    }
 }
 
 /// Methods that this fake does not have, as `async_trait` would write them.
@@ -45,7 +65,7 @@ macro_rules! refused {
 
 type Reply<'t, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 't>>;
 
-struct Service(Arc<Fake>);
+pub(crate) struct Service(Arc<Fake>);
 
 #[tonic::async_trait]
 impl SessionService for Service {
@@ -80,7 +100,8 @@ impl SessionService for Service {
         request: Request<wire::RenewStreamRequest>,
     ) -> Result<Response<wire::RenewStreamResponse>, Status> {
         self.0.renewed.lock().unwrap().push(request.into_inner().stream_id);
-        Ok(Response::new(wire::RenewStreamResponse { expires_at: None }))
+        let expires_at = self.0.ends.lock().unwrap().pop().map(Into::into);
+        Ok(Response::new(wire::RenewStreamResponse { expires_at }))
     }
 
     async fn ack(&self, request: Request<wire::AckRequest>) -> Result<Response<wire::AckResponse>, Status> {
@@ -104,13 +125,20 @@ pub(crate) async fn stage_behind<T>(
     from: StreamFrom,
     between: impl AsyncFnOnce(SocketAddr) -> (T, SocketAddr),
 ) -> (Stage, T) {
-    let (asked, calls) = mpsc::channel(8);
-    let fake = Arc::new(Fake { asked, renewed: Mutex::default() });
+    stage_as(Credentials::bearer(Credential::new(Kind::User, &[1; 32])), from, between).await
+}
+
+/// The same with credentials of the test's own.
+async fn stage_as<T>(
+    credentials: Credentials,
+    from: StreamFrom,
+    between: impl AsyncFnOnce(SocketAddr) -> (T, SocketAddr),
+) -> (Stage, T) {
+    let (fake, calls) = Fake::new();
     let service = SessionServiceServer::new(Service(Arc::clone(&fake)));
     let server = serve(Server::builder().add_service(service)).await;
     let (between, address) = between(server).await;
-    let bearer = Credentials::bearer(Credential::new(Kind::User, &[1; 32]));
-    let events = Gateway::new(connection(address), bearer).sessions().stream("ses_1", from);
+    let events = Gateway::new(connection(address), credentials).sessions().stream("ses_1", from);
     (Stage { fake, calls, events }, between)
 }
 
@@ -230,9 +258,24 @@ async fn a_stream_is_renewed_before_its_credential_ends() {
     let soon_over = SystemTime::now() + Duration::from_millis(250);
     let opened = wire::StreamOpened { stream_id: "str_1".to_owned(), expires_at: Some(soon_over.into()) };
     said.send(say(Message::Opened(opened))).await.unwrap();
-    crate::until("the renewal", || *s.fake.renewed.lock().unwrap() == ["str_1"]).await;
+    crate::until("the renewal", || s.fake.renewed() == ["str_1"]).await;
     said.send(event(1)).await.unwrap();
     assert_eq!(s.sequence().await, 1);
+}
+
+// Issue 6 line 1: auth could not be asked for a fresher credential when a renewal was due, and can be before the end.
+#[tokio::test]
+async fn a_renewal_without_a_fresher_credential_is_made_again_before_the_end() {
+    let (_auth, _, _, credentials) = crate::owner_session::stage(Duration::from_secs(600)).await;
+    let (mut s, ()) = stage_as(credentials, StreamFrom::Start, async |server| ((), server)).await;
+    let (_, said) = s.accept().await;
+    let soon_over = SystemTime::now() + Duration::from_secs(5);
+    s.fake.ends.lock().unwrap().push(soon_over);
+    let opened = wire::StreamOpened { stream_id: "str_1".to_owned(), expires_at: Some(soon_over.into()) };
+    said.send(say(Message::Opened(opened))).await.unwrap();
+    crate::until("the second one", || s.fake.renewed() == ["str_1", "str_1"]).await;
+    said.send(event(1)).await.unwrap();
+    assert_eq!(s.sequence().await, 1, "the same stream goes on");
 }
 
 #[tokio::test]

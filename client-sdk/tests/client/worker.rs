@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use interlock_client::{Credential, Credentials, Error, Gateway, Kind, Outcome, Reason, Task, Worker};
@@ -19,7 +19,7 @@ use tokio::{
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
 
-use crate::{connection, refusal, serve, soon};
+use crate::{connection, refusal, serve, soon, stream::Fake, until};
 
 type Answers = mpsc::Sender<Result<WorkResponse, Status>>;
 
@@ -50,6 +50,7 @@ impl WorkerService for Service {
 
 struct Stage {
     calls: mpsc::Receiver<Call>,
+    streams: Arc<Fake>,
     stop: Option<oneshot::Sender<()>>,
     working: JoinHandle<Result<(), Error>>,
 }
@@ -60,7 +61,9 @@ where
     F: Future<Output = Outcome> + Send + 'static,
 {
     let (call, calls) = mpsc::channel(8);
-    let address = serve(Server::builder().add_service(WorkerServiceServer::new(Service(call)))).await;
+    let (streams, renewals) = Fake::of_renewals();
+    let server = Server::builder().add_service(WorkerServiceServer::new(Service(call)));
+    let address = serve(server.add_service(renewals)).await;
     let bearer = Credentials::bearer(Credential::new(Kind::User, &[1; 32]));
     let gateway = Gateway::new(connection(address), bearer);
     let (stop, stopped) = oneshot::channel::<()>();
@@ -68,7 +71,7 @@ where
     let working = tokio::spawn(worker.run(handler, async {
         let _ = stopped.await;
     }));
-    let mut stage = Stage { calls, stop: Some(stop), working };
+    let mut stage = Stage { calls, streams, stop: Some(stop), working };
     let (hello, link) = stage.accept(lease, vec![]).await;
     assert_eq!((hello.worker.as_str(), hello.capacity, hello.held.len()), ("w", 2, 0));
     (stage, link)
@@ -77,6 +80,16 @@ where
 impl Stage {
     /// Takes the next stream: reads its hello, and welcomes it.
     async fn accept(&mut self, lease: Duration, kept: Vec<Held>) -> (Hello, Link) {
+        self.accept_until(None, lease, kept).await
+    }
+
+    /// The same, of a worker whose credential ends then.
+    async fn accept_until(
+        &mut self,
+        expires_at: Option<SystemTime>,
+        lease: Duration,
+        kept: Vec<Held>,
+    ) -> (Hello, Link) {
         let (asks, answer) = soon("a stream", self.calls.recv()).await.unwrap();
         let (says, stream) = mpsc::channel(64);
         assert!(answer.send(Ok(ReceiverStream::new(stream))).is_ok());
@@ -85,7 +98,7 @@ impl Stage {
         let welcome = say::Welcome {
             stream_id: "str_1".to_owned(),
             lease: Some(lease.try_into().unwrap()),
-            expires_at: None,
+            expires_at: expires_at.map(Into::into),
             kept,
         };
         link.say(Say::Welcome(welcome)).await;
@@ -332,6 +345,25 @@ async fn what_is_assigned_during_a_drain_is_given_back_once_nothing_runs() {
     assert!(matches!(link.next().await, Ask::Goodbye(_)));
     drop(link);
     soon("the end", stopping).await.unwrap().unwrap();
+}
+
+// Issue 6 line 1: its stream and its job outlive the access token that it came with.
+#[tokio::test]
+async fn a_worker_is_renewed_before_its_credential_ends() {
+    let (mut stage, link) = stage(LONG, Duration::ZERO, until_lost).await;
+    link.says.send(Err(Status::unavailable("gone"))).await.unwrap();
+    let soon_over = SystemTime::now() + Duration::from_millis(250);
+    let (_, mut link) = stage.accept_until(Some(soon_over), LONG, vec![]).await;
+    let held = link.assign(1, LONG).await;
+    until("the renewal", || stage.streams.renewed() == ["str_1"]).await;
+    loop {
+        match link.ask().await {
+            Ask::Heartbeat(beat) if beat.held == [held.clone()] => break,
+            Ask::Heartbeat(beat) => link.renew(beat.held).await,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(!stage.working.is_finished(), "it works on");
 }
 
 #[tokio::test]

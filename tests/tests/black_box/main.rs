@@ -12,6 +12,7 @@
 //! - `worker`: leases, fencing, and workers and gateways that die;
 //! - `owners`: owners added, changed, imported and removed while both run;
 //! - `operate`: drain, configuration mistakes, two programs on one store, health, probes, restarts;
+//! - `renewed`: streams, workers and jobs that outlive an access token;
 //! - `rotation`: role tokens in two phases, and who still uses the old one;
 //! - `reload`: certificates and authorities replaced under running services.
 
@@ -26,6 +27,7 @@ mod hostile;
 mod operate;
 mod owners;
 mod reload;
+mod renewed;
 mod rotation;
 mod sign_in;
 mod worker;
