@@ -12,6 +12,7 @@ mod both;
 mod cluster;
 mod commands;
 mod load;
+mod refreshes;
 mod rows;
 mod takeover;
 mod uploads;

@@ -11,7 +11,11 @@ use std::{
 
 use interlock_client::{Code, Error, Gateway, OwnerSession, Reason, SetAgent};
 use interlock_proto::credential::Credential;
-use interlock_tests::{Link, Pair, Service, Setup, eventually, within};
+use interlock_tests::{
+    Link, Pair, Service, Setup, eventually,
+    link::{Mode, Way},
+    within,
+};
 
 use super::{cluster::Cluster, proxy::Proxy};
 
@@ -318,6 +322,55 @@ async fn one_refresh_token_at_two_auths_at_once_has_one_successor() {
     assert_eq!(replayed.reason(), Some(Reason::InvalidCredentials), "{replayed}");
     let refused = stage.whoami(&stage.other, &session.access_token).await;
     assert!(is_refused(&refused), "I9: the family has ended for both: {refused:?}");
+}
+
+// Issue 6 line 1: "several replicas, and a crash between commit and answer". I6, I9
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_whose_answer_died_with_its_auth_is_answered_by_the_other() {
+    let cluster = Cluster::start_with(&["max_connections=60"]);
+    let setup = Setup::default()
+        .auth("store", &cluster.database("auth"))
+        .auth("store_sharing", "shared")
+        .auth("chain_key_file", "auth.chain-key");
+    let mut pair = Pair::stopped(setup);
+    pair.start_auth().await;
+    let mut other = Service::another("auth", "auth-2", &pair.world.path(""));
+    pair.start_another_auth(&mut other, "auth-2", None).await;
+    let session = pair.login("alice").await;
+    let link = Link::to(other.address("public"), 1).await;
+    let tls = interlock_client::Tls::ca_file(pair.world.ca()).server_name("localhost");
+    let through = interlock_client::Connection::to(format!("https://{}", link.address())).tls(tls).open();
+    let through = interlock_client::Auth::new(through.expect("a connection"));
+    through.sign_in_status().await.expect("an open connection");
+    link.turn(Mode::Swallow(Way::ToGateway));
+    let asking = tokio::spawn({
+        let session = session.clone();
+        async move { through.refresh(&session).await }
+    });
+    let hex = |credential: &Credential| -> String {
+        credential.hash().iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let presented = hex(&session.refresh_token);
+    let sql = format!(
+        "SELECT encode(hash, 'hex') FROM refresh_token WHERE predecessor = decode('{presented}', 'hex')"
+    );
+    let committed = eventually("the commit", async || {
+        Some(cluster.sql("auth", &sql)).filter(|successor| !successor.is_empty())
+    })
+    .await;
+    assert!(!asking.is_finished(), "it was answered");
+    other.kill();
+    asking.abort();
+    let one = pair.sdk_auth();
+    let (first, second) = tokio::join!(one.refresh(&session), one.refresh(&session));
+    let first = first.expect("the same token again, at the other one");
+    assert_eq!(hex(&first.refresh_token), committed, "I9: what the dead one had committed");
+    assert_eq!(second.expect("and again").refresh_token.hash(), first.refresh_token.hash());
+    pair.sdk_auth_as(&first.access_token).whoami().await.expect("good");
+    let counted = "SELECT MAX(refreshes), COUNT(*) FROM owner_session";
+    assert_eq!(cluster.sql("auth", counted), "1|1", "I7: done once");
+    let told = "SELECT COUNT(*) FROM audit WHERE action = 'owner_session.refresh' AND outcome = 'done'";
+    assert_eq!(cluster.sql("auth", told), "1", "I11: and told once");
 }
 
 // Kill -9 of one: who has a list moves on; what is revoked meanwhile is waited out; a new start takes part again.
