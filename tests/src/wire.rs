@@ -171,6 +171,8 @@ pub struct Answer {
     pub message: Bytes,
     /// Metadata of headers, or of the refusal.
     pub metadata: MetadataMap,
+    /// `grpc-status-details-bin` of a refusal, as it came.
+    pub details: Bytes,
 }
 
 impl Answer {
@@ -186,7 +188,8 @@ impl Answer {
 
     fn refused(status: &Status) -> Self {
         let metadata = status.metadata().clone();
-        Self { outcome: Outcome::of(status), message: Bytes::new(), metadata }
+        let details = Bytes::copy_from_slice(status.details());
+        Self { outcome: Outcome::of(status), message: Bytes::new(), metadata, details }
     }
 }
 
@@ -200,7 +203,10 @@ pub async fn call(channel: &Channel, path: &str, message: impl Into<Bytes>, meta
             Err(status) => Answer::refused(&status),
             Ok((metadata, mut messages)) => match messages.message().await {
                 Err(status) => Answer::refused(&status),
-                Ok(first) => Answer { outcome: Outcome::ok(), message: first.unwrap_or_default(), metadata },
+                Ok(first) => {
+                    let (outcome, message) = (Outcome::ok(), first.unwrap_or_default());
+                    Answer { outcome, message, metadata, details: Bytes::new() }
+                }
             },
         }
     };

@@ -20,9 +20,9 @@ use tonic::{Streaming, transport::Channel};
 use crate::{Proof, Who};
 
 /// With jobs in its queue.
-const AGENT: &str = "alice-agent";
+pub(crate) const AGENT: &str = "alice-agent";
 /// With none, for workers.
-const IDLE_AGENT: &str = "alice-idle";
+pub(crate) const IDLE_AGENT: &str = "alice-idle";
 const STREAM_EVENTS: &str = "/interlock.gateway.v1.SessionService/StreamEvents";
 
 /// The vector of the acceptance table.
@@ -30,8 +30,8 @@ const IMPORTED: &str =
     "pbkdf2_sha256$310000$AAECAwQFBgcICQoLDA0ODw==$e4rSQ5KQXKoMyeu1tFpEU3HMo6tplYmG7eJ280WPc/o=";
 
 /// Of a session that is joined.
-const PASSWORD: &str = "correct horse";
-const PROJECT: &str = "x-interlock-project";
+pub(crate) const PASSWORD: &str = "correct horse";
+pub(crate) const PROJECT: &str = "x-interlock-project";
 
 /// One call of the table.
 pub(crate) struct Cell {
@@ -42,28 +42,28 @@ pub(crate) struct Cell {
 
 /// The pair, and who is signed in.
 pub(crate) struct Stage {
-    pair: Pair,
+    pub(crate) pair: Pair,
     auth: Channel,
     gateway: Channel,
-    alice: OwnerSession,
-    bob: OwnerSession,
+    pub(crate) alice: OwnerSession,
+    pub(crate) bob: OwnerSession,
     root: OwnerSession,
-    project: String,
+    pub(crate) project: String,
     /// Another one of alice's.
     elsewhere: String,
     next: AtomicU64,
 }
 
 /// What one cell's call is about.
-struct Props {
-    session: String,
+pub(crate) struct Props {
+    pub(crate) session: String,
     cookie: Cookie,
-    job: String,
-    stream_id: String,
+    pub(crate) job: String,
+    pub(crate) stream_id: String,
     /// To be removed: an owner, or an agent.
-    owner: String,
+    pub(crate) owner: String,
     /// A token of alice's in the project, or the next one of a rotation, where the method is about one.
-    token_id: String,
+    pub(crate) token_id: String,
     /// Held open: a stream that has ended cannot be renewed.
     _stream: Option<Streaming<bytes::Bytes>>,
 }
@@ -109,8 +109,12 @@ impl Stage {
         let props = self.props(cell.policy).await;
         let message = self.message(&cell.policy.path, &props, cell.who);
         let metadata = self.metadata(cell, &props).await;
-        let channel = if cell.service == "auth" { &self.auth } else { &self.gateway };
-        wire::call(channel, &cell.policy.path, message, &metadata).await.outcome
+        wire::call(self.channel(cell.service), &cell.policy.path, message, &metadata).await.outcome
+    }
+
+    /// The public listener of a service.
+    pub(crate) fn channel(&self, service: &str) -> &Channel {
+        if service == "auth" { &self.auth } else { &self.gateway }
     }
 
     /// Makes a call on an internal listener, on a connection of its own.
@@ -159,7 +163,7 @@ impl Stage {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    async fn props(&self, policy: &MethodPolicy) -> Props {
+    pub(crate) async fn props(&self, policy: &MethodPolicy) -> Props {
         let sdk = self.pair.sdk_gateway(&self.alice.access_token);
         let created = sdk.sessions().create("").await.expect("a session");
         let session = created.session.session_id;
@@ -266,7 +270,7 @@ impl Stage {
     }
 
     /// A good request of the method: it would succeed for who may make it.
-    fn message(&self, path: &str, props: &Props, who: Who) -> Vec<u8> {
+    pub(crate) fn message(&self, path: &str, props: &Props, who: Who) -> Vec<u8> {
         let (session_id, job_id) = (props.session.clone(), props.job.clone());
         let (project_id, request_id) = (self.project.clone(), format!("r{:031}", self.number()));
         let (service, method) = path.rsplit_once('/').expect("a path");

@@ -5,8 +5,12 @@
 //!
 //! UA-01, UA-02, UA-03, UA-09, UA-14, UA-15, UA-31, UA-32, UA-49, UA-51, UA-52, UA-53, UA-54, SW-02, SW-03, SW-06, SW-11,
 //! SW-12, SW-24, SW-25, SQ-02, SQ-18, SQ-19: `on_the_public_listeners`. UA-04, UA-11, UA-12, UA-17, UA-21, UA-22, UA-44, UA-45:
-//! `on_the_internal_listeners`.
+//! `on_the_internal_listeners`. UA-10: `apart`.
 
+mod apart;
+#[allow(dead_code, reason = "other tests use more of it")]
+#[path = "../../../service-kit/tests/store/cluster.rs"]
+mod cluster;
 mod fixture;
 
 use std::collections::BTreeSet;
