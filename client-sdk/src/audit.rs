@@ -33,6 +33,9 @@ pub struct AuditFilter {
     pub action: String,
     /// The id of a resource: a session, a job, an agent, a role.
     pub subject: String,
+    /// The id of a resource: rows about it, and rows whose facts name it. So a session's id finds what was done with its
+    /// jobs and its clients, too.
+    pub mentions: String,
     /// The id of a project.
     pub project_id: String,
     /// Rows of this instant and later ones.
@@ -264,6 +267,7 @@ impl AuditFilter {
             rpc: self.rpc.clone(),
             action: self.action.clone(),
             subject: self.subject.clone(),
+            mentions: self.mentions.clone(),
             project_id: self.project_id.clone(),
             since: self.since.map(to_wire),
             until: self.until.map(to_wire),

@@ -128,7 +128,8 @@ impl Verb for SetAgent {
         let unchanged = before.as_ref() == Some(&after);
         let seen = tx.set_agent(&permit, before, after)?;
         if !unchanged {
-            tx.done(self.agent.as_str(), None, if created { "registered" } else { "changed" });
+            let facts = if created { r#"{"what":"registered"}"# } else { r#"{"what":"changed"}"# };
+            tx.done(self.agent.as_str(), None, facts);
         }
         Ok(AgentStored { seen, created })
     }
@@ -146,7 +147,7 @@ impl Verb for RemoveAgent {
             return Err(busy_itself(tx, &self.agent, load));
         }
         tx.remove_agent(&permit, agent);
-        tx.done(self.agent.as_str(), None, "removed");
+        tx.done(self.agent.as_str(), None, r#"{"what":"removed"}"#);
         Ok(())
     }
 }

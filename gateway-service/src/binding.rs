@@ -180,7 +180,7 @@ pub(crate) fn cancel_own(tx: &mut Tx<'_>, found: &Found, agent: &AgentId) -> Res
         let asked = matches!(job.phase, Phase::Running(_)) && job.cancel_requested_at.is_some();
         if !asked && may_see(tx, found, &job) {
             cancelled(tx, &permit, &job, "cancelled for an attach");
-            tx.done(job.id.as_str(), Some(&job.binding.project), "for an attach");
+            tx.done(job.id.as_str(), Some(&job.binding.project), &job.facts("for an attach"));
         }
     }
     Ok(())

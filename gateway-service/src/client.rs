@@ -15,7 +15,7 @@ use crate::{
     ids::{ClientId, SessionId},
     limits::Limits,
     policy::{Act, Permit, ProjectScope},
-    session::{Session, wind_up},
+    session::{self, Session, wind_up},
     store::{Found, Query, Stop, Tx, Verb, View, broken},
 };
 
@@ -195,7 +195,8 @@ impl Verb for Evict {
         let clients = tx.clients(&found)?;
         let Some(client) = clients.iter().find(|client| client.id == self.client) else { return Ok(false) };
         leave(tx, &found.permit, &found.session, client, LeaveCause::Evicted);
-        tx.done(client.id.as_str(), found.scope.as_ref().map(ProjectScope::project), "evicted");
+        let scope = found.scope.as_ref().map(ProjectScope::project);
+        tx.done(client.id.as_str(), scope, &session::facts(&self.session, "evicted"));
         Ok(true)
     }
 }
@@ -210,7 +211,8 @@ impl Verb for Quit {
         let client = calling(&found)?;
         let last = tx.clients(&found)?.iter().all(|other| other.id == client.id);
         leave(tx, &found.permit, &found.session, client, LeaveCause::Quit);
-        tx.done(client.id.as_str(), found.scope.as_ref().map(ProjectScope::project), "quit");
+        let scope = found.scope.as_ref().map(ProjectScope::project);
+        tx.done(client.id.as_str(), scope, &session::facts(&self.session, "quit"));
         let jobs_in_flight = if last { wind_up(tx, &found.permit, &found.session)? } else { 0 };
         Ok(Left { session_ends: last, jobs_in_flight })
     }

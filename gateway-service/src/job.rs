@@ -19,6 +19,7 @@ use crate::{
     page::Page,
     policy::{Act, Permit},
     request::{Request, RequestKey},
+    session,
     store::{Found, JobsOf, Query, Stop, Tx, Verb, View},
     waiter::refuse_while_pending,
 };
@@ -200,6 +201,11 @@ impl fmt::Debug for Submit {
 }
 
 impl Job {
+    /// What its audit rows say besides: its session, and what was done where the action does not tell.
+    pub(crate) fn facts(&self, what: &str) -> String {
+        session::facts(&self.session, what)
+    }
+
     /// Whether it is queued or running.
     #[must_use]
     pub fn is_in_flight(&self) -> bool {
@@ -278,7 +284,7 @@ impl Verb for Submit {
         let request = Request { key, hash, made: job.id.to_string(), sealed: Vec::new(), kept_until };
         tx.add_job(&found, job.clone(), self.payload.clone(), request);
         tx.append_of(&found.permit, &job, EventKind::JobQueued { job: job.id.clone() });
-        tx.done(job.id.as_str(), Some(job.project()), "");
+        tx.done(job.id.as_str(), Some(job.project()), &job.facts(""));
         Ok(job)
     }
 }
@@ -331,7 +337,7 @@ impl Verb for Cancel {
             Phase::Running(_) if job.cancel_requested_at.is_some() => Ok(job),
             Phase::Queued | Phase::Running(_) => {
                 let after = cancelled(tx, &found.permit, &job, "cancelled on request");
-                tx.done(job.id.as_str(), Some(job.project()), "");
+                tx.done(job.id.as_str(), Some(job.project()), &job.facts(""));
                 Ok(after)
             }
         }
@@ -358,7 +364,7 @@ impl Verb for ForceFail {
                     cause => cause,
                 };
                 let after = end_by_gateway(tx, &found.permit, &job, Outcome::Failed, cause);
-                tx.done(job.id.as_str(), Some(job.project()), "failed");
+                tx.done(job.id.as_str(), Some(job.project()), &job.facts("failed"));
                 Ok(after)
             }
         }
@@ -372,7 +378,7 @@ pub(crate) fn end_all(tx: &mut Tx<'_>, permit: &Permit, jobs: &[Job], cause: &st
         running += u32::from(matches!(job.phase, Phase::Running(_)));
         if job.phase == Phase::Queued || job.cancel_requested_at.is_none() {
             cancelled(tx, permit, job, cause);
-            tx.done(job.id.as_str(), Some(job.project()), "");
+            tx.done(job.id.as_str(), Some(job.project()), &job.facts(""));
         }
     }
     running

@@ -209,7 +209,7 @@ impl Verb for Finish {
         tx.set_job(&permit, &job, &after, Some(self.result.clone()));
         let (id, cause) = (job.id.clone(), self.cause.clone());
         tx.append_of(&permit, &job, EventKind::JobEnded { job: id, outcome: self.outcome, cause });
-        tx.done(job.id.as_str(), Some(&job.binding.project), self.outcome.text());
+        tx.done(job.id.as_str(), Some(&job.binding.project), &job.facts(self.outcome.text()));
         Ok(after)
     }
 }
@@ -225,7 +225,7 @@ impl Verb for Release {
         for held in all {
             let Some((job, permit, _)) = living(tx, held)? else { continue };
             released.push(release(tx, &permit, &job, ReleaseCause::Goodbye));
-            tx.done(job.id.as_str(), Some(&job.binding.project), "");
+            tx.done(job.id.as_str(), Some(&job.binding.project), &job.facts(""));
         }
         Ok(released)
     }

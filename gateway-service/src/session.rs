@@ -293,6 +293,15 @@ pub(crate) fn wind_up(tx: &mut Tx<'_>, permit: &Permit, session: &Session) -> Re
 pub(crate) fn end(tx: &mut Tx<'_>, permit: &Permit, session: &Session, phase: Phase) {
     let scope = session.binding.as_ref().map(|binding| &binding.project);
     tx.set_phase(permit, session, phase);
-    let detail = if phase == Phase::Gone { "gone" } else { "closing" };
-    tx.done(session.id.as_str(), scope, detail);
+    let what = if phase == Phase::Gone { "gone" } else { "closing" };
+    tx.done(session.id.as_str(), scope, &facts(&session.id, what));
+}
+
+/// What audit rows say of what belongs to a session: which one, so that they are found by it; and what was done, in words
+/// of ours, where the action does not tell.
+pub(crate) fn facts(session: &SessionId, what: &str) -> String {
+    match what {
+        "" => format!(r#"{{"session":"{session}"}}"#),
+        what => format!(r#"{{"session":"{session}","what":"{what}"}}"#),
+    }
 }

@@ -157,11 +157,11 @@ fn sweep_job(tx: &mut Tx<'_>, permit: &Permit, id: &JobId) -> Result<Swept, Stop
         }
         Phase::Running(_) | Phase::Queued | Phase::Ended(_) => return Ok(Swept::Nothing),
     };
-    let detail = match &ended.phase {
+    let what = match &ended.phase {
         Phase::Ended(end) => end.outcome.text(),
         Phase::Queued | Phase::Running(_) => "lease expired",
     };
-    tx.done(job.id.as_str(), Some(&job.binding.project), detail);
+    tx.done(job.id.as_str(), Some(&job.binding.project), &job.facts(what));
     Ok(Swept::Done)
 }
 
@@ -220,7 +220,7 @@ fn sweep_idle(tx: &mut Tx<'_>, permit: &Permit, id: &SessionId, client: &ClientI
     let Some(gone) = clients.iter().find(idle).cloned() else { return Ok(Swept::Nothing) };
     leave(tx, permit, &session, &gone, LeaveCause::Idle);
     let scope = session.binding.as_ref().map(|binding| &binding.project);
-    tx.done(gone.id.as_str(), scope, "idle");
+    tx.done(gone.id.as_str(), scope, &session::facts(id, "idle"));
     if clients.len() == 1 {
         wind_up(tx, permit, &session)?;
     }

@@ -139,8 +139,10 @@ impl Claim {
         tx.set_job(permit, job, &after, None);
         let worker = self.worker.clone();
         tx.append_of(permit, job, EventKind::JobStarted { job: job.id.clone(), attempt, worker });
-        let detail = serde_json::json!({ "attempt": attempt, "worker": self.worker.as_str() }).to_string();
-        tx.done(job.id.as_str(), Some(&job.binding.project), &detail);
+        let facts = serde_json::json!({
+            "session": job.session.as_str(), "attempt": attempt, "worker": self.worker.as_str(),
+        });
+        tx.done(job.id.as_str(), Some(&job.binding.project), &facts.to_string());
         Ok(Assignment {
             held: Held { job: job.id.clone(), fencing },
             session: job.session.clone(),

@@ -302,6 +302,7 @@ fn filter(
         reason: text("reason", asked.reason)?,
         rpc: text("rpc", asked.rpc)?,
         subject: text("subject", asked.subject)?,
+        mentions: text("mentions", asked.mentions)?,
         scope: text("project_id", asked.project_id)?,
         since: field::instant("filter.since", asked.since)?,
         until: field::instant("filter.until", asked.until)?,

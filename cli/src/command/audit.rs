@@ -91,6 +91,9 @@ pub(crate) struct Which {
     /// About this session, job, agent or role.
     #[arg(long, default_value = "")]
     subject: String,
+    /// About this session, its jobs or its clients.
+    #[arg(long, default_value = "", value_name = "SESSION_ID")]
+    session: String,
     /// In this project, by its id.
     #[arg(long = "in-project", default_value = "", value_name = "PROJECT_ID")]
     in_project: String,
@@ -154,6 +157,7 @@ impl Which {
             action: self.action,
             rpc: self.rpc,
             subject: self.subject,
+            mentions: self.session,
             project_id: self.in_project,
             since: None,
             until: None,

@@ -69,7 +69,12 @@ async fn rows_are_found_by_what_they_say() {
     assert_eq!(subjects(Filter { reason: "FORBIDDEN".to_owned(), ..all.clone() }), ["x"]);
     assert_eq!(subjects(Filter { after: 2, ..all.clone() }), ["b"]);
     assert_eq!(subjects(Filter { limit: 1, ..all.clone() }), ["a"]);
-    assert_eq!(subjects(Filter { principal: "nobody".to_owned(), ..all }), [""; 0]);
+    assert_eq!(subjects(Filter { principal: "nobody".to_owned(), ..all.clone() }), [""; 0]);
+    let part = entry(Outcome::Done, "part").detailed(r#"{"of":"a","count":1}"#);
+    store.record(vec![part]).await.expect("recorded");
+    let mentions = |id: &str| subjects(Filter { mentions: id.to_owned(), ..all.clone() });
+    assert_eq!(mentions("a"), ["a", "part"], "about it, or with it among its facts");
+    assert_eq!((mentions("p"), mentions("count\\")), (vec![], vec![]), "whole texts only, and no pattern");
     store.close().await;
 }
 

@@ -49,6 +49,7 @@ async fn denials_are_found_by_who_why_what_and_where() {
         AuditFilter { rpc: row.rpc.clone(), ..filter.clone() },
         AuditFilter { action: row.action.clone(), ..filter.clone() },
         AuditFilter { subject: session.clone(), ..filter.clone() },
+        AuditFilter { project_id: p.clone(), ..filter.clone() },
         AuditFilter { since: Some(before), until: Some(after), ..filter.clone() },
     ];
     for filter in matching {
@@ -67,6 +68,34 @@ async fn denials_are_found_by_who_why_what_and_where() {
     for filter in missing {
         assert_eq!(log.list(&filter, 0, 0).await.expect("read").rows, [], "{filter:?}");
     }
+
+    // A session's rows are found with those of its jobs and clients. SW-44
+    let job = sdk.jobs().submit(&session, "work").await.expect("queued").job_id;
+    sdk.jobs().cancel(&job).await.expect("queued");
+    let other = sdk.sessions().create("").await.expect("a session").session.session_id;
+    let with = |id: &str| AuditFilter { mentions: id.to_owned(), ..AuditFilter::default() };
+    let of_it = log.list(&with(&session), 0, 0).await.expect("read").rows;
+    let of_it: Vec<_> = of_it.iter().map(|row| (row.action.as_str(), row.subject.as_str())).collect();
+    assert_eq!(
+        of_it,
+        [
+            ("session.create", session.as_str()),
+            ("session.attach", session.as_str()),
+            ("session.get", session.as_str()),
+            ("job.submit", job.as_str()),
+            ("job.cancel", job.as_str()),
+        ]
+    );
+    assert_eq!(log.list(&with(&other), 0, 0).await.expect("read").rows.len(), 1);
+    let home = Home::of(&pair);
+    let token = home.path("admin.token");
+    interlock_kit::secret_file::write(&token, pair.admin().expose().as_bytes()).expect("written");
+    let out = home.run(&format!(
+        "--token-file {} -o json audit list --session {session} --action job.cancel",
+        token.display()
+    ));
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success() && said.matches(&job).count() == 1, "{said}");
 
     // Page by page it is the same log.
     let everything = AuditFilter::default();
@@ -282,6 +311,21 @@ async fn old_rows_are_removed_and_whoever_asks_for_them_is_told_so() {
         out.status.success() && said.contains(&format!("gateway: rows up to {through} were removed")),
         "{said}"
     );
+    // One JSON object a line, each after the cursor; from the last one on there is what came since.
+    let ids = |out: &[u8]| -> Vec<u64> {
+        let line = |line: &str| {
+            let row: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            row["id"].as_u64().unwrap_or_else(|| panic!("no cursor: {line}"))
+        };
+        String::from_utf8_lossy(out).lines().map(line).collect()
+    };
+    let whole = ids(&out.stdout);
+    assert!(whole.first() > Some(&through) && whole.windows(2).all(|pair| pair[0] < pair[1]), "{whole:?}");
+    let last = *whole.last().expect("rows");
+    sdk.sessions().create("").await.expect("a session");
+    let out = home.run(&format!("audit export gateway --after {last} --action session.create"));
+    let since = ids(&out.stdout);
+    assert!(out.status.success() && since.len() == 1 && since[0] > last, "{last} {since:?}");
 }
 
 /// One service's log.

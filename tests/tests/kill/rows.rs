@@ -17,7 +17,11 @@ impl Done {
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
         ) {
             // A sweep says in its detail what it did.
-            let action = if action == "sweep" { format!("sweep: {detail}") } else { action };
+            let facts = || serde_json::from_str::<serde_json::Value>(&detail).unwrap_or_default();
+            let action = match action.as_str() {
+                "sweep" => format!("sweep: {}", facts()["what"].as_str().unwrap_or_default()),
+                _ => action,
+            };
             *done.entry((action, subject)).or_default() += count;
         }
         Self(done)

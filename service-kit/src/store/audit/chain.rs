@@ -26,6 +26,8 @@ pub struct Filter {
     pub rpc: String,
     /// About this resource.
     pub subject: String,
+    /// About this resource, or with it among the facts of [`super::Entry::detail`].
+    pub mentions: String,
     /// In this project.
     pub scope: String,
     /// Of this instant and later ones.

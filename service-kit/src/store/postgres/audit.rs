@@ -176,7 +176,8 @@ async fn read(link: &mut Link, filter: &Filter) -> Result<Vec<Row>, Trouble> {
                WHERE id > $1 AND id <= $2 AND at >= $3 AND at < $4
                AND ($5 = '' OR principal = $5) AND ($6 = '' OR action = $6) AND ($7 = '' OR reason = $7)
                AND ($8 = '' OR rpc = $8) AND ($9 = '' OR subject = $9) AND ($10 = '' OR scope = $10)
-               ORDER BY id LIMIT $11"
+               AND ($11 = '' OR subject = $11 OR strpos(detail, '\"' || $11 || '\"') > 0)
+               ORDER BY id LIMIT $12"
     );
     let params = [
         bind(filter.after),
@@ -189,6 +190,7 @@ async fn read(link: &mut Link, filter: &Filter) -> Result<Vec<Row>, Trouble> {
         bind(filter.rpc.clone()),
         bind(filter.subject.clone()),
         bind(filter.scope.clone()),
+        bind(filter.mentions.clone()),
         bind(i64::from(filter.limit)),
     ];
     let found = link.rows(&sql, &params).await?;

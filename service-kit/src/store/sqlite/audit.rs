@@ -99,7 +99,8 @@ pub fn rows(connection: &Connection, filter: &Filter) -> Result<Vec<Row>, Fault>
         "{SELECT} WHERE id > ?1 AND id <= ?2 AND at >= ?3 AND at < ?4
          AND (?5 = '' OR principal = ?5) AND (?6 = '' OR action = ?6) AND (?7 = '' OR reason = ?7)
          AND (?8 = '' OR rpc = ?8) AND (?9 = '' OR subject = ?9) AND (?10 = '' OR scope = ?10)
-         ORDER BY id LIMIT ?11"
+         AND (?11 = '' OR subject = ?11 OR instr(detail, '\"' || ?11 || '\"') > 0)
+         ORDER BY id LIMIT ?12"
     ))?;
     let found = statement.query_map(
         rusqlite::params![
@@ -113,6 +114,7 @@ pub fn rows(connection: &Connection, filter: &Filter) -> Result<Vec<Row>, Fault>
             filter.rpc,
             filter.subject,
             filter.scope,
+            filter.mentions,
             filter.limit,
         ],
         row,
