@@ -1,5 +1,5 @@
-//! Calls by path, with an empty message and whatever credential is to be tried: for checks of who is let in. What
-//! the SDK would never send.
+//! Calls by path, with an empty message or one that names a resource alone, and whatever credential is to be tried: for
+//! checks of who is let in. What the SDK would never send.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -84,19 +84,25 @@ impl Door {
 
     /// Calls the method at `path` with an empty message; again, where it is told to come back later.
     pub(crate) async fn call(&self, path: &str, shown: &Shown) -> Answer {
+        self.call_about(path, "", shown).await
+    }
+
+    /// The same with a message whose first field is this text.
+    pub(crate) async fn call_about(&self, path: &str, id: &str, shown: &Shown) -> Answer {
         for _ in 1..TRIES {
-            match self.once(path, shown).await {
+            match self.once(path, id, shown).await {
                 Answer::Refused { code: Code::ResourceExhausted, .. } => {
                     tokio::time::sleep(Duration::from_millis(250)).await;
                 }
                 answer => return answer,
             }
         }
-        self.once(path, shown).await
+        self.once(path, id, shown).await
     }
 
-    async fn once(&self, path: &str, shown: &Shown) -> Answer {
-        let mut request = Request::new(tokio_stream::once(()));
+    async fn once(&self, path: &str, id: &str, shown: &Shown) -> Answer {
+        // As a message, a text is one field with the number 1; an empty one is none.
+        let mut request = Request::new(tokio_stream::once(id.to_owned()));
         request.set_timeout(PATIENCE);
         for (name, value) in &shown.0 {
             let Ok(mut value) = AsciiMetadataValue::try_from(value.as_str()) else {
@@ -111,8 +117,8 @@ impl Door {
         let called = async {
             let mut grpc = Grpc::new(self.channel.clone());
             grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
-            // Empty messages are the same on every method, and so is reading one without its fields.
-            let answer = grpc.streaming(request, path, ProstCodec::<(), ()>::default()).await?;
+            // Reading a message without its fields is the same on every method.
+            let answer = grpc.streaming(request, path, ProstCodec::<String, ()>::default()).await?;
             answer.into_inner().message().await
         };
         match tokio::time::timeout(PATIENCE, called).await {

@@ -3,6 +3,7 @@
 
 use std::{convert::Infallible, net::SocketAddr};
 
+use interlock_client::{SetAgent, TokenGrant};
 use interlock_proto::metadata::INTERNAL_TOKEN;
 use interlock_tests::{Pair, Setup, home::Home};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
@@ -15,6 +16,9 @@ use tonic::{
         server::{TcpConnectInfo, TlsConnectInfo},
     },
 };
+
+/// All that a project token may have.
+const SCOPES: [&str; 5] = ["sessions:read", "sessions:write", "jobs:submit", "jobs:read", "jobs:work"];
 
 fn ran(home: &Home, arguments: &str, expected: i32) -> String {
     let out = home.run(arguments);
@@ -76,8 +80,18 @@ async fn every_endpoint_is_tried_and_a_planted_open_one_is_found() {
     let home = Home::of(&pair);
     let bob = pair.login("bob").await;
     pair.sdk_auth().logout(&bob.access_token).await.expect("signed out");
+    let alice = pair.login("alice").await;
+    let (p, q) = (pair.project(&alice, "p").await, pair.project(&alice, "q").await);
+    let grant = TokenGrant { scopes: SCOPES.map(str::to_owned).to_vec(), ..TokenGrant::default() };
+    let of_p = pair.sdk_auth_as(&alice.access_token).issue_token(&p, grant).await.expect("a member may");
+    let project_token = kept(&home, "project.token", of_p.secret.expose());
+    let sdk = pair.sdk_gateway(&alice.access_token);
+    sdk.agents().set("a", SetAgent::default()).await.expect("an agent");
+    let elsewhere = sdk.sessions().create("").await.expect("a session").session.session_id;
+    sdk.sessions().attach(&elsewhere, "a", &q).await.expect("idle");
     let everyone = format!(
-        "audit endpoints --user-token {} --expired-token {} --auth-internal {} --gateway-internal {}",
+        "audit endpoints --user-token {} --expired-token {} --auth-internal {} --gateway-internal {} \
+         --project-token {project_token} --other-session {elsewhere} --other-project {q}",
         kept(&home, "user.token", pair.user().expose()),
         kept(&home, "bob.token", bob.access_token.expose()),
         pair.auth.address("internal"),
@@ -87,6 +101,14 @@ async fn every_endpoint_is_tried_and_a_planted_open_one_is_found() {
     let refused: usize = said.split(' ').next().and_then(|word| word.parse().ok()).expect("a count");
     let methods = interlock_proto::policy::Policies::all().iter().filter(|method| !method.public()).count();
     assert!(refused > 4 * methods, "{methods} methods by four intruders at least: {said}");
+    // It can fail: the session is in the token's own project, so nothing is between them.
+    let own = sdk.sessions().create("").await.expect("a session").session.session_id;
+    sdk.sessions().attach(&own, "a", &p).await.expect("idle");
+    let reached =
+        format!("audit endpoints --project-token {project_token} --other-session {own} --other-project {p}");
+    let said = ran(&home, &reached, 1);
+    let open = said.lines().filter(|line| line.contains("at a session of another project: OPEN"));
+    assert_eq!(open.count(), 5, "five methods that read: {said}");
 
     // A server that lets everybody into one method.
     let planted = planted(&pair, "/interlock.gateway.v1.AgentService/ListAgents").await;
@@ -246,4 +268,42 @@ async fn the_doctor_finds_what_is_wrong_and_what_to_do() {
     is(&json(&home, &with, 1), "internal token", "gateway", "failure");
     pair.gateway.kill();
     is(&json(&home, "doctor", 1), "tls", "gateway", "failure");
+}
+
+// Issue 6 line 9, line 11: a rotation in two phases that nobody has ended within a day was forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_tells_of_a_rotation_that_was_forgotten() {
+    let mut pair = Pair::start().await;
+    let home = Home::of(&pair);
+    let admin = kept(&home, "admin.token", pair.admin().expose());
+    let doctor = format!("--token-file {admin} doctor");
+    let of_rotations = |home: &Home| {
+        let mut found = json(home, &doctor, 0);
+        found.retain(|(check, ..)| check == "rotation");
+        found
+    };
+    assert_eq!(of_rotations(&home), [], "none is open");
+    pair.sdk_auth_as(&pair.admin()).begin_rotation("user").await.expect("begun");
+    let is = |outcome: &str| ("rotation".to_owned(), "user".to_owned(), outcome.to_owned());
+    assert_eq!(of_rotations(&home), [is("success")], "it is open, and young");
+
+    // A day and an hour ago.
+    assert!(pair.auth.drain().await.success(), "it drains");
+    let store = rusqlite::Connection::open(pair.world.path("auth/auth.db")).expect("the store");
+    let aged = "UPDATE role_token SET created_at = created_at - 90000000000 WHERE candidate = 1";
+    assert_eq!(store.execute(aged, []).expect("written"), 1);
+    drop(store);
+    pair.start_auth().await;
+    assert_eq!(of_rotations(&home), [is("warning")]);
+    let said = ran(&home, &doctor, 0);
+    for line in [
+        "warn  rotation user: to generation 2, open since ",
+        "interlock auth rotate user --commit, or --abort",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    // Who is no administrator is not told.
+    let user = kept(&home, "user.token", pair.user().expose());
+    let said = ran(&home, &format!("--token-file {user} doctor"), 0);
+    assert!(!said.contains("rotation"), "{said}");
 }

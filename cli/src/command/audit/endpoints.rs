@@ -1,10 +1,12 @@
 //! `audit endpoints`: every RPC of both services, called by everyone who must not get in. The messages are empty:
-//! where a hole is, most methods still refuse them as incomplete, so that nothing is changed.
+//! where a hole is, most methods still refuse them as incomplete, so that nothing is changed. Whether a project token
+//! stays in its project shows with a resource of another project only: there the methods are called that read.
 
 use std::{path::PathBuf, process::ExitCode};
 
-use interlock_client::{Credential, Kind};
+use interlock_client::{Credential, Kind, Reason};
 use interlock_proto::{
+    metadata,
     options::v1::{Caller as By, Listener, Role},
     policy::{MethodPolicy, Policies},
 };
@@ -30,6 +32,13 @@ pub(crate) struct Endpoints {
     /// A project token: must get into nothing that takes none.
     #[arg(long, value_name = "FILE")]
     project_token: Option<PathBuf>,
+    /// A session of the project token's issuer that is bound to another project than the token's: must not be reached
+    /// with it.
+    #[arg(long, value_name = "SESSION_ID", requires = "project_token", requires = "other_project")]
+    other_session: Option<String>,
+    /// The project of that session.
+    #[arg(long, value_name = "PROJECT_ID", requires = "other_session")]
+    other_project: Option<String>,
     /// A credential that has expired.
     #[arg(long, value_name = "FILE")]
     expired_token: Option<PathBuf>,
@@ -60,6 +69,15 @@ enum Kept {
     /// A project token: PERMISSION_DENIED where none is taken.
     Project,
 }
+
+/// Methods that read, of which the first field is the session's id.
+const READS_OF_A_SESSION: [&str; 5] = [
+    "/interlock.gateway.v1.SessionService/GetSession",
+    "/interlock.gateway.v1.SessionService/ListClients",
+    "/interlock.gateway.v1.SessionService/StreamEvents",
+    "/interlock.gateway.v1.JobService/ListJobs",
+    "/interlock.gateway.v1.FileService/ListFiles",
+];
 
 /// Calls everything. Exit code 1 where an answer is not the refusal that it has to be.
 pub(super) async fn audit(caller: &Caller, asked: &Endpoints, common: &Common) -> Result<ExitCode, Failure> {
@@ -103,6 +121,7 @@ pub(super) async fn audit(caller: &Caller, asked: &Endpoints, common: &Common) -
             }
         }
     }
+    refused += elsewhere(caller, asked, &mut holes).await?;
     let mut lines = holes.clone();
     lines.push(match holes.len() {
         0 => format!("{refused} calls were refused as they have to be"),
@@ -119,6 +138,29 @@ pub(super) async fn audit(caller: &Caller, asked: &Endpoints, common: &Common) -
         json!({ "open": holes, "refused": refused, "open_by_design": by_design, "without_credential": bare });
     common.output.print(&lines.join("\n"), &json)?;
     Ok(if holes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A project token at a session of another project: how often it was refused by the lock between them. All else is a
+/// hole, or shows nothing.
+async fn elsewhere(caller: &Caller, asked: &Endpoints, holes: &mut Vec<String>) -> Result<u32, Failure> {
+    let (Some(file), Some(session), Some(project)) =
+        (&asked.project_token, &asked.other_session, &asked.other_project)
+    else {
+        return Ok(0);
+    };
+    let door = caller.door(false)?;
+    let shown = Shown::default().bearer(read_token(file)?.expose()).with(metadata::PROJECT, project.clone());
+    let mut refused = 0;
+    for path in READS_OF_A_SESSION {
+        match door.call_about(path, session, &shown).await {
+            Answer::Refused { reason, .. } if reason == Reason::ProjectMismatch.text() => refused += 1,
+            answer => {
+                let what = "with a project token, at a session of another project";
+                holes.push(hole(&format!("gateway {path}"), what, &answer)?);
+            }
+        }
+    }
+    Ok(refused)
 }
 
 /// A listener that is there: where nothing listens, nobody gets in either.
