@@ -28,7 +28,7 @@ async fn unlock(pair: &Pair, session: &OwnerSession) {
     assert_eq!(unlocked.reached.expect("told").fenced, 0, "the gateway has acknowledged it");
 }
 
-// FN-08, FN-11, FN-13, FN-15, FN-16, FN-31, DESIGN 14.1; FN-30 for a forced close: by the RPC itself, at once, for this owner session only.
+// FN-08, FN-11, FN-13, FN-15, FN-16, FN-31, DESIGN 14.1; FN-30 for a forced close and a forced end of a job: by the RPC itself, at once, for this owner session only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unlock_opens_what_is_guarded_and_a_lock_shuts_it() {
     let pair = Pair::start_with(Setup::default().root()).await;
@@ -46,7 +46,14 @@ async fn an_unlock_opens_what_is_guarded_and_a_lock_shuts_it() {
     assert!(!reaches(&his).await);
     let shut = his.sessions().close(&theirs, true).await.expect_err("by role alone");
     assert_eq!(shut.reason(), Some(Reason::OwnerMismatch));
+    let project = pair.project(&alice, "guarded").await;
+    hers.agents().set("a", SetAgent::default()).await.expect("an agent");
+    hers.sessions().attach(&theirs, "a", &project).await.expect("idle");
+    let job = hers.jobs().submit(&theirs, "work").await.expect("queued").job_id;
+    let shut = his.jobs().force_fail(&job, "stuck").await.expect_err("by role alone");
+    assert_eq!(shut.reason(), Some(Reason::RootRequired));
     unlock(&pair, &root).await;
+    his.jobs().force_fail(&job, "stuck").await.expect("with root unlocked");
     assert!(reaches(&his).await, "a session-root owner who has unlocked root, too");
     let bob = pair.login("bob").await;
     unlock(&pair, &bob).await;

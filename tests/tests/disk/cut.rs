@@ -4,6 +4,7 @@
 
 mod check;
 mod remains;
+mod reset;
 
 use std::{fs, sync::Arc, time::Instant};
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, process::Command};
 
-use interlock_client::{AuditFilter, AuditReport};
+use interlock_client::{AuditFilter, AuditLog, AuditReport};
 use interlock_tests::{Pair, Setup, eventually, service::program};
 use serde_json::json;
 
@@ -11,73 +11,135 @@ use super::cluster::Cluster;
 
 const ROWS: usize = 150;
 
-/// Once the other service has told what it remembers.
-async fn verified(pair: &Pair) -> AuditReport {
-    eventually("a verification that compares", async || {
-        let log = pair.sdk_gateway(&pair.admin()).audit();
-        let report = log.verify(&[]).await.ok()?;
-        report.peers.iter().any(|peer| peer.name == "auth").then_some(report)
-    })
-    .await
+/// One service's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Log {
+    Auth,
+    Gateway,
 }
 
-/// What the gateway's program says, and its exit code.
-fn accept(pair: &Pair) -> (Option<i32>, String) {
-    let mut command = Command::new(program("interlock-gateway"));
-    command.args(["audit", "accept", "--yes", "--lost"]).arg(pair.world.path("lost.json"));
-    let output = command.arg("--config").arg(pair.world.path("gateway.toml")).output().expect("runs");
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+impl Log {
+    /// As it is called: its database, its configuration file, its place in a file of lost ends.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::Gateway => "gateway",
+        }
+    }
+
+    /// The database of the service that remembers it, and what that one is called here.
+    fn other(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Auth => ("gateway", "spiffe://interlock.test/gateway"),
+            Self::Gateway => ("auth", "auth"),
+        }
+    }
+
+    fn sdk(self, pair: &Pair) -> AuditLog {
+        match self {
+            Self::Auth => pair.sdk_auth_as(&pair.admin()).audit(),
+            Self::Gateway => pair.sdk_gateway(&pair.admin()).audit(),
+        }
+    }
+
+    /// Once the other service has told what it remembers.
+    async fn verified(self, pair: &Pair) -> AuditReport {
+        let (_, other) = self.other();
+        eventually("a verification that compares", async || {
+            let report = self.sdk(pair).verify(&[]).await.ok()?;
+            report.peers.iter().any(|peer| peer.name == other).then_some(report)
+        })
+        .await
+    }
+
+    /// Has so many rows written.
+    async fn grow(self, pair: &Pair, rows: usize) {
+        let (auth, gateway) = (pair.sdk_auth_as(&pair.admin()), pair.sdk_gateway(&pair.user()));
+        for n in 0..rows {
+            match self {
+                Self::Auth => drop(auth.create_project(&format!("p{n}")).await.expect("a project")),
+                Self::Gateway => drop(gateway.sessions().create("").await.expect("a session")),
+            }
+        }
+    }
+
+    async fn stop(self, pair: &mut Pair) {
+        let service = if self == Self::Auth { &mut pair.auth } else { &mut pair.gateway };
+        assert!(service.drain().await.success(), "it drains");
+    }
+
+    async fn start(self, pair: &mut Pair) {
+        match self {
+            Self::Auth => pair.start_auth().await,
+            Self::Gateway => pair.start_gateway().await,
+        };
+        pair.serving().await;
+    }
+
+    /// What the service's program says, and its exit code.
+    fn accept(self, pair: &Pair) -> (Option<i32>, String) {
+        let mut command = Command::new(program(&format!("interlock-{}", self.name())));
+        command.args(["audit", "accept", "--yes", "--lost"]).arg(pair.world.path("lost.json"));
+        let config = pair.world.path(&format!("{}.toml", self.name()));
+        let output = command.arg("--config").arg(config).output().expect("runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    }
 }
 
 // Issue 6 line 8, DESIGN 11, 14.18
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_cut_in_a_database_is_found_what_is_old_goes_and_what_is_lost_can_be_accepted() {
     let cluster = Cluster::start();
-    let setup = Setup::default()
-        .auth("store", &cluster.database("auth"))
-        .auth("audit.upkeep_every", "1s")
-        .gateway("store", &cluster.database("gateway"))
-        .gateway("audit.upkeep_every", "1s")
-        .gateway("audit.rows_max", "100")
-        .gateway("audit.age_min", "0s");
+    let each = |setup: Setup, set: fn(Setup, &str, &str) -> Setup, store: &str| {
+        let settings = [("audit.upkeep_every", "1s"), ("audit.rows_max", "100"), ("audit.age_min", "0s")];
+        let setup = set(setup, "store", store);
+        settings.into_iter().fold(setup, |setup, (key, value)| set(setup, key, value))
+    };
+    let setup = each(Setup::default(), Setup::auth, &cluster.database("auth"));
+    let setup = each(setup, Setup::gateway, &cluster.database("gateway"));
     let mut pair = Pair::start_with(setup).await;
-    let sdk = pair.sdk_gateway(&pair.world.role_token("user"));
-    for _ in 0..ROWS {
-        sdk.sessions().create("").await.expect("a session");
+    for log in [Log::Gateway, Log::Auth] {
+        trimmed(log, &pair).await;
+        cut_and_accepted(log, &mut pair, &cluster).await;
     }
-    // Retention: whole batches go, and what is left is whole.
-    let log = pair.sdk_gateway(&pair.admin()).audit();
-    let everything = AuditFilter::default();
+}
+
+/// Retention: whole batches go, and what is left is whole.
+async fn trimmed(log: Log, pair: &Pair) {
+    log.grow(pair, ROWS).await;
+    let (sdk, everything) = (log.sdk(pair), AuditFilter::default());
     eventually("a log that was trimmed", async || {
-        let page = log.list(&everything, 0, 1_000).await.ok()?;
+        let page = sdk.list(&everything, 0, 1_000).await.ok()?;
         page.gap.filter(|through| page.rows.iter().all(|row| row.id > *through))
     })
     .await;
-    let report = verified(&pair).await;
-    assert!(report.damages.is_empty() && report.rows < ROWS as u64, "{report:#?}");
+    let report = log.verified(pair).await;
+    assert!(report.damages.is_empty() && report.rows < ROWS as u64, "{log:?}: {report:#?}");
+}
 
-    // Auth has stored how far the gateway's chain has come; then its end is cut off.
-    let newest = eventually("a head that auth remembers", async || {
-        let newest = log.verify(&[]).await.ok()?.heads.into_iter().next()?;
+/// The end of its chain is cut off: the other service knows. Whoever knows why accepts it, on the host.
+async fn cut_and_accepted(log: Log, pair: &mut Pair, cluster: &Cluster) {
+    let (remembers, other) = log.other();
+    let sdk = log.sdk(pair);
+    let newest = eventually("a head that the other one remembers", async || {
+        let newest = sdk.verify(&[]).await.ok()?.heads.into_iter().next()?;
         let sql = format!("SELECT number FROM remembered_head WHERE writer = '{}'", newest.writer);
-        (cluster.sql("auth", &sql) == newest.number.to_string()).then_some(newest)
+        (cluster.sql(remembers, &sql) == newest.number.to_string()).then_some(newest)
     })
     .await;
-    assert!(pair.gateway.drain().await.success(), "it drains");
+    log.stop(pair).await;
     let (writer, number) = (&newest.writer, newest.number);
     for table in ["audit", "audit_batch"] {
-        cluster
-            .sql("gateway", &format!("DELETE FROM {table} WHERE writer = '{writer}' AND number >= {number}"));
+        let sql = format!("DELETE FROM {table} WHERE writer = '{writer}' AND number >= {number}");
+        cluster.sql(log.name(), &sql);
     }
-    pair.start_gateway().await;
-    pair.serving().await;
-    let report = verified(&pair).await;
-    let cut = format!("of {writer} was there once, as auth remembers");
-    assert!(report.damages.iter().any(|damage| damage.contains(&cut)), "{:#?}", report.damages);
+    log.start(pair).await;
+    let report = log.verified(pair).await;
+    let cut = format!("of {writer} was there once, as {other} remembers");
+    assert!(report.damages.iter().any(|damage| damage.contains(&cut)), "{log:?}: {:#?}", report.damages);
     assert_eq!(report.missing.len(), report.damages.len(), "nothing else is wrong: {report:#?}");
 
-    // Whoever knows why accepts it, on the host, while no gateway runs.
     let lost: BTreeSet<_> = report.missing.iter().map(|head| head.link.clone()).collect();
     let hex = |link: &[u8]| link.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let ends = report
@@ -85,20 +147,19 @@ async fn what_is_cut_in_a_database_is_found_what_is_old_goes_and_what_is_lost_ca
         .iter()
         .map(|head| json!({ "writer": head.writer, "number": head.number, "link": hex(&head.link) }));
     let file = pair.world.path("lost.json");
-    std::fs::write(&file, json!({ "gateway": ends.collect::<Vec<_>>() }).to_string()).expect("written");
-    let (code, said) = accept(&pair);
-    assert!(code == Some(1) && !said.contains("accepted as lost"), "while a gateway has the store: {said}");
-    assert!(pair.gateway.drain().await.success(), "it drains");
-    let (code, said) = accept(&pair);
+    std::fs::write(&file, json!({ (log.name()): ends.collect::<Vec<_>>() }).to_string()).expect("written");
+    let (code, said) = log.accept(pair);
+    assert!(code == Some(1) && !said.contains("accepted as lost"), "while a service has the store: {said}");
+    log.stop(pair).await;
+    let (code, said) = log.accept(pair);
     assert!(code == Some(0) && said.contains("accepted as lost: batch ") && said.contains(writer), "{said}");
-    pair.start_gateway().await;
-    pair.serving().await;
+    log.start(pair).await;
     let report = eventually("what is accepted", async || {
-        let report = verified(&pair).await;
+        let report = log.verified(pair).await;
         (!report.accepted.is_empty()).then_some(report)
     })
     .await;
-    assert!(report.damages.is_empty() && report.missing.is_empty(), "{report:#?}");
+    assert!(report.damages.is_empty() && report.missing.is_empty(), "{log:?}: {report:#?}");
     let accepted: BTreeSet<_> = report.accepted.iter().map(|head| head.link.clone()).collect();
     assert_eq!(accepted, lost, "each, and nothing else");
 }

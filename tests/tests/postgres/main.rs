@@ -17,7 +17,7 @@ mod ways;
 
 use cluster::Cluster;
 use interlock_client::{Reason, SetAgent};
-use interlock_tests::{Pair, Setup, eventually};
+use interlock_tests::{Pair, Setup, eventually, service::program};
 
 // SW-26, I1, I6, I8
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,5 +65,56 @@ async fn the_pair_works_on_postgresql_and_loses_nothing_in_kills() {
     pair.sdk_auth_as(&alice.access_token).logout(&alice.access_token).await.expect("signed out");
     let refused = gateway.sessions().get(&session).await.expect_err("revoked everywhere");
     assert_eq!(refused.code(), interlock_client::Code::Unauthenticated, "{refused}");
+    reset_on_its_host(&mut pair, &cluster).await;
     assert!(pair.gateway.drain().await.success() && pair.auth.drain().await.success(), "they drain");
+}
+
+/// SW-38, SW-39, SW-40, FN-27 where the store is a database: while auth has it nothing is changed, and after that both
+/// role tokens are replaced, everybody is signed out, and all else is kept.
+async fn reset_on_its_host(pair: &mut Pair, cluster: &Cluster) {
+    let bob = pair.login("bob").await;
+    let (admin, user) = (pair.admin(), pair.user());
+    let run = |pair: &Pair, arguments: &[&str]| {
+        let mut command = std::process::Command::new(program("interlock-auth"));
+        let command = command.args(arguments).arg("--config").arg(pair.world.path("auth.toml"));
+        let output = command.output().expect("it runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let commands: [&[&str]; 2] = [&["auth", "reset", "--yes"], &["auth", "revoke-all", "--yes"]];
+    for command in commands {
+        let (code, said) = run(pair, command);
+        assert_eq!(code, Some(1), "while a service runs on it: {said}");
+    }
+    pair.sdk_auth_as(&admin).role_tokens(false).await.expect("nothing was changed");
+    assert!(pair.auth.drain().await.success(), "it drains");
+    for command in commands {
+        let (code, said) = run(pair, &command[..2]);
+        assert!(code == Some(1) && said.contains("repeat with --yes"), "{said}");
+    }
+    let owners = cluster.sql("auth", "SELECT COUNT(*) FROM owner");
+    let (code, said) = run(pair, commands[0]);
+    assert_eq!(code, Some(0), "{said}");
+    let new = [pair.admin(), pair.user()];
+    assert!(new[0] != admin && new[1] != user);
+    assert!(new.iter().all(|token| said.contains(token.expose())), "both are printed");
+    assert!(said.contains("auth_tokens.json"), "with their path");
+    let (code, said) = run(pair, commands[1]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(cluster.sql("auth", "SELECT COUNT(*) FROM owner"), owners, "owners are kept");
+    let told = "SELECT COUNT(*) FROM audit WHERE outcome = 'done' AND principal = 'host'
+                AND action IN ('role_token.reset', 'owner_session.revoke')";
+    assert_eq!(cluster.sql("auth", told), "2", "a row for each");
+    pair.start_auth().await;
+    pair.serving().await;
+    for dead in [&admin, &user, &bob.access_token] {
+        pair.sdk_auth_as(dead).whoami().await.expect_err("it was replaced, or ended");
+        let gateway = pair.sdk_gateway(dead);
+        eventually("an end that the gateway has heard of", async || {
+            let refused = gateway.sessions().list().await.err()?;
+            (refused.code() == interlock_client::Code::Unauthenticated).then_some(())
+        })
+        .await;
+    }
+    pair.sdk_auth_as(&new[0]).role_tokens(false).await.expect("the new one");
 }
