@@ -10,6 +10,7 @@ mod proxy;
 
 mod audit_logs;
 mod auths;
+mod full;
 mod gateways;
 mod moved;
 mod papers;
