@@ -116,9 +116,9 @@ fn with_other(message: &[u8], value: &str, other: &str) -> Option<Vec<u8>> {
     Some([&message[..=at], other.as_bytes(), &message[at + field.len()..]].concat())
 }
 
-/// Ids of alice's that a request may have.
+/// Ids that a request may have; most are of alice's.
 fn ids(stage: &Stage, props: &Props) -> Vec<String> {
-    let fixed = [AGENT, IDLE_AGENT, "alice"].map(str::to_owned);
+    let fixed = [AGENT, IDLE_AGENT, "alice", "bob"].map(str::to_owned);
     let own = [&props.session, &props.job, &props.stream_id, &props.token_id, &props.owner, &stage.project];
     own.into_iter().filter(|id| !id.is_empty()).cloned().chain(fixed).collect()
 }
@@ -210,6 +210,12 @@ async fn compared(setup: Setup) {
         }
     }
     own(&mut comparing, &callers).await;
+    // It can see a difference: of bob's own there is something to tell.
+    let (told, path) = (comparing.differ.len(), "/interlock.gateway.v1.SessionService/GetSession");
+    comparing
+        .within_own(path, &callers, &callers.session, |session_id| gateway::GetSessionRequest { session_id })
+        .await;
+    assert_eq!(comparing.differ.split_off(told).len(), 1, "a comparison that sees nothing");
     let Comparing { calls, differ, .. } = comparing;
     assert!(differ.is_empty(), "{} of {calls} tell one from the other:\n{}", differ.len(), differ.join("\n"));
     println!("{calls} pairs of answers of {methods} methods, each the same to the byte");

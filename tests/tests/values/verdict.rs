@@ -60,6 +60,12 @@ const TOLD_OTHERWISE: &[(&str, &str)] = &[
     ("known[0].writer", "the heads of now are told"),
     ("known[0].number", "the heads of now are told"),
     ("known[0].link", "the heads of now are told"),
+    ("renew.heads[0].writer", "a grant tells what is kept of heads, once it is stored"),
+    ("renew.heads[0].number", "a grant tells what is kept of heads, once it is stored"),
+    ("renew.heads[0].link", "a grant tells what is kept of heads, once it is stored"),
+    ("renew.remembered[0].writer", "a grant tells what is kept of heads, once it is stored"),
+    ("renew.remembered[0].number", "a grant tells what is kept of heads, once it is stored"),
+    ("renew.remembered[0].link", "a grant tells what is kept of heads, once it is stored"),
     ("hello.held[0].job_id", "what is lost is not told"),
     ("hello.held[0].fencing_token", "what is lost is not told"),
 ];
