@@ -9,6 +9,7 @@
 use interlock_kit::{
     clock::Timestamp,
     error::{Error, Reason},
+    store::all,
 };
 
 use crate::{
@@ -134,7 +135,7 @@ impl Query for ReadApplied {
 
     fn run(&self, view: &mut View<'_>) -> Result<Self::Out, Stop> {
         view.authorize(Act::ApplyAccounts)?;
-        self.of.iter().map(|(source, owner)| view.applied(*source, owner)).collect()
+        all(&self.of, |(source, owner)| view.applied(*source, owner))
     }
 }
 

@@ -197,6 +197,21 @@ async fn a_removed_owner_stays_removed_and_its_sessions_dead() {
     }
 }
 
+/// As many as an accounts source may well have: an engine that loads rows loads these together.
+#[tokio::test]
+async fn the_applied_records_of_many_owners_are_read_at_once() {
+    for engine in ENGINES {
+        let bench = Bench::open(engine);
+        for n in (0..1_200).step_by(400) {
+            bench.apply(&format!("o{n}"), &["user"], true, HASH, true).await.expect("applied");
+        }
+        let of = (0..1_200).map(|n| (Source::Environment, OwnerId::made(format!("o{n}")))).collect();
+        let applied = bench.ask(&host("accounts.apply"), ReadApplied { of }).await.expect("may");
+        let known: Vec<usize> = (0..applied.len()).filter(|n| applied[*n].is_some()).collect();
+        assert_eq!((applied.len(), known), (1_200, vec![0, 400, 800]), "{engine:?}");
+    }
+}
+
 #[tokio::test]
 async fn of_two_who_change_one_owner_at_once_one_is_told() {
     for engine in ENGINES {

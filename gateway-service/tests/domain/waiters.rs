@@ -26,6 +26,7 @@ on_every_engine!(
     a_waiter_that_was_given_up_never_attaches,
     a_waiter_waits_no_longer_than_it_said,
     own_jobs_are_cancelled_where_that_is_asked,
+    own_jobs_of_many_sessions_are_cancelled_part_by_part,
     waiters_are_bounded,
     administrators_with_root_end_a_job_by_force,
 );
@@ -216,6 +217,28 @@ async fn own_jobs_are_cancelled_where_that_is_asked(world: World) {
     );
     assert!(world.job(&ann, &held.job).await.cancel_requested_at.is_some(), "its worker is asked");
     waiter.waits(&world).await;
+    world.ok(&ann, finish(&held, Outcome::Cancelled)).await;
+    waiter.attaches(&world).await;
+}
+
+/// More rows than one look may take, each of another session: an engine that loads them does so together.
+async fn own_jobs_of_many_sessions_are_cancelled_part_by_part(world: World) {
+    let (ann, session, held) = world.running().await;
+    let mut queued = Vec::new();
+    for _ in 0..40 {
+        let other = world.session(&ann).await;
+        world.attach(&ann, &other, ("a", "p")).await;
+        queued.push(world.submit(&ann, &other).await.id);
+    }
+    let mut waiter = parked(&world, &ann, &session, ("a", "q"));
+    waiter.verb.cancel = true;
+    for _ in 0..2 {
+        waiter.waits(&world).await;
+    }
+    for id in &queued {
+        let phase = world.job(&ann, id).await.phase;
+        assert!(matches!(&phase, Phase::Ended(end) if end.outcome == Outcome::Cancelled), "{phase:?}");
+    }
     world.ok(&ann, finish(&held, Outcome::Cancelled)).await;
     waiter.attaches(&world).await;
 }

@@ -83,6 +83,27 @@ impl<D: Domain> From<Fault> for Stop<D> {
     }
 }
 
+/// Looks each up. What is missed is missed together, so that an engine that loads rows does so in a few flights however
+/// long the list is.
+///
+/// # Errors
+/// What `look` says of the first that has no answer; once some are missed, only what is missed counts.
+pub fn all<D: Domain, I, T>(
+    items: impl IntoIterator<Item = I>,
+    mut look: impl FnMut(I) -> Result<T, Stop<D>>,
+) -> Result<Vec<T>, Stop<D>> {
+    let (mut found, mut missed) = (Vec::new(), Vec::new());
+    for item in items {
+        match look(item) {
+            Ok(one) => found.push(one),
+            Err(Stop::Miss(keys)) => missed.extend(keys),
+            Err(stop) if missed.is_empty() => return Err(stop),
+            Err(_) => {}
+        }
+    }
+    if missed.is_empty() { Ok(found) } else { Err(Stop::Miss(missed)) }
+}
+
 /// What one run of a verb gives: its answer and what it wants written.
 #[derive(Debug)]
 pub struct Ran<D: Domain, T> {

@@ -8,7 +8,7 @@ use crate::{
     ids::AgentId,
     job::Job,
     policy::{Act, Ask, Permit},
-    store::{Found, Stop, rows::Change},
+    store::{Found, Key, Stop, rows::Change},
     waiter::Waiter,
 };
 
@@ -66,6 +66,8 @@ impl Tx<'_> {
     /// [`Stop`] of the look-ups.
     pub fn own_jobs(&mut self, found: &Found, agent: &AgentId) -> Result<Vec<(Job, Permit)>, Stop> {
         let jobs = self.rows().in_flight_of(agent, &found.acting, self.limits().evidence_max)?;
+        let each = |job: &Job| [Key::Session(job.session.clone()), Key::Job(job.id.clone())];
+        self.rows().expect(&mut jobs.iter().flat_map(each))?;
         let mut own = Vec::with_capacity(jobs.len());
         for job in jobs {
             let Some(session) = self.rows().session(&job.session)? else { continue };

@@ -12,8 +12,9 @@ use crate::{
     },
 };
 
-/// How often a batch may miss more rows. A verb's rows are a few steps deep.
-const ROUNDS_MAX: usize = 64;
+/// How often a batch may miss more rows. A verb's rows are a few steps deep; one that looks up a list one by one is slow,
+/// and not broken.
+const ROUNDS_MAX: usize = 1_024;
 /// How often a batch lets go of its locks, to take them and what it misses in one order. Then it goes on with what it
 /// holds: another one may be in its way, and the database ends that.
 const STARTS_MAX: usize = 3;
