@@ -5,7 +5,7 @@
 //! cargo bench -p interlock-tests --bench growth             # 10^3 and 10^5, some minutes
 //! cargo bench -p interlock-tests --bench growth -- --all    # 10^6 and PostgreSQL, too
 //! cargo bench -p interlock-tests --bench growth -- postgres --all    # PostgreSQL alone
-//! cargo bench -p interlock-tests --bench growth -- sizes --pairs 10 --seconds 2
+//! cargo bench -p interlock-tests --bench growth -- postgres --rows 1000000 --pairs 10 --seconds 2
 //! ```
 //!
 //! A real first start makes each store; then it is filled through SQL ([`fill`]), and the real services are

@@ -49,6 +49,7 @@ impl Plan {
             match argument.as_str() {
                 "--bench" => {}
                 "--all" => (plan.sizes, plan.all) = (vec![100_000, 1_000_000], true),
+                "--rows" => plan.sizes = vec![number::<u64>(arguments.next())?.max(SMALL)],
                 "--pairs" => plan.pairs = number::<usize>(arguments.next())?.max(PAIRS_MIN),
                 "--seconds" => plan.seconds = number(arguments.next())?,
                 name if PARTS.contains(&name) => plan.only.push(argument),
@@ -77,5 +78,5 @@ fn number<T: std::str::FromStr>(text: Option<String>) -> Result<T, String> {
 
 fn usage() -> String {
     let parts = PARTS.map(|name| format!("[{name}]")).join(" ");
-    format!("usage: growth {parts} [--all] [--pairs N, at least {PAIRS_MIN}] [--seconds S]")
+    format!("usage: growth {parts} [--all] [--rows N, at least {SMALL}] [--pairs N, at least {PAIRS_MIN}] [--seconds S]")
 }
