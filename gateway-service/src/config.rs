@@ -14,6 +14,7 @@
 //! | `auth.server_name` | from the endpoint | the name in auth's certificate |
 //! | `lease_ttl` | `10s` | how long a job's lease lives without a heartbeat |
 //! | `max_attempts` | 3 | after so many a released job fails |
+//! | `retry_backoff` | `1s` | how long a job pauses whose lease ran out; twice as long each further time, a minute at most |
 //! | `max_queue_age` | `24h` | a job queued for longer fails |
 //! | `max_run_time` | `6h` | a job running for longer fails |
 //! | `jobs_in_flight_per_owner` | 1000 | quota |
@@ -252,6 +253,7 @@ fn read_limits(r: &mut Reader) -> Limits {
     let limits = Limits {
         lease_ttl: r.bounded("lease_ttl", d.lease_ttl, SECOND..=SECOND * 300),
         attempts_max: r.bounded("max_attempts", d.attempts_max, 1..=100),
+        retry_backoff: r.bounded("retry_backoff", d.retry_backoff, Duration::ZERO..=HOUR),
         queue_age_max: r.bounded("max_queue_age", d.queue_age_max, SECOND..=HOUR * 720),
         run_time_max: r.bounded("max_run_time", d.run_time_max, SECOND..=HOUR * 720),
         jobs_in_flight_max: r.bounded("jobs_in_flight_per_owner", d.jobs_in_flight_max, 1..=1_000_000),

@@ -225,6 +225,17 @@ impl Job {
         }
     }
 
+    /// When the next attempt may start of a job that is queued again because its lease ran out; none where it does not
+    /// pause. Counted from where the lost lease would have ended without a heartbeat: what fails at once pauses, and
+    /// what had run for long goes on.
+    #[must_use]
+    pub fn pauses_until(&self, limits: &Limits) -> Option<Timestamp> {
+        let (Phase::Queued, 1.., Some(started)) = (&self.phase, self.lost, self.started_at) else {
+            return None;
+        };
+        Some(started.after(limits.lease_ttl).after(limits.retry_pause(self.lost)))
+    }
+
     /// The same job, ended.
     #[must_use]
     pub(crate) fn ended(

@@ -24,6 +24,9 @@ pub const ATTACH_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::fro
 /// How long WaitJob and AttachSession wait where the caller does not say.
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(30);
 
+/// How long a job that has lost leases pauses at most, unless its first pause is longer.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// What bounds sessions, jobs, leases and logs. [`Limits::check`] holds the relations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -31,6 +34,9 @@ pub struct Limits {
     pub lease_ttl: Duration,
     /// How many leases of a job may run out before it fails. Default 3, 1 to 100.
     pub attempts_max: u32,
+    /// The pause before a job that has lost a lease is handed out again; twice as long after each further one, up to
+    /// [`RETRY_PAUSE_MAX`]. Default 1 s.
+    pub retry_backoff: Duration,
     /// How old a queued job may be. Default 24 h.
     pub queue_age_max: Duration,
     /// How long a job may run, from its first start. Default 6 h.
@@ -108,6 +114,7 @@ impl Default for Limits {
         Self {
             lease_ttl: Duration::from_secs(10),
             attempts_max: 3,
+            retry_backoff: Duration::from_secs(1),
             queue_age_max: Duration::from_secs(24 * 3600),
             run_time_max: Duration::from_secs(6 * 3600),
             cancel_grace: Duration::from_secs(30),
@@ -154,6 +161,13 @@ impl Limits {
         (self.client_idle_max / 16).min(Duration::from_secs(3600))
     }
 
+    /// The pause before the next attempt of a job that has lost so many leases.
+    #[must_use]
+    pub fn retry_pause(&self, lost: u32) -> Duration {
+        let doubled = self.retry_backoff.saturating_mul(1 << lost.saturating_sub(1).min(30));
+        doubled.min(RETRY_PAUSE_MAX.max(self.retry_backoff))
+    }
+
     /// Every relation that does not hold, as a sentence each; empty where all hold.
     #[must_use]
     pub fn check(&self) -> Vec<String> {
@@ -165,6 +179,7 @@ impl Limits {
             ((1..=100).contains(&self.attempts_max), "1 to 100 attempts"),
             (self.run_time_max > self.lease_ttl, "a job may run longer than a lease lives"),
             (self.queue_age_max > self.lease_ttl, "a job may queue longer than a lease lives"),
+            (self.queue_age_max > self.retry_backoff, "a job may queue longer than it pauses"),
             (self.submit_kept >= self.creation_kept, "a submit's answer is kept as long as a creation's"),
             (
                 self.log_bytes_max > self.progress_bytes_max as u64,
@@ -201,5 +216,15 @@ mod tests {
         assert_eq!(Limits::default().check(), Vec::<String>::new());
         let odd = Limits { attempts_max: 0, page_default: 501, ..Limits::default() };
         assert_eq!(odd.check().len(), 2);
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_bound() {
+        let pauses = |limits: &Limits| [1, 2, 3, 7, 100].map(|lost| limits.retry_pause(lost).as_secs());
+        assert_eq!(pauses(&Limits::default()), [1, 2, 4, 60, 60]);
+        let long = Limits { retry_backoff: Duration::from_secs(600), ..Limits::default() };
+        assert_eq!(pauses(&long), [600; 5]);
+        let none = Limits { retry_backoff: Duration::ZERO, ..Limits::default() };
+        assert_eq!(pauses(&none), [0; 5]);
     }
 }

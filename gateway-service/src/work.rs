@@ -85,6 +85,7 @@ pub(crate) fn open(
         held: BTreeMap::new(),
         heard: Instant::now(),
         unheard: None,
+        pause_ends: None,
     };
     front.tasks.spawn(desk.serve(requests));
     Ok(answers)
@@ -105,6 +106,8 @@ struct Desk {
     /// Since when it is known to be silent: a lease of its ran out, and nothing was heard of it meanwhile. It is
     /// frozen, or cut off, and would let the next job's lease run out, too, while others wait for jobs.
     unheard: Option<Instant>,
+    /// When a job may start that paused when jobs were last looked for.
+    pause_ends: Option<Instant>,
 }
 
 /// A job in this worker's hands, as far as this stream knows.
@@ -186,11 +189,15 @@ impl Desk {
         let mut told_draining = false;
         let mut look = true;
         loop {
-            if look && let Some(claim) = self.claim_for(hello, 0)? {
-                let claimed = self.claimed(claim).await?;
-                self.assign(claimed).await?;
+            if look {
+                self.pause_ends = None;
+                if let Some(claim) = self.claim_for(hello, 0)? {
+                    let claimed = self.claimed(claim).await?;
+                    self.assign(claimed).await?;
+                }
             }
-            let next_look = Instant::now() + SLOW_POLL;
+            let slow = Instant::now() + SLOW_POLL;
+            let next_look = self.pause_ends.map_or(slow, |at| at.min(slow));
             look = tokio::select! {
                 biased;
                 () = self.outlet.gone() => return Err(End::Quiet),

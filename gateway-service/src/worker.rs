@@ -38,6 +38,15 @@ pub struct Claim {
     pub up_to: u32,
 }
 
+/// What a claim got.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claimed {
+    /// Jobs to run, oldest first.
+    pub jobs: Vec<Assignment>,
+    /// How long until the first of those may start that pause after a lost lease; none where none pauses.
+    pub next_in: Option<Duration>,
+}
+
 /// A job to run.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Assignment {
@@ -90,25 +99,52 @@ impl Query for Serve {
 }
 
 impl Verb for Claim {
-    type Out = Vec<Assignment>;
+    type Out = Claimed;
     const ACTION: &'static str = "worker.claim";
 
-    fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<Assignment>, Stop> {
+    fn run(&self, tx: &mut Tx<'_>) -> Result<Claimed, Stop> {
         let holder = tx.caller().owner();
         let holder = holder.ok_or_else(|| Error::new(Reason::Forbidden, "a client runs no jobs"))?;
         let up_to = usize::try_from(self.up_to.min(tx.limits().capacity_max)).unwrap_or(usize::MAX);
-        let mut queued: Vec<(Job, Permit)> = Vec::new();
+        let (mut queued, mut next): (Vec<(Job, Permit)>, Option<Timestamp>) = (Vec::new(), None);
         let agents = each(&self.agents, tx.limits())?;
         tx.expect_agents(agents.iter().copied(), Some(up_to))?;
         for agent in agents {
             let permit = tx.serve(agent)?;
-            let queue = tx.queue(&permit, agent, up_to)?;
-            let open = queue.into_iter().filter(|job| may_run(tx, job));
-            queued.extend(open.map(|job| (job, permit.clone())));
+            let queue = look(tx, &permit, agent, up_to)?;
+            next = [next, queue.next].into_iter().flatten().min();
+            queued.extend(queue.open.into_iter().map(|job| (job, permit.clone())));
         }
         queued.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
         let oldest = queued.into_iter().take(up_to);
-        oldest.map(|(job, permit)| self.assign(tx, &permit, &job, &holder)).collect()
+        let jobs = oldest.map(|(job, permit)| self.assign(tx, &permit, &job, &holder));
+        let jobs = jobs.collect::<Result<_, _>>()?;
+        Ok(Claimed { jobs, next_in: next.map(|at| at.since(tx.now())) })
+    }
+}
+
+/// What of an agent's queue may run.
+struct Queue {
+    /// Now, oldest first.
+    open: Vec<Job>,
+    /// When the first of those may that pause.
+    next: Option<Timestamp>,
+}
+
+/// Looks at the beginning of an agent's queue, and on behind those that pause: they hold up nobody.
+fn look(tx: &mut Tx<'_>, permit: &Permit, agent: &AgentId, up_to: usize) -> Result<Queue, Stop> {
+    let most = up_to.max(tx.limits().sweep_rows_max);
+    let mut part = up_to;
+    loop {
+        let queue = tx.queue(permit, agent, part)?;
+        let whole = queue.len() < part;
+        let reached = queue.iter().filter(|job| tx.works_in(&job.binding.project));
+        let next = reached.filter_map(|job| pause(tx, job)).min();
+        let open: Vec<Job> = queue.into_iter().filter(|job| may_run(tx, job)).take(up_to).collect();
+        if whole || open.len() == up_to || next.is_none() || part == most {
+            return Ok(Queue { open, next });
+        }
+        part = part.saturating_mul(4).min(most);
     }
 }
 
@@ -156,9 +192,15 @@ impl Claim {
     }
 }
 
-/// Not too old, not out of run time, and in a project that the caller's locks lead to.
+/// Not too old, not out of run time, not pausing, and in a project that the caller's locks lead to.
 fn may_run(tx: &Tx<'_>, job: &Job) -> bool {
-    tx.works_in(&job.binding.project) && !job.deadline(tx.limits()).is_over(tx.now())
+    let may = tx.works_in(&job.binding.project) && !job.deadline(tx.limits()).is_over(tx.now());
+    may && pause(tx, job).is_none()
+}
+
+/// Until when it pauses, where it does so now.
+fn pause(tx: &Tx<'_>, job: &Job) -> Option<Timestamp> {
+    job.pauses_until(tx.limits()).filter(|at| !at.is_over(tx.now()))
 }
 
 fn each<'a>(agents: &'a [AgentId], limits: &Limits) -> Result<BTreeSet<&'a AgentId>, Error> {

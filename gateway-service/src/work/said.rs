@@ -11,6 +11,7 @@ use interlock_proto::gateway::v1::{
     work_request::{self, Message as Asked},
     work_response::{self, Message as Told},
 };
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::{Desk, End, Step, hello::Hello, passes, within};
@@ -18,7 +19,7 @@ use crate::{
     admit,
     grpc::wire,
     lease::{Finish, Held, Progress, Release},
-    worker::{Assignment, Claim},
+    worker::{Claim, Claimed},
 };
 
 /// Messages of one worker that go to the store at once. The rest waits on its connection.
@@ -144,7 +145,7 @@ impl Desk {
         let claimed = async {
             match claim {
                 Some(claim) => desk.claimed(claim).await,
-                None => Ok(Vec::new()),
+                None => Ok(Claimed::default()),
             }
         };
         let turn = desk.front.streams.turn_to_write(told.len()).await;
@@ -186,8 +187,8 @@ impl Desk {
     }
 
     /// Jobs that were leased for a stream that has ended meanwhile: nobody will run them.
-    async fn give_back(&self, claimed: Result<Vec<Assignment>, End>) {
-        let held = claimed.into_iter().flatten().map(|assignment| assignment.held);
+    async fn give_back(&self, claimed: Result<Claimed, End>) {
+        let held = claimed.into_iter().flat_map(|claimed| claimed.jobs).map(|assignment| assignment.held);
         let held: Vec<Held> = held.collect();
         if !held.is_empty() {
             // What cannot be given back ends with its lease.
@@ -209,18 +210,21 @@ impl Desk {
     }
 
     /// What was leased; nothing where it is to be tried again.
-    pub(super) async fn claimed(&self, claim: Claim) -> Result<Vec<Assignment>, End> {
+    pub(super) async fn claimed(&self, claim: Claim) -> Result<Claimed, End> {
         match self.front.run(&self.call, &self.caller, claim).await {
             Ok(claimed) => Ok(claimed.out),
             // The slow poll, or the lease when it is back, looks again.
-            Err(error) if passes(error.reason()) => Ok(Vec::new()),
+            Err(error) if passes(error.reason()) => Ok(Claimed::default()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Hands a worker its jobs.
-    pub(super) async fn assign(&mut self, claimed: Vec<Assignment>) -> Step {
-        for assignment in claimed {
+    /// Hands a worker its jobs, and looks again when one may start that pauses now.
+    pub(super) async fn assign(&mut self, claimed: Claimed) -> Step {
+        if let Some(pause) = claimed.next_in {
+            self.pause_ends = Some(Instant::now() + pause);
+        }
+        for assignment in claimed.jobs {
             // The attempt before was taken from it, and it has not been told so yet.
             if let Some(before) = self.held.get(&assignment.held.job) {
                 let before = Held { job: assignment.held.job.clone(), fencing: before.fencing };

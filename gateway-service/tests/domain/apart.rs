@@ -206,7 +206,8 @@ impl<'w> Life<'w> {
             Act::Cancel { job } => text(&world.run(&caller, Cancel { job: self.job(*job) }).await),
             Act::Claim { agent } => {
                 let claimed = world.run(&caller, claim(&self.agent(*agent), 1)).await;
-                let held = claimed.iter().flatten().map(|assigned| assigned.held.clone());
+                let held =
+                    claimed.iter().flat_map(|claimed| &claimed.jobs).map(|assigned| assigned.held.clone());
                 self.held.extend(held);
                 text(&claimed)
             }

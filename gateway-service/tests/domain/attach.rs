@@ -200,7 +200,7 @@ async fn a_shared_agent_shows_counts_and_no_ids(world: World) {
     world.attach(&bob, &his, ("a", "p")).await;
     let other = world.submit(&bob, &his).await;
     let second = world.submit(&ann, &hers).await;
-    assert_eq!(world.ok(&admin(), claim("a", 1)).await[0].held.job, job.id, "the oldest");
+    assert_eq!(world.ok(&admin(), claim("a", 1)).await.jobs[0].held.job, job.id, "the oldest");
     world.advance(Duration::from_secs(3));
     let told = async |caller: Caller, session: &SessionId| {
         let refused =

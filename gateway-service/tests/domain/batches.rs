@@ -94,7 +94,7 @@ async fn attaches_and_submits_at_once_keep_the_guard(world: World) {
             busy += 1;
         }
         done += jobs.len();
-        let held = world.ok(&ann, claim("a", 64)).await;
+        let held = world.ok(&ann, claim("a", 64)).await.jobs;
         assert_eq!(held.len(), jobs.len());
         let bound: BTreeMap<_, _> = jobs.iter().map(|job| (job.id.clone(), job.binding.clone())).collect();
         assert!(held.iter().all(|assigned| assigned.binding == bound[&assigned.held.job]), "I3");
@@ -151,7 +151,7 @@ async fn a_worker_may_hold_and_serve_as_much_as_it_may(world: World) {
     let up_to = limits.capacity_max;
     let agents = names.iter().map(|name| agent(name)).collect();
     let verb = Claim { agents, worker: claim("a", 1).worker, up_to };
-    let held: Vec<Held> = world.ok(&ann, verb).await.into_iter().map(|assigned| assigned.held).collect();
+    let held: Vec<Held> = world.ok(&ann, verb).await.jobs.into_iter().map(|assigned| assigned.held).collect();
     assert_eq!(held.len(), usize::try_from(up_to).unwrap());
     let kept = world.ok(&ann, Renew { held: held.clone() }).await;
     assert_eq!((kept.kept.len(), kept.lost.len()), (held.len(), 0));

@@ -142,7 +142,7 @@ async fn the_oldest_goes_first(world: World) {
     let mut both = claim("a", 4);
     both.agents.push(agent("b"));
     let claimed = world.ok(&ann, both).await;
-    let claimed: Vec<_> = claimed.into_iter().map(|assigned| assigned.held.job).collect();
+    let claimed: Vec<_> = claimed.jobs.into_iter().map(|assigned| assigned.held.job).collect();
     assert_eq!(claimed, submitted[..4]);
 }
 

@@ -7,19 +7,21 @@ use interlock_gateway::{
     job::{Cancel, Outcome, Phase},
     lease::{Held, Progress, Release, Renew, Resume},
     store::Signal,
-    worker::Serve,
+    worker::{Claimed, Serve},
 };
 use interlock_kit::error::Reason;
 
 use crate::{
     events::log,
     on_every_engine,
-    world::{CallerExt as _, World, admin, agent, claim, cookie, finish, owner, root, token},
+    world::{CallerExt as _, World, admin, agent, attach, claim, cookie, finish, owner, root, token},
 };
 
 on_every_engine!(
     a_stale_attempt_changes_nothing,
     attempts_are_bounded,
+    a_job_that_loses_leases_pauses_longer_each_time_and_holds_up_nobody,
+    what_had_run_for_long_goes_on_at_once,
     a_goodbye_costs_no_attempt,
     progress_is_stored_once,
     a_hello_keeps_what_lives,
@@ -29,6 +31,8 @@ on_every_engine!(
 );
 
 const TTL: Duration = Duration::from_secs(10);
+/// How long a job pauses that has lost one lease (`retry_backoff`).
+const PAUSE: Duration = Duration::from_secs(1);
 
 fn progress(held: &Held, number: u64) -> Progress {
     Progress { held: held.clone(), number, data: format!("line {number}").into_bytes() }
@@ -51,6 +55,7 @@ async fn a_stale_attempt_changes_nothing(world: World) {
         world.heard.signals.lock().contains(&Signal::LeaseTaken { job: job.clone(), fencing: old.fencing })
     );
     world.denied(&ann, progress(&old, 2), Reason::LeaseLost).await;
+    world.advance(PAUSE);
     let new = world.claim(&ann, "a").await.unwrap();
     assert_eq!((new.held.job.clone(), new.attempt), (job.clone(), 2));
     assert!(new.held.fencing > old.fencing);
@@ -86,11 +91,60 @@ async fn attempts_are_bounded(world: World) {
         assert_eq!(world.claim(&ann, "a").await.unwrap().attempt, attempt);
         world.advance(TTL);
         world.sweep().await;
+        world.advance(attempt * PAUSE);
     }
     let Phase::Ended(end) = world.job(&ann, &job).await.phase else { panic!("it has ended") };
     assert_eq!((end.outcome, end.cause.as_str()), (Outcome::Failed, "3 attempts lost their lease"));
     // I4: nothing stays busy.
     assert!(world.attach(&ann, &session, ("b", "q")).await.changed);
+}
+
+// Issue 7 line 5
+async fn a_job_that_loses_leases_pauses_longer_each_time_and_holds_up_nobody(world: World) {
+    let ann = owner("ann");
+    world.agent(&ann, "a", false).await;
+    let session = world.session(&ann).await;
+    world.attach(&ann, &session, ("a", "p")).await;
+    let poison = world.submit(&ann, &session).await.id;
+    let looks = async || world.ok(&ann, claim("a", 1)).await;
+    for (attempt, pause) in [(1, PAUSE), (2, 2 * PAUSE)] {
+        let first = looks().await.jobs.pop().unwrap();
+        assert_eq!((&first.held.job, first.attempt), (&poison, attempt));
+        world.advance(TTL);
+        world.sweep().await;
+        // It stands first in the queue, and is handed out to nobody; whoever looks is told when to look again.
+        assert_eq!(looks().await, Claimed { jobs: Vec::new(), next_in: Some(pause) });
+        let behind: Vec<_> =
+            [world.submit(&ann, &session).await.id, world.submit(&ann, &session).await.id].into();
+        world.advance(pause - Duration::from_millis(1));
+        for younger in behind {
+            let claimed = looks().await;
+            assert_eq!(claimed.next_in, Some(Duration::from_millis(1)));
+            assert_eq!(claimed.jobs.iter().map(|job| &job.held.job).collect::<Vec<_>>(), [&younger]);
+            world.ok(&ann, finish(&claimed.jobs[0].held, Outcome::Succeeded)).await;
+        }
+        // SW-28: queued is busy, pausing or not.
+        world.denied(&ann.clone().naming("q"), attach(&session, ("a", "q")), Reason::SessionBusy).await;
+        world.advance(Duration::from_millis(1));
+    }
+    // What its worker hands back is another matter: that costs no attempt, and no pause beyond the one that is over.
+    let held = looks().await.jobs.pop().unwrap().held;
+    world.advance(TTL / 2);
+    world.ok(&ann, Renew { held: vec![held.clone()] }).await;
+    world.advance(TTL - Duration::from_secs(1));
+    world.ok(&ann, Release { held: vec![held] }).await;
+    assert_eq!(looks().await.jobs[0].attempt, 4);
+}
+
+async fn what_had_run_for_long_goes_on_at_once(world: World) {
+    let (ann, _, held) = world.running().await;
+    for _ in 0..4 {
+        world.advance(TTL / 2);
+        assert_eq!(world.ok(&ann, Renew { held: vec![held.clone()] }).await.kept.len(), 1);
+    }
+    world.advance(TTL);
+    world.sweep().await;
+    assert_eq!(world.claim(&ann, "a").await.unwrap().attempt, 2, "its worker was lost, not its cause");
 }
 
 async fn a_goodbye_costs_no_attempt(world: World) {

@@ -254,7 +254,7 @@ impl Machine {
         let up_to = u32::try_from(1 + self.dice.below(2)).unwrap();
         if let Ok(claimed) = self.all(&caller, claim(agent, up_to)).await {
             let holder = caller.owner().expect("a client claims nothing");
-            self.held.extend(claimed.into_iter().map(|assigned| (assigned.held, holder.clone())));
+            self.held.extend(claimed.jobs.into_iter().map(|assigned| (assigned.held, holder.clone())));
         }
     }
 

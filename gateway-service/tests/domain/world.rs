@@ -438,8 +438,7 @@ impl World {
     }
 
     pub(crate) async fn claim(&self, caller: &Caller, agent_name: &str) -> Option<Assignment> {
-        let mut claimed = self.ok(caller, claim(agent_name, 1)).await;
-        claimed.pop()
+        self.ok(caller, claim(agent_name, 1)).await.jobs.pop()
     }
 
     /// A session of ann's, bound to agent a and project p, and a job of it that runs.

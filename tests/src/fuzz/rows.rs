@@ -120,7 +120,7 @@ fn use_all(shell: &Shell) {
         let _ = ask(shell, ListJobs { session: session(id), in_flight: false, page_size: 0, page_token });
     }
     let _ = ask(shell, ListSessions { page_size: 0, page_token: String::new(), owner: None });
-    let claimed = run(shell, claim()).unwrap_or_default();
+    let claimed = run(shell, claim()).unwrap_or_default().jobs;
     let _ = run(shell, Renew { held: claimed.iter().map(|assignment| assignment.held.clone()).collect() });
     for assignment in claimed {
         let _ = run(shell, finish(assignment.held));
@@ -164,7 +164,7 @@ fn made() -> Vec<u8> {
     }
     run(&shell, submit(DAMAGED, "1")).expect("queued");
     run(&shell, submit(DAMAGED, "2")).expect("queued");
-    let claimed = run(&shell, claim()).expect("claimed");
+    let claimed = run(&shell, claim()).expect("claimed").jobs;
     run(&shell, finish(claimed[0].held.clone())).expect("finished");
     run(&shell, submit(DAMAGED, "3")).expect("queued");
     shell.close().now_or_never();

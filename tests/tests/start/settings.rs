@@ -117,6 +117,7 @@ const VALUES: &[Row] = &[
         &["INTERLOCK_OWNER_SESSION_TTL_SEC: a whole number of seconds"],
     ),
     ("a job's lease of nothing", GATEWAY, |a| a.set("lease_ttl", "0s"), TOLD, &["lease_ttl (flag): "]),
+    ("a pause of a day", GATEWAY, |a| a.set("retry_backoff", "24h"), TOLD, &["retry_backoff (flag): "]),
     ("attempts below none", GATEWAY, |a| a.set("max_attempts", "-1"), TOLD, &["max_attempts (flag): "]),
     (
         "a date in words",
