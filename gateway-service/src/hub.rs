@@ -10,41 +10,36 @@
 //!
 //! One thing cannot be read any more when it is heard of: the last events of a session that is gone. So while
 //! someone listens to a session, the hub keeps a ring of its newest events, and hands the last of them to those
-//! listeners when the session goes. Until then they find there what each would have to read and decode by itself. And what concerns one attempt of a job is told as a [`Note`], so that its
-//! worker hears of it before its next heartbeat tells.
+//! listeners when the session goes. Until then they find there what each would have to read and decode by itself. And
+//! what concerns one attempt of a job is told as a [`Note`], so that its worker hears of it before its next heartbeat
+//! tells.
+
+mod bell;
+mod ring;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     fmt,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use interlock_kit::store::{Fault, Observer};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
+pub use self::bell::Bell;
+use self::{
+    bell::Clapper,
+    ring::{LAST_BYTES_MAX, RING_BYTES_MAX, RINGS_BYTES_MAX, Ring},
+};
 use crate::{
     event::SharedEvent,
     ids::{AgentId, JobId, SessionId},
     lease::Held,
     store::{Gateway, Signal},
 };
-
-/// About how many bytes of events are kept for the listeners of one session: the newest one is kept whatever it
-/// weighs.
-const RING_BYTES_MAX: usize = 512 * 1024;
-/// ... and for all together. Where many sessions have listeners each ring is shorter, down to the last events.
-const RINGS_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The last events of a session that is gone, for its listeners.
-const LAST_MAX: usize = 64;
-/// ... and about how many bytes they are together.
-const LAST_BYTES_MAX: usize = 64 * 1024;
-/// Notes that a bell keeps; what does not fit, a heartbeat finds.
-const NOTES_MAX: usize = 256;
 
 /// Something that one can wait for a change of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -91,29 +86,6 @@ struct Line {
     ring: Option<Arc<Mutex<Ring>>>,
 }
 
-/// The newest events of one session since someone listens, in their order.
-#[derive(Default)]
-struct Ring {
-    events: VecDeque<SharedEvent>,
-    bytes: usize,
-}
-
-#[derive(Default)]
-struct Clapper {
-    notify: Notify,
-    notes: Mutex<Vec<Note>>,
-    gone: OnceLock<Arc<[SharedEvent]>>,
-}
-
-/// A wake-up for its topics. Dropped: no longer rung.
-pub struct Bell {
-    hub: Hub,
-    id: u64,
-    clapper: Arc<Clapper>,
-    topics: Vec<Topic>,
-    ring: Option<Arc<Mutex<Ring>>>,
-}
-
 impl Hub {
     /// A hub that nobody listens to yet.
     #[must_use]
@@ -125,8 +97,7 @@ impl Hub {
     #[must_use]
     pub fn bell(&self, topics: impl IntoIterator<Item = Topic>) -> Bell {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let mut bell =
-            Bell { hub: self.clone(), id, clapper: Arc::default(), topics: Vec::new(), ring: None };
+        let mut bell = Bell::new(self, id);
         topics.into_iter().for_each(|topic| bell.add(topic));
         bell
     }
@@ -258,123 +229,9 @@ impl Observer<Gateway> for Hub {
     }
 }
 
-impl Ring {
-    fn keep(&mut self, event: &SharedEvent, bytes_max: usize) {
-        if self.events.back().is_some_and(|newest| newest.sequence >= event.sequence) {
-            // Told late, of a commit that was in doubt: what is kept stays in its order.
-            *self = Self::default();
-        }
-        self.events.push_back(event.clone());
-        self.bytes += event.held();
-        while self.bytes > bytes_max && self.events.len() > 1 {
-            self.bytes -= self.events.pop_front().map_or(0, |oldest| oldest.held());
-        }
-    }
-
-    /// The newest ones.
-    fn last(&self) -> Arc<[SharedEvent]> {
-        let mut bytes = 0;
-        let fits = |event: &&SharedEvent| {
-            bytes += event.held();
-            bytes <= LAST_BYTES_MAX
-        };
-        let count = self.events.iter().rev().take(LAST_MAX).take_while(fits).count();
-        let from = self.events.len() - count.max(1).min(self.events.len());
-        self.events.iter().skip(from).cloned().collect()
-    }
-
-    fn after(&self, sequence: u64, most: usize) -> Vec<SharedEvent> {
-        let from = self.events.partition_point(|event| event.sequence <= sequence);
-        let next = self.events.iter().skip(from).zip(sequence + 1..);
-        // Other writers of the same store may have made some in between: those were not heard of here.
-        let next = next.take_while(|(event, number)| event.sequence == *number).take(most);
-        next.map(|(event, _)| event.clone()).collect()
-    }
-}
-
-impl Clapper {
-    fn strike(&self, note: Option<&Note>) {
-        if let Some(note) = note {
-            let mut notes = self.notes.lock();
-            if notes.len() < NOTES_MAX && !notes.contains(note) {
-                notes.push(note.clone());
-            }
-        }
-        self.notify.notify_one();
-    }
-}
-
-impl Bell {
-    /// Rings for one more topic.
-    pub fn add(&mut self, topic: Topic) {
-        let mut lines = self.hub.0.lines.lock();
-        let line = lines.entry(topic.clone()).or_default();
-        line.bells.insert(self.id, Arc::clone(&self.clapper));
-        if matches!(topic, Topic::Session(_)) {
-            self.ring = Some(Arc::clone(line.ring.get_or_insert_default()));
-        }
-        drop(lines);
-        self.topics.push(topic);
-    }
-
-    /// Events of the session of its topics that have been committed, from the one after this number on, without a
-    /// hole and at most so many. None where that one is not kept: the store has it.
-    #[must_use]
-    pub(crate) fn kept_after(&self, sequence: u64, most: usize) -> Vec<SharedEvent> {
-        self.ring.as_ref().map(|ring| ring.lock().after(sequence, most)).unwrap_or_default()
-    }
-
-    /// Rings no longer for a topic.
-    pub fn remove(&mut self, topic: &Topic) {
-        self.topics.retain(|mine| mine != topic);
-        self.hub.forget(topic, self.id);
-    }
-
-    /// Waits for the next change. Cancel-safe.
-    pub async fn rung(&self) {
-        self.clapper.notify.notified().await;
-    }
-
-    /// What was noted since this was last asked.
-    #[must_use]
-    pub fn notes(&self) -> Vec<Note> {
-        std::mem::take(&mut *self.clapper.notes.lock())
-    }
-
-    /// Whether a session of its topics is gone, or is heard to be so in a moment: the store may show it first.
-    pub async fn goes_within(&self, moment: Duration) -> bool {
-        let heard = async {
-            while self.gone().is_none() {
-                self.rung().await;
-            }
-        };
-        tokio::time::timeout(moment, heard).await.is_ok()
-    }
-
-    /// Where a session of its topics has gone: the newest events before that, at most 64.
-    #[must_use]
-    pub fn gone(&self) -> Option<&[SharedEvent]> {
-        self.clapper.gone.get().map(|last| &**last)
-    }
-}
-
-impl Drop for Bell {
-    fn drop(&mut self) {
-        for topic in std::mem::take(&mut self.topics) {
-            self.hub.forget(&topic, self.id);
-        }
-    }
-}
-
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hub").field("topics", &self.0.lines.lock().len()).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Bell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bell").field("topics", &self.topics).finish_non_exhaustive()
     }
 }
 
