@@ -147,6 +147,45 @@ async fn what_retention_has_taken_is_a_gap() {
     }
 }
 
+// NC-26, issue 7 line 4
+#[tokio::test]
+async fn a_log_that_is_too_heavy_loses_its_oldest_events() {
+    for engine in [Engine::File, Engine::Missing, Engine::Model, Engine::Postgres] {
+        let limits = Limits {
+            log_bytes_max: 4_096,
+            progress_bytes_max: 1_024,
+            message_bytes_max: 1_024,
+            ..Limits::default()
+        };
+        let most = usize::try_from(limits.log_bytes_max).unwrap();
+        let world = World::with(engine, limits);
+        let (ann, session, held) = world.running().await;
+        for number in 1..=12 {
+            world.ok(&ann, Progress { held: held.clone(), number, data: vec![7; 1_000] }).await;
+        }
+        world.sweep().await;
+        let part = read(&world, &ann, &session, From::After(0)).await;
+        let Entry::Gap { from: 1, to } = part.entries[0] else { panic!("{engine:?}: {:?}", part.entries[0]) };
+        let kept: Vec<_> = part.entries[1..]
+            .iter()
+            .map(|entry| match entry {
+                Entry::Event(event) => event,
+                Entry::Gap { .. } => panic!("{engine:?}: a second gap"),
+            })
+            .collect();
+        let numbers: Vec<u64> = kept.iter().map(|event| event.sequence).collect();
+        assert_eq!(
+            numbers,
+            (to + 1..=part.last).collect::<Vec<_>>(),
+            "{engine:?}: the newest, without a hole"
+        );
+        // Not one more than has to go: what a line weighs beside its bytes is little.
+        assert!((3..=4).contains(&kept.len()) && kept.len() * 1_000 <= most, "{engine:?}: {numbers:?}");
+        world.sweep().await;
+        assert_eq!(read(&world, &ann, &session, From::After(0)).await.entries, part.entries, "{engine:?}");
+    }
+}
+
 // Each look goes through a bounded part of the logs, the next one on from there, and around.
 #[tokio::test]
 async fn looks_at_logs_go_around_in_bounded_parts() {

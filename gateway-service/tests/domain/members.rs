@@ -6,7 +6,8 @@ use interlock_gateway::{
     caller::Caller,
     client::{Ack, Client, ClientRole, CursorOf, Evict, LeaveCause, ListClients, Quit, Seen},
     event::{Entry, EventKind, From},
-    ids::{ClientId, SessionId, SessionName},
+    file::{BeginPut, DeleteFile, FilesOf, ListFiles, OpenFile},
+    ids::{ClientId, FileId, FileName, SessionId, SessionName},
     job::{Cancel, Outcome},
     join::{Join, Joined},
     message::{Address, Post},
@@ -219,9 +220,26 @@ async fn what_clients_may_do_is_their_role(world: World) {
     world.ok(&operator, say(&operator)).await;
     world.denied(&observer, say(&observer), Reason::Forbidden).await;
     world.denied(&observer, world.submission(&session), Reason::Forbidden).await;
-    world.denied(&observer, Cancel { job: other.id }, Reason::Forbidden).await;
+    world.denied(&observer, Cancel { job: other.id.clone() }, Reason::Forbidden).await;
     world.ask(&observer, get(&session)).await.expect("it reads");
     assert_eq!(clients(&world, &observer, &session).await.len(), 3);
+    // Its own cursor and the log; of files, and of what others say in its name, nothing.
+    assert_eq!(world.ok(&observer, Ack { session: session.clone(), sequence: 2 }).await, 2);
+    assert!(!read(&world, &observer, &session, From::Cursor).await.entries.is_empty());
+    let of = FilesOf::Session(session.clone());
+    let name = FileName::parse("a").unwrap();
+    let list = || ListFiles { of: of.clone(), page_size: 0, page_token: String::new() };
+    let begin = || BeginPut { of: of.clone(), id: FileId::new(), name: name.clone(), size: None };
+    let delete = || DeleteFile { of: of.clone(), name: name.clone() };
+    world.denied_read(&observer, list(), Reason::Forbidden).await;
+    world.denied_read(&observer, OpenFile { of: of.clone(), name: name.clone() }, Reason::Forbidden).await;
+    world.denied(&observer, begin(), Reason::Forbidden).await;
+    world.denied(&observer, delete(), Reason::Forbidden).await;
+    for above in [&operator, &host] {
+        world.ask(above, list()).await.expect("files are its business");
+        world.ok(above, begin()).await;
+        world.ok(above, delete()).await;
+    }
     for below in [&operator, &observer] {
         world.denied(below, attach(&session, ("a", "q")), Reason::Forbidden).await;
         world.denied(below, password(&session, ClientRole::Operator), Reason::Forbidden).await;
@@ -231,6 +249,16 @@ async fn what_clients_may_do_is_their_role(world: World) {
     }
     world.denied(&ann, quit(&session), Reason::Forbidden).await;
     world.ok(&observer, quit(&session)).await;
+    // The host has what its owner has: it cancels anybody's job, attaches, takes out, and ends it.
+    let anybodys = world.submit(&operator, &session).await;
+    world.ok(&host, Cancel { job: anybodys.id }).await;
+    world.ok(&host, Cancel { job: other.id }).await;
+    world.agent(&ann, "b", false).await;
+    assert!(world.ok(&host, attach(&session, ("b", "p"))).await.changed);
+    let joined = clients(&world, &host, &session).await.into_iter().find(|c| c.role == ClientRole::Operator);
+    let evict = Evict { session: session.clone(), client: joined.unwrap().id };
+    assert!(world.ok(&host, evict).await);
+    assert!(world.ok(&host, CloseSession { session, force: false }).await.gone);
 }
 
 /// What of the messages a reader gets, and what is a gap to it.

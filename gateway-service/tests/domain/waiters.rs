@@ -22,11 +22,13 @@ on_every_engine!(
     who_came_first_is_served_first,
     meanwhile_the_owner_submits_nothing_and_others_do,
     a_dead_waiter_holds_nobody_up,
+    who_waits_behind_a_dead_one_attaches,
     the_last_word_of_a_waiter_passes_nobody_in_line,
     a_waiter_that_was_given_up_never_attaches,
     a_waiter_waits_no_longer_than_it_said,
     own_jobs_are_cancelled_where_that_is_asked,
     own_jobs_of_many_sessions_are_cancelled_part_by_part,
+    the_jobs_of_others_are_waited_for,
     waiters_are_bounded,
     administrators_with_root_end_a_job_by_force,
 );
@@ -171,6 +173,22 @@ async fn a_dead_waiter_holds_nobody_up(world: World) {
     world.submit(&ann, &session).await;
 }
 
+// Issue 7 line 1
+async fn who_waits_behind_a_dead_one_attaches(world: World) {
+    let (ann, _, held) = world.running().await;
+    let (dead, second) = (world.session(&ann).await, world.session(&ann).await);
+    let mut dead = parked(&world, &ann, &dead, ("a", "q"));
+    let mut second = parked(&world, &ann, &second, ("a", "q"));
+    dead.waits(&world).await;
+    second.waits(&world).await;
+    world.ok(&ann, finish(&held, Outcome::Succeeded)).await;
+    second.waits(&world).await;
+    // Its gateway is dead: nobody looks for it, nor says that it is given up. Its lease is what there is of it.
+    world.advance(world.shell.limits().waiter_lease);
+    second.attaches(&world).await;
+    world.ok(&ann.clone().naming("q"), world.submission(&second.verb.attach.session)).await;
+}
+
 async fn a_waiter_that_was_given_up_never_attaches(world: World) {
     let (ann, session, held) = world.running().await;
     let mut waiter = parked(&world, &ann, &session, ("a", "q"));
@@ -240,6 +258,32 @@ async fn own_jobs_of_many_sessions_are_cancelled_part_by_part(world: World) {
         assert!(matches!(&phase, Phase::Ended(end) if end.outcome == Outcome::Cancelled), "{phase:?}");
     }
     world.ok(&ann, finish(&held, Outcome::Cancelled)).await;
+    waiter.attaches(&world).await;
+}
+
+// Issue 7 line 1: CANCEL is about the caller's own jobs.
+async fn the_jobs_of_others_are_waited_for(world: World) {
+    let (ann, bob) = (owner("ann"), owner("bob"));
+    world.agent(&admin(), "s", true).await;
+    let (hers, his) = (world.session(&ann).await, world.session(&bob).await);
+    world.attach(&ann, &hers, ("s", "p")).await;
+    world.attach(&bob, &his, ("s", "p")).await;
+    let (own, other) = (world.submit(&ann, &hers).await, world.submit(&bob, &his).await);
+    let running = world.claim(&admin(), "s").await.unwrap().held;
+    assert_eq!(running.job, own.id);
+    let mut waiter = parked(&world, &ann, &hers, ("s", "q"));
+    waiter.verb.cancel = true;
+    waiter.waits(&world).await;
+    assert!(world.job(&ann, &own.id).await.cancel_requested_at.is_some());
+    let untouched = world.job(&bob, &other.id).await;
+    assert_eq!((&untouched.phase, untouched.cancel_requested_at), (&Phase::Queued, None));
+    world.ok(&admin(), finish(&running, Outcome::Cancelled)).await;
+    waiter.waits(&world).await;
+    let running = world.claim(&admin(), "s").await.unwrap().held;
+    assert_eq!(running.job, other.id);
+    waiter.waits(&world).await;
+    assert!(world.job(&bob, &other.id).await.cancel_requested_at.is_none());
+    world.ok(&admin(), finish(&running, Outcome::Succeeded)).await;
     waiter.attaches(&world).await;
 }
 

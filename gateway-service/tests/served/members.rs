@@ -272,3 +272,40 @@ async fn an_evicted_client_is_told_so_and_messages_go_where_they_should() {
     let ended = end(&mut stream).await;
     assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Unauthenticated, "EVICTED"));
 }
+
+// NC-20: who follows the log is there, although it calls nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_seen_for_as_long_as_its_stream_is_open() {
+    // As short as it may be: that a client was seen is noted once in a sixteenth of it.
+    let served = Served::start_with(&[("client_idle", "60s")]).await;
+    let (_, alice) = served.owner("alice").await;
+    let created = alice.create("first").await;
+    let host = as_client(&served, &cookie_of(&created)).await;
+    let session = created.into_inner().session.expect("made").session_id;
+    let mut stream = from_cursor(&host, &session).await;
+    assert_eq!(numbers(&mut stream, 1).await, [1]);
+    let seen = async || {
+        let list = ListClientsRequest { session_id: session.clone() };
+        let listed = alice.sessions().list_clients(list).await.expect("by the owner").into_inner();
+        let at = listed.clients[0].seen_at.expect("it was");
+        (at.seconds, at.nanos)
+    };
+    let first = seen().await;
+    let again = async {
+        for number in 2.. {
+            let say = PostMessageRequest {
+                session_id: session.clone(),
+                request_id: format!("m{number}"),
+                data: "still there?".into(),
+                ..PostMessageRequest::default()
+            };
+            alice.sessions().post_message(say).await.expect("said");
+            assert_eq!(numbers(&mut stream, number).await, [number]);
+            if seen().await > first {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::PATIENCE, again).await.expect("it is seen again");
+}
