@@ -6,9 +6,10 @@ use std::{
 };
 
 use interlock_client::OwnerSession;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::{Pair, service::program, up};
+use crate::{Pair, patience::eventually, service::program, up};
 
 /// The home.
 #[derive(Debug)]
@@ -92,6 +93,22 @@ impl Hand {
     /// Where it cannot be started.
     #[must_use]
     pub fn start(home: &Home, agent: &str, name: &str, capacity: u32, script: &str) -> Self {
+        Self::start_with(home, agent, name, capacity, "0s", script)
+    }
+
+    /// The same, where what runs may end within `drain` once the worker is asked to end.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    #[must_use]
+    pub fn start_with(
+        home: &Home,
+        agent: &str,
+        name: &str,
+        capacity: u32,
+        drain: &str,
+        script: &str,
+    ) -> Self {
         let capacity = capacity.to_string();
         let arguments = [
             "worker",
@@ -102,6 +119,8 @@ impl Hand {
             name,
             "--capacity",
             &capacity,
+            "--drain",
+            drain,
             "--",
             "sh",
             "-c",
@@ -145,6 +164,18 @@ impl Hand {
         assert!(ended.is_none(), "{} ended by itself: {ended:?}", self.name);
         self.child.kill().expect("it runs");
         self.child.wait().expect("a dead process has a status");
+    }
+
+    /// Asks it to end, and waits until it has: SIGTERM.
+    ///
+    /// # Panics
+    /// Where it does not end well.
+    pub async fn drain(&mut self) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, Signal::TERM).expect("it is ours and has not been waited for");
+        let child = &mut self.child;
+        let ended = eventually("a worker's end", async || child.try_wait().expect("a child")).await;
+        assert!(ended.success(), "{}: {ended}", self.name);
     }
 }
 

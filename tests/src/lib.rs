@@ -10,7 +10,9 @@
 //! | [`start`] | starts that are to be refused: what is said, how it ends, what changed on the disk |
 //! | [`story`] | a session's log, read whole and checked |
 //! | [`link`] | the link between gateway and auth, as something that breaks |
+//! | [`line`] | a worker on the bare wire |
 //! | [`home`] | a user's home with commands and workers of a pair |
+//! | [`follow`] | a client that follows a log over broken streams |
 //! | [`history`] | what callers were answered and streams delivered, and the judgement of it |
 //! | [`up`] | `interlock up`, and commands beside it |
 //! | [`canary`] | secrets that are planted, and looked for everywhere |
@@ -26,10 +28,12 @@
 pub mod audit;
 pub mod canary;
 pub mod faults;
+pub mod follow;
 pub mod frames;
 pub mod fuzz;
 pub mod history;
 pub mod home;
+pub mod line;
 pub mod link;
 pub mod pair;
 pub mod patience;

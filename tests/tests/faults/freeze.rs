@@ -4,27 +4,26 @@ use std::time::{Duration, Instant};
 
 use interlock_client::{Credentials, JobState, MemoryStore, SetAgent};
 use interlock_proto::gateway::v1::{
-    self as wire, Held, WorkRequest, WorkResponse,
-    work_request::{Finish, Heartbeat, Hello, Message as Ask, Progress},
+    self as wire,
+    work_request::{Heartbeat, Message as Ask, Progress},
     work_response::Message as Say,
-    worker_service_client::WorkerServiceClient,
 };
 use interlock_tests::{
     Pair, eventually,
     history::{Callers, Watch},
     home::{Hand, Home},
+    line::Line,
     story::{read_log, tell},
     wire::Metadata,
     within,
 };
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Streaming;
 
 use crate::{LEASE, Victim, rounds, shift::Shift, short};
 
 const ROUNDS: usize = 2;
+/// A worker beyond its lease: issue 7 line 8.
+const WORKERS_LONG: usize = 100;
 const ROUNDS_LONG: usize = 20;
 
 fn signal(pid: u32, signal: Signal) {
@@ -34,10 +33,12 @@ fn signal(pid: u32, signal: Signal) {
 
 /// Two workers wait for jobs; the one that gets it is stopped. Its program ends while it sleeps, and what it has to
 /// say of that comes too late.
-// SW-35+, I4, I5
+// Issue 7 line 8, SW-35+, I3 to I5, I15
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_worker_loses_its_job_to_the_other_one() {
-    let pair = Pair::start_with(short().gateway("lease_ttl", "1s")).await;
+    // A hundred may outlast the usual access token; and of pauses there is enough here.
+    let setup = short().auth("owner_session.access_ttl", "1h").gateway("retry_backoff", "100ms");
+    let pair = Pair::start_with(setup.gateway("lease_ttl", "1s")).await;
     let alice = pair.login("alice").await;
     let project = pair.project(&alice, "p").await;
     let gateway = pair.sdk_gateway(&alice.access_token);
@@ -55,7 +56,8 @@ async fn a_frozen_worker_loses_its_job_to_the_other_one() {
         home.path("").display()
     );
     let hands = ["left", "right"].map(|name| Hand::start(&home, "a", name, 1, &script));
-    for round in 0..rounds(ROUNDS, ROUNDS_LONG) {
+    let rounds = rounds(ROUNDS, WORKERS_LONG);
+    for round in 0..rounds {
         let go = format!("go-{round}");
         let job = gateway.jobs().submit(&session, format!("{go}\n")).await.expect("a job").job_id;
         let first = started(&stream, &job, 1).await;
@@ -104,7 +106,16 @@ async fn a_frozen_worker_loses_its_job_to_the_other_one() {
     let late = log.iter().filter(|event| format!("{:?}", event.kind).contains("late 1")).count();
     assert_eq!(late, 0, "I5: a line of an attempt that had lost its lease");
     let once = story.jobs.values().filter(|job| job.attempt == 1).count();
-    println!("worker frozen: {} jobs, {once} in one attempt; lines of lost attempts 0", story.jobs.len());
+    assert_eq!((story.jobs.len(), once), (3 * rounds, 2 * rounds), "each sleeper lost one job, once");
+    eventually("the whole log on the stream", async || (stream.seen().len() >= log.len()).then_some(()))
+        .await;
+    assert_eq!(stream.in_order(), log.len(), "I15");
+    println!(
+        "worker frozen: {rounds} times beyond its lease; {} jobs, {once} in one attempt; lines and ends of lost attempts 0; \
+         {} events delivered once",
+        story.jobs.len(),
+        log.len()
+    );
 }
 
 /// Who started that attempt.
@@ -119,7 +130,8 @@ async fn started(stream: &Watch, job: &str, attempt: u32) -> String {
 // I5, I7, I8
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_gateway_wakes_to_what_is_true_by_then() {
-    let pair = Pair::start_with(short().gateway("lease_ttl", "1s").gateway("max_attempts", "100")).await;
+    let pair = short().gateway("lease_ttl", "1s").gateway("max_attempts", "100");
+    let pair = Pair::start_with(pair.gateway("retry_backoff", "50ms")).await;
     let alice = pair.login("alice").await;
     let shift = Shift::begin(&pair, &alice).await;
     for round in 0..rounds(1, ROUNDS_LONG) {
@@ -155,50 +167,6 @@ async fn a_frozen_gateway_wakes_to_what_is_true_by_then() {
     println!("gateway frozen: {jobs} jobs in {attempts} attempts, each ended once");
 }
 
-/// A worker's stream, as its program would hold it.
-struct Line {
-    asks: mpsc::UnboundedSender<WorkRequest>,
-    says: Streaming<WorkResponse>,
-}
-
-impl Line {
-    async fn open(pair: &Pair, metadata: &Metadata, agent: &str) -> Self {
-        let (asks, out) = mpsc::unbounded_channel();
-        let agent_ids = vec![agent.to_owned()];
-        let hello = Hello { worker: "bare".to_owned(), agent_ids, capacity: 1, held: Vec::new() };
-        asks.send(WorkRequest { message: Some(Ask::Hello(hello)) }).expect("open");
-        let request = metadata.on(UnboundedReceiverStream::new(out));
-        let opened = WorkerServiceClient::new(pair.gateway_public()).work(request).await;
-        Self { asks, says: opened.expect("she serves her agent").into_inner() }
-    }
-
-    fn ask(&self, message: Ask) {
-        self.asks.send(WorkRequest { message: Some(message) }).expect("open");
-    }
-
-    /// The first word of a kind.
-    async fn hears<T>(&mut self, fits: impl Fn(Say) -> Option<T>) -> T {
-        loop {
-            let said = within("a word from the gateway", self.says.message()).await;
-            let said = said.expect("living").expect("a message").message.expect("one of them");
-            if let Some(found) = fits(said) {
-                return found;
-            }
-        }
-    }
-
-    async fn assignment(&mut self) -> Held {
-        let said = async |line: &mut Self| {
-            line.hears(|said| match said {
-                Say::Assignment(assignment) => assignment.held,
-                _ => None,
-            })
-            .await
-        };
-        said(self).await
-    }
-}
-
 /// While auth sleeps, nothing new is admitted and nothing is delivered on its word, nobody is signed out, and an
 /// attempt that was admitted before goes on to its end.
 // DESIGN 14.4, 14.11; I8, I15
@@ -222,8 +190,8 @@ async fn a_frozen_auth_holds_up_what_stands_on_it_and_nothing_else() {
     let paused = Watch::open(&channel, &bearer, &session).await;
     let by_cookie = Metadata::none().with("cookie", cookie.expose());
     let unpaused = Watch::open(&channel, &by_cookie, &session).await;
-    let mut line = Line::open(&pair, &bearer, "a").await;
-    let held = line.assignment().await;
+    let mut line = Line::open(pair.gateway_public(), &bearer, "a", Vec::new()).await;
+    let held = line.assignment().await.held.expect("held");
     assert_eq!(held.job_id, jobs[0]);
     let callers = Callers::begin(&pair, &[("alice", &alice.access_token)], 2).await;
 
@@ -246,8 +214,7 @@ async fn a_frozen_auth_holds_up_what_stands_on_it_and_nothing_else() {
     assert_eq!(renewed.held, std::slice::from_ref(&held), "14.11");
     line.ask(Ask::Progress(Progress { held: Some(held.clone()), number: 1, data: "meanwhile".into() }));
     line.hears(|said| if let Say::ProgressStored(stored) = said { Some(stored) } else { None }).await;
-    let state = wire::JobState::Succeeded.into();
-    line.ask(Ask::Finish(Finish { held: Some(held), state, result: "done".into(), cause: String::new() }));
+    line.finish(&held, wire::JobState::Succeeded, "done");
     let end = |said| match said {
         Say::Finished(finished) => Some(finished),
         Say::Assignment(new) => panic!("a new job while nothing is admitted: {new:?}"),
@@ -265,7 +232,7 @@ async fn a_frozen_auth_holds_up_what_stands_on_it_and_nothing_else() {
     if let Err(error) = within("an answer", waiting).await.expect("no panic") {
         assert!(error.is_unavailable(), "signed out by an outage: {error}");
     }
-    let second = line.assignment().await;
+    let second = line.assignment().await.held.expect("held");
     assert_eq!(second.job_id, jobs[1]);
     paused.shows("JobEnded").await;
     let told_in_silence: Vec<_> = paused.seen().into_iter().filter(|seen| seen.silenced).collect();

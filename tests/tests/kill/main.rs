@@ -11,6 +11,8 @@ mod both;
 #[path = "../../../service-kit/tests/store/cluster.rs"]
 mod cluster;
 mod commands;
+mod drains;
+mod ends;
 mod load;
 mod refreshes;
 mod rows;
