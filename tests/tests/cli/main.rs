@@ -2,6 +2,7 @@
 
 mod anonymous;
 mod ends;
+mod members;
 
 use std::{
     fs,
