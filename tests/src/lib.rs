@@ -10,7 +10,7 @@
 //! | [`start`] | starts that are to be refused: what is said, how it ends, what changed on the disk |
 //! | [`story`] | a session's log, read whole and checked |
 //! | [`link`] | the link between gateway and auth, as something that breaks |
-//! | [`line`] | a worker on the bare wire |
+//! | [`mod@line`] | a worker on the bare wire |
 //! | [`home`] | a user's home with commands and workers of a pair |
 //! | [`follow`] | a client that follows a log over broken streams |
 //! | [`history`] | what callers were answered and streams delivered, and the judgement of it |
