@@ -78,5 +78,7 @@ fn number<T: std::str::FromStr>(text: Option<String>) -> Result<T, String> {
 
 fn usage() -> String {
     let parts = PARTS.map(|name| format!("[{name}]")).join(" ");
-    format!("usage: growth {parts} [--all] [--rows N, at least {SMALL}] [--pairs N, at least {PAIRS_MIN}] [--seconds S]")
+    format!(
+        "usage: growth {parts} [--all] [--rows N, at least {SMALL}] [--pairs N, at least {PAIRS_MIN}] [--seconds S]"
+    )
 }
