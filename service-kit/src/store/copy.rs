@@ -128,6 +128,9 @@ async fn copy(source: &rusqlite::Connection, client: &Client) -> Result<Vec<Copi
     // No instant in the target is before the last one of the source.
     let moment = "INSERT INTO moment (writer, batch, at, ended) VALUES ('copied', 0, $1, TRUE)";
     client.execute(moment, &[&last]).await.map_err(|error| at("moment")(told(&error)))?;
+    // References are checked at the commit else, whose answer is not waited for as long as a large store takes.
+    let checked = client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await;
+    checked.map_err(|error| at("what rows refer to")(told(&error)))?;
     Ok(copied)
 }
 
