@@ -83,7 +83,8 @@ pub struct Progress {
     pub data: Vec<u8>,
 }
 
-/// A job's outcome. The same again answers the same. Answers with the job.
+/// A job's outcome. The same again answers the same; another outcome, cause or result of an attempt that has ended is
+/// `LEASE_LOST`, and changes nothing. Answers with the job.
 #[derive(Clone)]
 pub struct Finish {
     /// The job.
@@ -201,6 +202,7 @@ impl Verb for Finish {
             && end.by == EndedBy::Worker
             && end.outcome == self.outcome
             && end.cause == self.cause
+            && tx.result(&permit, &job)? == self.result
         {
             return Ok(job);
         }

@@ -253,6 +253,15 @@ impl<'t> View<'t> {
         Ok((self.rows.payload(&job.id)?, self.rows.result(&job.id)?))
     }
 
+    /// What came out of a job that the caller holds, or held.
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-up.
+    pub fn result(&self, permit: &Permit, job: &Job) -> Result<Vec<u8>, Stop> {
+        assert!(permit.covers_job(job), "a result without a permit");
+        Ok(self.rows.result(&job.id)?)
+    }
+
     /// An owner's living sessions before one, newest first: those that are unbound, or bound to a project
     /// that the call names and the caller may enter (all such, where the call names none).
     ///

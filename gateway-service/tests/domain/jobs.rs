@@ -53,6 +53,9 @@ async fn a_job_lives_and_ends_once(world: World) {
     // The same finish again answers the same; another one comes too late (I5).
     world.ok(&ann, finish(&assigned.held, Outcome::Succeeded)).await;
     world.denied(&ann, finish(&assigned.held, Outcome::Failed), Reason::LeaseLost).await;
+    let another = Finish { result: b"another".to_vec(), ..finish(&assigned.held, Outcome::Succeeded) };
+    world.denied(&ann, another, Reason::LeaseLost).await;
+    assert_eq!(world.ask(&ann, GetJob { job: job.id.clone() }).await.unwrap().result, b"out");
     assert_eq!(world.see(&ann, &session).await.jobs_in_flight, 0);
     let ended = Signal::JobChanged { job: job.id, ended: true };
     assert_eq!(world.heard.signals.lock().iter().filter(|signal| **signal == ended).count(), 1);

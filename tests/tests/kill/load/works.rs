@@ -202,14 +202,16 @@ impl Works {
         for job in jobs {
             let held = |attempt: u32| Held { job_id: job.job_id.clone(), fencing_token: attempt.into() };
             let last = held(job.attempt);
-            own.finish(&last, proto::JobState::Succeeded, "again");
+            own.finish(&last, proto::JobState::Succeeded, &String::from_utf8_lossy(&job.result));
             assert!(matches!(own.said().await, Say::Finished(_)), "{job:?}: the same again");
             as_before += 1;
             own.finish(&last, proto::JobState::Failed, "otherwise");
+            own.finish(&last, proto::JobState::Succeeded, "another result");
             let line = Progress { held: Some(last.clone()), number: 1, data: "late".into() };
             own.ask(Ask::Progress(line));
             foreign.finish(&last, proto::JobState::Succeeded, "foreign");
-            let mut answers = vec![own.said().await, own.said().await, foreign.said().await];
+            let mut answers =
+                vec![own.said().await, own.said().await, own.said().await, foreign.said().await];
             for earlier in 1..job.attempt {
                 own.finish(&held(earlier), proto::JobState::Succeeded, "stale");
                 answers.push(own.said().await);
