@@ -239,7 +239,7 @@ fn renew_all(tx: &mut Tx<'_>, held: &[Held]) -> Result<Kept, Stop> {
     tx.expect_jobs(all.iter().map(|held| &held.job))?;
     for held in all {
         let Some((job, permit, lease)) = living(tx, held)? else {
-            tx.lost(held);
+            tx.lost(held)?;
             answer.lost.push(held.clone());
             continue;
         };

@@ -143,6 +143,7 @@ impl<'t> View<'t> {
         self.concern(id.as_str());
         let client = self.calling_client()?;
         let of = self.rows.session_of(id)?;
+        self.concern_job(id, of.as_ref());
         let session = match &of {
             Some(session) => self.rows.session(session)?,
             None => None,

@@ -56,6 +56,10 @@ async fn a_job_lives_and_ends_once(world: World) {
     let another = Finish { result: b"another".to_vec(), ..finish(&assigned.held, Outcome::Succeeded) };
     world.denied(&ann, another, Reason::LeaseLost).await;
     assert_eq!(world.ask(&ann, GetJob { job: job.id.clone() }).await.unwrap().result, b"out");
+    if let Some(audit) = world.audit() {
+        let row = audit.last().expect("the refusal's row");
+        assert!(row.subject == job.id.as_str() && row.detail.contains(session.as_str()), "{row:?}");
+    }
     assert_eq!(world.see(&ann, &session).await.jobs_in_flight, 0);
     let ended = Signal::JobChanged { job: job.id, ended: true };
     assert_eq!(world.heard.signals.lock().iter().filter(|signal| **signal == ended).count(), 1);

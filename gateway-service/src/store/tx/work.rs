@@ -192,8 +192,8 @@ impl Tx<'_> {
     /// # Errors
     /// `LEASE_LOST`.
     pub fn held(&mut self, held: &Held) -> Result<(Job, Permit), Stop> {
-        self.view.concern(held.job.as_str());
         let job = self.rows().job(&held.job)?;
+        self.view.concern_job(&held.job, job.as_ref().map(|job| &job.session));
         let ask = Ask::Lease { id: &held.job, job: job.as_ref(), fencing: held.fencing };
         let permit = self.view.decide(&ask)?;
         let job = job.ok_or_else(|| broken("a permit for a job that does not exist"))?;
@@ -201,9 +201,14 @@ impl Tx<'_> {
     }
 
     /// Records one refused part of a verb that answers on the whole.
-    pub fn lost(&mut self, held: &Held) {
+    ///
+    /// # Errors
+    /// [`Stop`] of the look-up.
+    pub fn lost(&mut self, held: &Held) -> Result<(), Stop> {
+        let facts = self.rows().job(&held.job)?.map(|job| job.facts("")).unwrap_or_default();
         let row = self.view.entry(Outcome::Refused(Reason::LeaseLost)).on(held.job.as_str());
-        self.view.record(row);
+        self.view.record(row.detailed(facts));
+        Ok(())
     }
 }
 

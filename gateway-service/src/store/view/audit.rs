@@ -8,7 +8,12 @@ use interlock_kit::{
 };
 
 use super::View;
-use crate::{caller::Principal, store::Stop};
+use crate::{
+    caller::Principal,
+    ids::{JobId, SessionId},
+    session,
+    store::Stop,
+};
 
 /// What the call is about: for the audit row of its refusal.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +21,8 @@ pub(super) struct Concerns {
     pub(super) subject: String,
     pub(super) scope: String,
     pub(super) detail: String,
+    /// The session of a job that is the subject.
+    pub(super) session: Option<SessionId>,
 }
 
 impl View<'_> {
@@ -26,7 +33,11 @@ impl View<'_> {
         if let Some(Stop::Refused(error)) = stop {
             // What a refused verb did is undone; a refusal that it recorded on the way is not.
             audit.retain(|entry| entry.outcome != Outcome::Done);
-            let Concerns { subject, scope, detail } = self.concerns;
+            let Concerns { subject, scope, detail, session } = self.concerns;
+            let detail = match session {
+                Some(session) if detail.is_empty() => session::facts(&session, ""),
+                _ => detail,
+            };
             // Refusals of nobody are counted by the gate, not written one by one.
             let nobody =
                 self.caller.principal == Principal::Client && error.reason() == Reason::ProviderAuthFailed;
@@ -41,6 +52,13 @@ impl View<'_> {
     /// What the call is about, for its audit row.
     pub(in crate::store) fn concern(&mut self, subject: &str) {
         subject.clone_into(&mut self.concerns.subject);
+        self.concerns.session = None;
+    }
+
+    /// [`View::concern`] for a job: whoever looks for its session finds this row, too.
+    pub(in crate::store) fn concern_job(&mut self, id: &JobId, session: Option<&SessionId>) {
+        self.concern(id.as_str());
+        self.concerns.session = session.cloned();
     }
 
     /// Facts for the audit row of a refusal.

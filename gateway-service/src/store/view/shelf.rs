@@ -44,8 +44,9 @@ impl View<'_> {
 
     /// DESIGN 14.17: by job and fencing token, fenced like all else. The session is locked before the job.
     fn shelf_of_attempt(&mut self, held: &Held) -> Result<Shelf, Stop> {
-        self.concern(held.job.as_str());
-        let session = match self.rows().session_of(&held.job)? {
+        let of = self.rows().session_of(&held.job)?;
+        self.concern_job(&held.job, of.as_ref());
+        let session = match of {
             Some(session) => self.rows().session(&session)?,
             None => None,
         };
