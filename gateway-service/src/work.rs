@@ -188,15 +188,17 @@ impl Desk {
     async fn work(&mut self, hello: &Hello, requests: &mut Requests) -> Step {
         let mut told_draining = false;
         let mut look = true;
+        // From the last look on, whatever the worker says meanwhile: its heartbeats come more often than this.
+        let mut slow = Instant::now();
         loop {
             if look {
                 self.pause_ends = None;
+                slow = Instant::now() + SLOW_POLL;
                 if let Some(claim) = self.claim_for(hello, 0)? {
                     let claimed = self.claimed(claim).await?;
                     self.assign(claimed).await?;
                 }
             }
-            let slow = Instant::now() + SLOW_POLL;
             let next_look = self.pause_ends.map_or(slow, |at| at.min(slow));
             look = tokio::select! {
                 biased;

@@ -113,6 +113,37 @@ fn done(data: &'static str) -> Outcome {
     Outcome::Succeeded { result: data.into() }
 }
 
+// Issue 7 line 5, DESIGN 11: what gateways tell each other is a wake-up, and never the truth. A worker that is at work says
+// something all the time, and is looked after all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_nobody_was_told_of_is_found_for_a_worker_at_work() {
+    // Heartbeats come three times in a lease's life: more often than the gateway looks by itself.
+    let stage = Stage::set("3s").await;
+    let (session, _) = stage.bound("builder", "here").await;
+    let jobs = stage.first().jobs();
+    let untold = jobs.submit(&session, "short").await.expect("queued").job_id;
+    let of = |agent: &str| format!("UPDATE job SET agent = '{agent}' WHERE id = '{untold}'");
+    // It comes to the queue without a word, as where a gateway dies between its commit and what it says of that.
+    stage.sql(&of("nobody"));
+    let working = Working::start(stage.second(), |task| async move {
+        if task.payload().as_ref() == b"long" {
+            task.cancelled().await;
+        }
+        done("done")
+    });
+    let long = jobs.submit(&session, "long").await.expect("queued").job_id;
+    let running = async || jobs.get(&long).await.ok().filter(|job| job.state == JobState::Running);
+    eventually("a running job", running).await;
+    stage.sql(&of("builder"));
+    let found = within("its end", jobs.wait(&untold)).await.expect("waited");
+    assert_eq!((found.state, found.attempt), (JobState::Succeeded, 1));
+    let still = jobs.get(&long).await.expect("the job");
+    assert_eq!((still.state, still.attempt), (JobState::Running, 1), "the worker was at work all the time");
+    jobs.cancel(&long).await.expect("asked");
+    within("its end", jobs.wait(&long)).await.expect("waited");
+    working.end().await;
+}
+
 // SW-26, SW-32, I1, I15: jobs, their cancellation and their events cross from one gateway to the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_cancels_and_events_cross_between_gateways() {
