@@ -10,6 +10,7 @@ use interlock_gateway::{
     job::Outcome,
     lease::Progress,
     limits::Limits,
+    message::{Address, Post},
     store::Signal,
     sweep::DueLogs,
 };
@@ -17,7 +18,7 @@ use interlock_kit::error::Reason;
 
 use crate::{
     on_every_engine,
-    world::{CallerExt as _, Engine, World, cookie, finish, owner},
+    world::{CallerExt as _, Engine, World, cookie, finish, owner, request},
 };
 
 on_every_engine!(
@@ -137,13 +138,39 @@ async fn what_retention_has_taken_is_a_gap() {
         assert_eq!(part.entries[0], Entry::Gap { from: 3, to: 5 });
         assert_eq!((part.entries.len(), part.next, part.last), (5, 9, 10));
         assert_eq!(log_from(&world, &ann, &session, 5).await, 4);
-        // By age.
-        world.advance(Duration::from_secs(7 * 24 * 3600));
-        world.submit(&ann, &session).await;
+    }
+}
+
+// NC-26, issue 7 line 4
+#[tokio::test]
+async fn what_is_too_old_goes_however_little_it_is() {
+    for engine in [Engine::File, Engine::Missing, Engine::Model, Engine::Postgres] {
+        let limits = Limits::default();
+        let age = limits.log_age_max;
+        let world = World::with(engine, limits);
+        let ann = owner("ann");
+        let session = world.session(&ann).await;
+        let post = |text: &str| Post {
+            session: session.clone(),
+            request: request(text),
+            to: Address::All,
+            data: text.as_bytes().to_vec().into(),
+        };
+        world.ok(&ann, post("old")).await;
+        world.advance(age / 2);
+        world.ok(&ann, post("younger")).await;
+        world.advance(age / 2 - Duration::from_millis(1));
+        world.sweep().await;
+        assert_eq!(log(&world, &ann, &session).await.len(), 3, "{engine:?}: none is too old yet");
+        world.advance(Duration::from_millis(1));
         world.sweep().await;
         let part = read(&world, &ann, &session, From::After(0)).await;
-        assert!(matches!(part.entries[0], Entry::Gap { from: 1, .. }));
-        assert!(part.last >= 11);
+        assert_eq!(part.entries[0], Entry::Gap { from: 1, to: 2 }, "{engine:?}");
+        assert!(
+            matches!(&part.entries[1..], [Entry::Event(event)] if event.sequence == 3),
+            "{engine:?}: {:?}",
+            part.entries
+        );
     }
 }
 

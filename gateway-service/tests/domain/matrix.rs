@@ -62,6 +62,7 @@ fn callers() -> Vec<As> {
         ("another owner", owner("bob"), None),
         ("session-root", root("rosa", false), None),
         ("root, elevated", root("rosa", true), None),
+        ("user, elevated", elevated("eve"), None),
         ("owner's token", token("ann", "p"), None),
         ("other's token", token("bob", "p"), None),
         ("bare token", bare(token("ann", "p")), None),
@@ -78,6 +79,15 @@ fn callers() -> Vec<As> {
     callers.push(("unlisted there", service(&["none-of-these"]), None));
     callers.push(("host elsewhere", cookie(&elsewhere, 1), Some(client(&elsewhere, ClientRole::Host))));
     callers
+}
+
+/// An owner of the role `user` who has unlocked root: what that opens are the built-in agents.
+fn elevated(name: &str) -> Caller {
+    let mut caller = owner(name);
+    if let Principal::Owner(session) = &mut caller.principal {
+        session.elevated_until = Some(Timestamp::from_micros(i64::MAX));
+    }
+    caller
 }
 
 /// No credential, where such are let in.

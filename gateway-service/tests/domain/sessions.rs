@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use interlock_gateway::{
     caller::Caller,
     client::Ack,
+    ids::{ClientId, SessionName},
     job::Outcome,
     limits::Limits,
-    session::{CloseSession, GetSession, Phase},
+    session::{CloseSession, CreateSession, GetSession, Phase},
     store::Signal,
     sweep::{Sweep, Swept},
 };
@@ -15,10 +16,15 @@ use interlock_kit::error::Reason;
 
 use crate::{
     on_every_engine,
-    world::{Engine, World, attach, finish, owner},
+    world::{Engine, World, attach, finish, hash, owner, request, session_id},
 };
 
-on_every_engine!(closing_an_idle_session, closing_a_busy_session, a_gone_session_leaves_no_rows);
+on_every_engine!(
+    closing_an_idle_session,
+    closing_a_busy_session,
+    a_name_is_free_when_its_session_is_gone_and_not_before,
+    a_gone_session_leaves_no_rows,
+);
 
 async fn closing_an_idle_session(world: World) {
     let ann = owner("ann");
@@ -52,6 +58,32 @@ async fn closing_a_busy_session(world: World) {
     world.sweep().await;
     world.denied_read(&ann, GetSession { session: session.clone() }, Reason::OwnerMismatch).await;
     assert!(world.ok(&ann, close(false)).await.gone);
+}
+
+// NC-18, DESIGN 9
+async fn a_name_is_free_when_its_session_is_gone_and_not_before(world: World) {
+    let ann = owner("ann");
+    world.agent(&ann, "a", false).await;
+    let create = |number: u64| CreateSession {
+        id: session_id(number),
+        client: ClientId::parse(format!("clt_{number:06}")).unwrap(),
+        cookie: hash(number),
+        sealed: vec![1],
+        name: Some(SessionName::parse("desk").unwrap()),
+        request: request(&format!("r{number}")),
+        owner: None,
+    };
+    world.ok(&ann, create(601)).await;
+    let session = session_id(601);
+    world.attach(&ann, &session, ("a", "p")).await;
+    world.submit(&ann, &session).await;
+    let running = world.claim(&ann, "a").await.unwrap().held;
+    assert!(!world.ok(&ann, CloseSession { session, force: true }).await.gone);
+    world.denied(&ann, create(602), Reason::NameTaken).await;
+    world.ok(&owner("bob"), create(603)).await;
+    world.ok(&ann, finish(&running, Outcome::Cancelled)).await;
+    world.sweep().await;
+    world.ok(&ann, create(604)).await;
 }
 
 async fn a_gone_session_leaves_no_rows(world: World) {
