@@ -1,31 +1,19 @@
-//! What held: in the store meanwhile, in the evidence of refusals, and in the logs afterwards.
+//! What held: in the evidence of refusals, and in the logs afterwards.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use interlock_client::{Gateway, OwnerSession};
 use interlock_tests::{
-    PATIENCE, Pair, eventually,
+    Pair, eventually,
     story::{check_together, read_log, tell},
     wire::Metadata,
 };
-use rusqlite::OpenFlags;
 
-use crate::{AGENTS, track::Track};
-
-/// Between two looks at the store.
-const LOOK: Duration = Duration::from_micros(500);
-
-/// How often the store was looked at, and how often it had jobs in flight.
-#[derive(Clone, Copy)]
-pub(crate) struct Looks {
-    pub(crate) all: usize,
-    pub(crate) busy: usize,
-}
+use crate::{AGENTS, look::Looks, track::Track};
 
 /// The race from outside.
 pub(crate) struct Seen {
@@ -46,37 +34,6 @@ pub(crate) async fn come_to_rest(gateway: &Gateway, track: &Track) {
             gateway.sessions().attach(session, agent, project).await.expect("I4: nothing is in flight");
         }
     }
-}
-
-/// Looks at the store itself while they race, as another process may: each look is of one instant. I1: no
-/// agent has jobs in flight in two projects. I3: every job in flight is under its session's binding. How many
-/// looks there were, and how many saw a job in flight.
-pub(crate) fn watch_store(store: &Path, over: &AtomicBool) -> Looks {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let store = rusqlite::Connection::open_with_flags(store, flags).expect("the store");
-    store.busy_timeout(PATIENCE).expect("a time-out");
-    let mut look = store
-        .prepare(
-            "SELECT (SELECT COUNT(*) FROM job WHERE state < 2),
-                    (SELECT COUNT(*) FROM (SELECT agent FROM job WHERE state < 2
-                                           GROUP BY agent HAVING COUNT(DISTINCT project) > 1)),
-                    (SELECT COUNT(*) FROM job JOIN session ON session.id = job.session
-                     WHERE job.state < 2 AND (job.agent, job.project, job.epoch)
-                           IS NOT (session.agent, session.project, session.epoch))",
-        )
-        .expect("the tables of the store");
-    let (mut looks, mut busy) = (0, 0);
-    while !over.load(Ordering::Relaxed) {
-        let seen = look.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
-        let (in_flight, torn, strayed): (i64, i64, i64) = seen.expect("a look");
-        assert_eq!(torn, 0, "I1: agents with jobs in flight in two projects");
-        assert_eq!(strayed, 0, "I3: jobs in flight under another binding than their session's");
-        looks += 1;
-        busy += usize::from(in_flight > 0);
-        // Not all of a processor: they race meanwhile.
-        std::thread::sleep(LOOK);
-    }
-    Looks { all: looks, busy }
 }
 
 pub(crate) async fn judge(pair: &Pair, alice: &OwnerSession, track: &Track, seed: u64, seen: &Seen) {
