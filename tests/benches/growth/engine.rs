@@ -5,10 +5,7 @@ use std::{fs, path::Path, process::Command};
 use interlock_tests::{Pair, service::program};
 use serde::Serialize;
 
-use crate::cluster::Cluster;
-
-/// What tests do without.
-const SETTINGS: [&str; 4] = ["fsync=on", "max_connections=60", "shared_buffers=128MB", "max_wal_size=2GB"];
+use crate::{cluster::Cluster, database};
 
 /// Which engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -37,7 +34,7 @@ pub(crate) struct Databases(Cluster);
 impl Databases {
     /// Moves the embedded stores of a stopped pair into databases, as its operator would, and has it start there from now on.
     pub(crate) fn take(pair: &mut Pair) -> Self {
-        let cluster = Cluster::start_with(&SETTINGS);
+        let cluster = database::start();
         for service in ["auth", "gateway"] {
             let url = cluster.database(service);
             eprintln!("copying the store of {service} into PostgreSQL");

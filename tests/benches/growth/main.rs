@@ -13,6 +13,8 @@
 //! (large, small, large, small, ...), with the same load on rows that lie spread over the whole store; the figure
 //! is the ratio. So it says what growth costs, whatever the machine does.
 //!
+//! `INTERLOCK_BENCH_POSTGRES=full_page_writes=off,shared_buffers=2GB` adds settings to its servers, to find what limits.
+//!
 //! Nothing here promises or asserts a time. A call that fails ends the run: a refusal is no figure. The table goes
 //! to stdout, the whole to `bench/growth-<time>.json` in the target folder.
 
@@ -21,6 +23,8 @@
 mod cluster;
 #[path = "../yardsticks/cpu.rs"]
 mod cpu;
+#[path = "../yardsticks/database.rs"]
+mod database;
 mod engine;
 mod fill;
 #[path = "../yardsticks/load.rs"]

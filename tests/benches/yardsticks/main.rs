@@ -17,7 +17,7 @@
 //! | `submit` | `JobService.SubmitJob` on the gateway's public listener, durable; 1, 64 and 256 callers | [`bare::write`]: the same rows through one grouped writer; at 64 a transaction for each, too |
 //! | `verify` | `Verifier::verify` of a cached credential, in this process | SHA-256 and a `HashMap` |
 //! | `peers` | `validate` and `submit` | etcd's authenticated read, Redis with each write synced: where Debian's are installed |
-//! | `postgres`, where it is named, and with `--all` | `submit` and `attach` at 64 callers with the gateway's store on a PostgreSQL of this machine; `submit` through two gateways; a job that goes to a worker of the other one | the same rows through one grouped writer to the same server, for `submit` a transaction for each, too; through one gateway; a worker of the same one |
+//! | `postgres`, where it is named, and with `--all` | `submit` and `attach` at 64 callers with the gateway's store on a PostgreSQL of this machine; `submit` through two gateways, also with each held to a share of a core; a job that goes to a worker of the other one | the same rows through one grouped writer to the same server, for `submit` a transaction for each, too; through one gateway; a worker of the same one |
 //! | `burst` | `StreamEvents` to 1,000 cursors on 4 mTLS connections; with `--all` to 10,000, too | [`bare::fan_out`]: cursors over a ring in memory |
 //! | `paced` | 20 events a second to 1,000 mTLS connections, or `--clients N` | the same |
 //! | `stuck` | readers and callers beside a stream that nobody reads | the same without it |
@@ -46,8 +46,10 @@ mod barrier;
 #[path = "../../../service-kit/tests/store/cluster.rs"]
 mod cluster;
 mod cpu;
+mod database;
 mod duel;
 mod elsewhere;
+mod held;
 mod job;
 mod joins;
 mod load;
