@@ -8,7 +8,7 @@ use interlock_kit::{
     error::Reason,
     store::{
         Store,
-        audit::{ChainKey, Outcome},
+        audit::{ChainKey, Entry, Origin, Outcome},
         postgres::{self, OpenError, Options, Target},
         sqlite::{Damage, Filter},
     },
@@ -75,6 +75,32 @@ async fn rows_are_found_by_what_they_say() {
     let mentions = |id: &str| subjects(Filter { mentions: id.to_owned(), ..all.clone() });
     assert_eq!(mentions("a"), ["a", "part"], "about it, or with it among its facts");
     assert_eq!((mentions("p"), mentions("count\\")), (vec![], vec![]), "whole texts only, and no pattern");
+
+    // By each field, and by none of them under another value.
+    let origin = Origin { rpc: "/a.B/C".to_owned(), ..Origin::default() };
+    let last = Entry::new(Arc::new(origin), "last.done", Outcome::Done).on("y").within("q");
+    store.record(vec![last]).await.expect("recorded");
+    let rows = postgres::rows(&on(&url).target, &all).expect("reads");
+    let at = rows.last().expect("rows").at;
+    type Field = fn(&mut Filter, String);
+    let fields: [(Field, &str); 4] = [
+        (|filter, value| filter.rpc = value, "/a.B/C"),
+        (|filter, value| filter.action = value, "last.done"),
+        (|filter, value| filter.subject = value, "y"),
+        (|filter, value| filter.scope = value, "q"),
+    ];
+    for (set, value) in fields {
+        let of = |value: &str| {
+            let mut filter = all.clone();
+            set(&mut filter, value.to_owned());
+            subjects(filter)
+        };
+        assert_eq!((of(value), of("another")), (vec!["y".to_owned()], vec![]), "{value}");
+    }
+    let later = at.after(std::time::Duration::from_micros(1));
+    let from = |since, until| subjects(Filter { since, until, ..all.clone() }).contains(&"y".to_owned());
+    assert_eq!((from(Some(at), Some(later)), from(Some(later), None), from(None, Some(at))), (true, false, false));
+    assert_eq!(subjects(Filter { through: Some(2), ..all.clone() }), ["a", "x"]);
     store.close().await;
 }
 
