@@ -90,12 +90,30 @@ async fn denials_are_found_by_who_why_what_and_where() {
     let home = Home::of(&pair);
     let token = home.path("admin.token");
     interlock_kit::secret_file::write(&token, pair.admin().expose().as_bytes()).expect("written");
-    let out = home.run(&format!(
-        "--token-file {} -o json audit list --session {session} --action job.cancel",
-        token.display()
-    ));
-    let said = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert!(out.status.success() && said.matches(&job).count() == 1, "{said}");
+    // On the command line each flag is the filter of its name, a tail takes the same, and each leaves something out.
+    pair.sdk_gateway(&pair.user()).sessions().create("").await.expect("another's");
+    let everything = log.list(&AuditFilter::default(), 0, 1_000).await.expect("read").rows.len();
+    let flags = [
+        ("--principal", "alice", of("alice")),
+        ("--reason", "PROJECT_MISMATCH", AuditFilter { reason: row.reason.clone(), ..AuditFilter::default() }),
+        ("--rpc", &row.rpc, AuditFilter { rpc: row.rpc.clone(), ..AuditFilter::default() }),
+        ("--action", "job.get", AuditFilter { action: "job.get".to_owned(), ..AuditFilter::default() }),
+        ("--subject", &job, AuditFilter { subject: job.clone(), ..AuditFilter::default() }),
+        ("--session", &session, with(&session)),
+        ("--in-project", &p, AuditFilter { project_id: p.clone(), ..AuditFilter::default() }),
+    ];
+    for (flag, value, filter) in flags {
+        let out = home.run(&format!("--token-file {} -o json audit list {flag} {value}", token.display()));
+        assert!(out.status.success(), "{flag}: {}", String::from_utf8_lossy(&out.stderr));
+        let shown: Vec<Value> = serde_json::from_slice(&out.stdout).expect("JSON");
+        let shown = shown.iter().filter(|row| row["service"] == "gateway").map(|row| row["id"].as_u64());
+        let shown: Vec<_> = shown.map(|id| id.expect("a place")).collect();
+        let rows = log.list(&filter, 0, 1_000).await.expect("read").rows;
+        let mut tail = log.tail(filter, Some(0));
+        assert_eq!(within("rows", tail.next()).await.expect("an administrator"), rows, "{flag}");
+        let rows: Vec<_> = rows.iter().map(|row| row.id).collect();
+        assert!(shown == rows && (1..everything).contains(&rows.len()), "{flag}: {shown:?} {rows:?}");
+    }
 
     // Page by page it is the same log.
     let everything = AuditFilter::default();
