@@ -72,6 +72,7 @@ async fn denials_are_found_by_who_why_what_and_where() {
     // A session's rows are found with those of its jobs and clients. SW-44
     let job = sdk.jobs().submit(&session, "work").await.expect("queued").job_id;
     sdk.jobs().cancel(&job).await.expect("queued");
+    sdk.clone().with_project(&q).jobs().get(&job).await.expect_err("another project");
     let other = sdk.sessions().create("").await.expect("a session").session.session_id;
     let with = |id: &str| AuditFilter { mentions: id.to_owned(), ..AuditFilter::default() };
     let of_it = log.list(&with(&session), 0, 0).await.expect("read").rows;
@@ -84,6 +85,7 @@ async fn denials_are_found_by_who_why_what_and_where() {
             ("session.get", session.as_str()),
             ("job.submit", job.as_str()),
             ("job.cancel", job.as_str()),
+            ("job.get", job.as_str()),
         ]
     );
     assert_eq!(log.list(&with(&other), 0, 0).await.expect("read").rows.len(), 1);
