@@ -19,6 +19,7 @@
 //! | [`audit`] | the audit chain of a store at rest |
 //! | [`fuzz`] | properties of arbitrary bytes, for a fuzzer and for the corpus |
 //! | [`faults`] | faults of the disk and the clock under one program, switched on and off while it runs |
+//! | [`terminal`] | a command at a terminal of its own, at which one types |
 //! | [`patience`] | waiting for conditions, with one overall bound |
 //!
 //! The programs are looked for in the folder that `INTERLOCK_PROGRAMS` names, else beside the running test
@@ -40,6 +41,7 @@ pub mod patience;
 pub mod service;
 pub mod start;
 pub mod story;
+pub mod terminal;
 pub mod up;
 pub mod wire;
 pub mod world;

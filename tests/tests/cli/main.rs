@@ -10,7 +10,7 @@ use std::{
     process::{Output, Stdio},
 };
 
-use interlock_tests::{Up, eventually_sync};
+use interlock_tests::{Up, eventually_sync, terminal::Terminal};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
@@ -190,6 +190,32 @@ fn owners_are_kept_from_the_command_line_without_a_password_on_it() {
     );
     assert_eq!(changed["sessions_ended"], false);
     assert_eq!(ok(&up, "status")["username"], "ann");
+}
+
+// Issue 6 line 2, UA-37: at a terminal a new password is asked for twice, and two that differ change nothing.
+#[test]
+fn a_new_password_is_typed_twice() {
+    let up = Up::start(&[]);
+    ok(&up, "login --token-file \"$INTERLOCK_UP/auth/auth_tokens.json\"");
+    let typed = |command: &[&str], prompt: &str, again: &str| {
+        let mut terminal = Terminal::run(&up.command(command));
+        terminal.answer(prompt, "the first password");
+        terminal.answer("Again: ", again);
+        let (status, shown) = terminal.end();
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        assert!(!shown.contains("the first"), "{shown}");
+        (status.code(), shown)
+    };
+    let set = ["owner", "set", "ann"];
+    let (code, shown) = typed(&set, "New password of ann: ", "another password");
+    assert!(code == Some(2) && shown.contains("the two passwords differ"), "{code:?} {shown}");
+    assert_eq!(refused(&up, "owner remove ann"), (1, "NOT_FOUND".to_owned()), "nothing was changed");
+    let (code, shown) = typed(&set, "New password of ann: ", "the first password");
+    assert!(code == Some(0) && shown.contains("ann added"), "{code:?} {shown}");
+    let file = up.home().join("first");
+    fs::write(&file, "the first password\n").expect("written");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("ours");
+    ok(&up, "login ann --password-file \"$HOME/first\"");
 }
 
 // SW-37: a token that was handed out again becomes the sign-in, and the old one is dead.
