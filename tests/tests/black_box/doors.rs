@@ -232,6 +232,30 @@ async fn the_doctor_finds_what_is_wrong_and_what_to_do() {
     let alice = pair.login("alice").await;
     home.keep(&alice);
     assert!(ran(&home, "doctor", 0).contains("  ok  token: alice (user), by owner session, until "));
+    // The project file of the folder: good, of a project that cannot be entered, of another place, and none at all.
+    let (project, bound) = (pair.project(&alice, "bound").await, home.path("bound"));
+    std::fs::create_dir(&bound).expect("a folder");
+    let there = |arguments: &str| {
+        home.command(arguments.split_whitespace()).current_dir(&bound).output().expect("it runs")
+    };
+    assert!(there(&format!("use {project}")).status.success());
+    let file = bound.join("interlock.json");
+    let text = std::fs::read_to_string(&file).expect("written");
+    let of_file = |contents: &str, expected: i32| -> Vec<String> {
+        std::fs::write(&file, contents).expect("written");
+        let out = there("doctor -o json");
+        assert_eq!(out.status.code(), Some(expected), "{}", String::from_utf8_lossy(&out.stdout));
+        let shown: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+        let checks = shown["checks"].as_array().expect("checks").iter();
+        let found = checks.filter(|check| check["check"] == "project file");
+        found.map(|check| check["outcome"].as_str().expect("said").to_owned()).collect()
+    };
+    assert_eq!(of_file(&text, 0), ["success"]);
+    let other = text.replace(&project, "prj_00000000000000000000000000000000");
+    assert_eq!(of_file(&other, 1), ["failure"]);
+    let elsewhere = text.replace(&pair.gateway.address("public").to_string(), "elsewhere.test:1");
+    assert_eq!(of_file(&elsewhere, 0), ["warning", "success"]);
+    assert_eq!(of_file("{", 1), ["failure"]);
     // What is wrong is found, one thing at a time, with what to do.
     let context = home.kept().join("context.json");
     let good = std::fs::read_to_string(&context).expect("there");
