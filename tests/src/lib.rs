@@ -17,6 +17,7 @@
 //! | [`up`] | `interlock up`, and commands beside it |
 //! | [`canary`] | secrets that are planted, and looked for everywhere |
 //! | [`audit`] | the audit chain of a store at rest |
+//! | [`log`] | the audit log of one service, and what the other one remembers of it |
 //! | [`fuzz`] | properties of arbitrary bytes, for a fuzzer and for the corpus |
 //! | [`faults`] | faults of the disk and the clock under one program, switched on and off while it runs |
 //! | [`terminal`] | a command at a terminal of its own, at which one types |
@@ -36,6 +37,7 @@ pub mod history;
 pub mod home;
 pub mod line;
 pub mod link;
+pub mod log;
 pub mod pair;
 pub mod patience;
 pub mod service;
@@ -48,6 +50,7 @@ pub mod world;
 
 pub use crate::{
     link::Link,
+    log::Log,
     pair::Pair,
     patience::{PATIENCE, eventually, eventually_sync, within, within_times},
     service::Service,

@@ -63,11 +63,25 @@ impl Setup {
         self.auth("root.password_file", "root.password")
     }
 
+    /// Auth's store is a database, by its URL, that several may share.
+    #[must_use]
+    pub fn auth_in(self, database: &str) -> Self {
+        self.auth("store", database).auth("store_sharing", "shared").auth("chain_key_file", "auth.chain-key")
+    }
+
     /// Sets a key of the gateway's configuration.
     #[must_use]
     pub fn gateway(mut self, key: &str, value: &str) -> Self {
         self.gateway.insert(key.to_owned(), value.to_owned());
         self
+    }
+
+    /// The gateway's store is a database, by its URL, that several may share.
+    #[must_use]
+    pub fn gateway_in(self, database: &str) -> Self {
+        self.gateway("store", database)
+            .gateway("store_sharing", "shared")
+            .gateway("chain_key_file", "gateway.chain-key")
     }
 }
 

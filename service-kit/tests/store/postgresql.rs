@@ -99,7 +99,10 @@ async fn rows_are_found_by_what_they_say() {
     }
     let later = at.after(std::time::Duration::from_micros(1));
     let from = |since, until| subjects(Filter { since, until, ..all.clone() }).contains(&"y".to_owned());
-    assert_eq!((from(Some(at), Some(later)), from(Some(later), None), from(None, Some(at))), (true, false, false));
+    assert_eq!(
+        (from(Some(at), Some(later)), from(Some(later), None), from(None, Some(at))),
+        (true, false, false)
+    );
     assert_eq!(subjects(Filter { through: Some(2), ..all.clone() }), ["a", "x"]);
     store.close().await;
 }

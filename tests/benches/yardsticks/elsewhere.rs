@@ -26,9 +26,7 @@ pub(crate) async fn measure(plan: &Plan, report: &mut Report) {
     let setup = Setup::default()
         .auth("accounts_json_file", &accounts.file().to_string_lossy())
         .auth("owner_session.access_ttl", "1h")
-        .gateway("store", &cluster.database("ours"))
-        .gateway("store_sharing", "shared")
-        .gateway("chain_key_file", "gateway.chain-key")
+        .gateway_in(&cluster.database("ours"))
         .gateway("jobs_in_flight_per_owner", "1000000");
     let pair = Pair::start_with(setup).await;
     let owners = owners::sign_in(&pair, &accounts).await;

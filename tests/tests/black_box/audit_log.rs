@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use interlock_client::{AuditFilter, AuditLog, AuditRow, Reason};
-use interlock_tests::{Pair, Setup, eventually, home::Home, within};
+use interlock_client::{AuditFilter, AuditRow, Reason};
+use interlock_tests::{Log, Pair, Setup, eventually, home::Home, within};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use serde_json::Value;
 
@@ -97,7 +97,11 @@ async fn denials_are_found_by_who_why_what_and_where() {
     let everything = log.list(&AuditFilter::default(), 0, 1_000).await.expect("read").rows.len();
     let flags = [
         ("--principal", "alice", of("alice")),
-        ("--reason", "PROJECT_MISMATCH", AuditFilter { reason: row.reason.clone(), ..AuditFilter::default() }),
+        (
+            "--reason",
+            "PROJECT_MISMATCH",
+            AuditFilter { reason: row.reason.clone(), ..AuditFilter::default() },
+        ),
         ("--rpc", &row.rpc, AuditFilter { rpc: row.rpc.clone(), ..AuditFilter::default() }),
         ("--action", "job.get", AuditFilter { action: "job.get".to_owned(), ..AuditFilter::default() }),
         ("--subject", &job, AuditFilter { subject: job.clone(), ..AuditFilter::default() }),
@@ -243,7 +247,7 @@ async fn each_service_finds_its_log_cut_or_replaced_by_what_the_other_one_rememb
     let mut pair = Pair::start_with(setup).await;
     for log in [Log::Gateway, Log::Auth] {
         let older = log.aside(&mut pair, "older").await;
-        log.grow(&pair).await;
+        log.grow(&pair, 3).await;
         // The head that the other one has stored when it has stood still.
         let head = eventually("a head that the other service remembers", async || {
             let newest = log.sdk(&pair).verify(&[]).await.expect("an administrator").heads.swap_remove(0);
@@ -251,7 +255,7 @@ async fn each_service_finds_its_log_cut_or_replaced_by_what_the_other_one_rememb
         })
         .await;
         let newer = log.aside(&mut pair, "newer").await;
-        let damages = log.damages(&pair).await;
+        let damages = log.verified(&pair).await.damages;
         assert!(damages.is_empty(), "nothing was done to it yet: {damages:#?}");
 
         // Its tail is cut: the batch that the other one has seen last, and what came behind it.
@@ -263,15 +267,15 @@ async fn each_service_finds_its_log_cut_or_replaced_by_what_the_other_one_rememb
             }
         })
         .await;
-        let damages = log.damages(&pair).await;
+        let damages = log.verified(&pair).await.damages;
         // The seal that the first restart put behind it may have been told of, too. This one has sealed what it found.
-        let lost = format!(" of {} was there once, as {} remembers", head.writer, log.other());
+        let lost = format!(" of {} was there once, as {} remembers", head.writer, log.other().known_as());
         let cut = format!("{lost}; its chain ends with batch {}:", head.number);
         assert!(damages.iter().any(|damage| damage.contains(&cut)), "{damages:#?}");
 
         // A copy of before is put in its place.
         log.put_back(&mut pair, &older, |_| {}).await;
-        let damages = log.damages(&pair).await;
+        let damages = log.verified(&pair).await.damages;
         let cut = format!("{lost}; nothing of that chain is there:");
         assert!(damages.iter().any(|damage| damage.contains(&cut)), "{damages:#?}");
 
@@ -281,7 +285,7 @@ async fn each_service_finds_its_log_cut_or_replaced_by_what_the_other_one_rememb
             assert_eq!(connection.execute(sql, [&head.writer]).expect("a batch"), 1);
         })
         .await;
-        let damages = log.damages(&pair).await;
+        let damages = log.verified(&pair).await.damages;
         let hole = format!("batch 1 of {} is missing", head.writer);
         assert!(damages.contains(&hole), "{damages:#?}");
         log.put_back(&mut pair, &newer, |_| {}).await;
@@ -348,82 +352,26 @@ async fn old_rows_are_removed_and_whoever_asks_for_them_is_told_so() {
     assert!(out.status.success() && since.len() == 1 && since[0] > last, "{last} {since:?}");
 }
 
-/// One service's log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Log {
-    Auth,
-    Gateway,
+/// What is done to a service's store while the service is down.
+trait Stored {
+    fn store(self, pair: &Pair) -> PathBuf;
+    fn remembered(self, pair: &Pair, writer: &str) -> Option<u64>;
+    async fn aside(self, pair: &mut Pair, name: &str) -> PathBuf;
+    async fn put_back(self, pair: &mut Pair, copy: &Path, work: impl FnOnce(&Connection));
 }
 
-impl Log {
+impl Stored for Log {
     fn store(self, pair: &Pair) -> PathBuf {
-        match self {
-            Self::Auth => pair.world.path("auth/auth.db"),
-            Self::Gateway => pair.world.path("gateway/gateway.db"),
-        }
-    }
-
-    fn sdk(self, pair: &Pair) -> AuditLog {
-        match self {
-            Self::Auth => pair.sdk_auth_as(&pair.admin()).audit(),
-            Self::Gateway => pair.sdk_gateway(&pair.admin()).audit(),
-        }
-    }
-
-    /// What the other service is called here.
-    fn other(self) -> &'static str {
-        match self {
-            Self::Auth => "spiffe://interlock.test/gateway",
-            Self::Gateway => "auth",
-        }
+        pair.world.path(&format!("{0}/{0}.db", self.name()))
     }
 
     /// What the other service has stored of a chain of this log.
     fn remembered(self, pair: &Pair, writer: &str) -> Option<u64> {
-        let other = if self == Self::Auth { Self::Gateway } else { Self::Auth };
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let store = Connection::open_with_flags(other.store(pair), flags).expect("the store");
+        let store = Connection::open_with_flags(self.other().store(pair), flags).expect("the store");
         let sql = "SELECT number FROM remembered_head WHERE writer = ?1";
         let number: Option<i64> = store.query_row(sql, [writer], |row| row.get(0)).optional().expect("rows");
         number.and_then(|number| u64::try_from(number).ok())
-    }
-
-    /// Has some rows written, in batches of their own.
-    async fn grow(self, pair: &Pair) {
-        for n in 0..3 {
-            eventually("a row", async || match self {
-                Self::Auth => {
-                    pair.sdk_auth_as(&pair.admin()).create_project(&format!("p{n}")).await.ok().map(drop)
-                }
-                Self::Gateway => {
-                    let sdk = pair.sdk_gateway(&pair.world.role_token("user"));
-                    sdk.sessions().create("").await.ok().map(drop)
-                }
-            })
-            .await;
-        }
-    }
-
-    /// What is wrong with it, once the other service has told what it remembers.
-    async fn damages(self, pair: &Pair) -> Vec<String> {
-        eventually("a verification that compares", async || {
-            let report = self.sdk(pair).verify(&[]).await.ok()?;
-            report.peers.iter().any(|peer| peer.name == self.other()).then_some(report.damages)
-        })
-        .await
-    }
-
-    async fn stop(self, pair: &mut Pair) {
-        let service = if self == Self::Auth { &mut pair.auth } else { &mut pair.gateway };
-        assert!(service.drain().await.success(), "it drains");
-    }
-
-    async fn start(self, pair: &mut Pair) {
-        match self {
-            Self::Auth => pair.start_auth().await,
-            Self::Gateway => pair.start_gateway().await,
-        };
-        pair.serving().await;
     }
 
     /// Stops the service, keeps a copy of its store, and starts it again.

@@ -134,10 +134,7 @@ async fn workers_and_gateway_killed_at_once_leave_each_job_one_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_holds_on_postgresql() {
     let cluster = Cluster::start();
-    let setup = setup()
-        .gateway("store", &cluster.database("gateway"))
-        .gateway("store_sharing", "shared")
-        .gateway("chain_key_file", "gateway.chain-key");
+    let setup = setup().gateway_in(&cluster.database("gateway"));
     let mut pair = Pair::start_with(setup).await;
     let held = kill_all_at_once(&mut pair, kills(KILLS_ON_POSTGRESQL)).await;
     println!("workers and gateway at once, on PostgreSQL: {held}");

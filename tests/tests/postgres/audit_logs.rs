@@ -3,88 +3,22 @@
 
 use std::{collections::BTreeSet, process::Command};
 
-use interlock_client::{AuditFilter, AuditLog, AuditReport};
-use interlock_tests::{Pair, Setup, eventually, service::program};
+use interlock_client::AuditFilter;
+use interlock_tests::{Log, Pair, Setup, eventually, service::program};
 use serde_json::json;
 
 use super::cluster::Cluster;
 
 const ROWS: usize = 150;
 
-/// One service's log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Log {
-    Auth,
-    Gateway,
-}
-
-impl Log {
-    /// As it is called: its database, its configuration file, its place in a file of lost ends.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Auth => "auth",
-            Self::Gateway => "gateway",
-        }
-    }
-
-    /// The database of the service that remembers it, and what that one is called here.
-    fn other(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Auth => ("gateway", "spiffe://interlock.test/gateway"),
-            Self::Gateway => ("auth", "auth"),
-        }
-    }
-
-    fn sdk(self, pair: &Pair) -> AuditLog {
-        match self {
-            Self::Auth => pair.sdk_auth_as(&pair.admin()).audit(),
-            Self::Gateway => pair.sdk_gateway(&pair.admin()).audit(),
-        }
-    }
-
-    /// Once the other service has told what it remembers.
-    async fn verified(self, pair: &Pair) -> AuditReport {
-        let (_, other) = self.other();
-        eventually("a verification that compares", async || {
-            let report = self.sdk(pair).verify(&[]).await.ok()?;
-            report.peers.iter().any(|peer| peer.name == other).then_some(report)
-        })
-        .await
-    }
-
-    /// Has so many rows written.
-    async fn grow(self, pair: &Pair, rows: usize) {
-        let (auth, gateway) = (pair.sdk_auth_as(&pair.admin()), pair.sdk_gateway(&pair.user()));
-        for n in 0..rows {
-            match self {
-                Self::Auth => drop(auth.create_project(&format!("p{n}")).await.expect("a project")),
-                Self::Gateway => drop(gateway.sessions().create("").await.expect("a session")),
-            }
-        }
-    }
-
-    async fn stop(self, pair: &mut Pair) {
-        let service = if self == Self::Auth { &mut pair.auth } else { &mut pair.gateway };
-        assert!(service.drain().await.success(), "it drains");
-    }
-
-    async fn start(self, pair: &mut Pair) {
-        match self {
-            Self::Auth => pair.start_auth().await,
-            Self::Gateway => pair.start_gateway().await,
-        };
-        pair.serving().await;
-    }
-
-    /// What the service's program says, and its exit code.
-    fn accept(self, pair: &Pair) -> (Option<i32>, String) {
-        let mut command = Command::new(program(&format!("interlock-{}", self.name())));
-        command.args(["audit", "accept", "--yes", "--lost"]).arg(pair.world.path("lost.json"));
-        let config = pair.world.path(&format!("{}.toml", self.name()));
-        let output = command.arg("--config").arg(config).output().expect("runs");
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
-    }
+/// What the service's program says, and its exit code.
+fn accept(log: Log, pair: &Pair) -> (Option<i32>, String) {
+    let mut command = Command::new(program(&format!("interlock-{}", log.name())));
+    command.args(["audit", "accept", "--yes", "--lost"]).arg(pair.world.path("lost.json"));
+    let config = pair.world.path(&format!("{}.toml", log.name()));
+    let output = command.arg("--config").arg(config).output().expect("runs");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
 // Issue 6 line 8, DESIGN 11, 14.18
@@ -120,7 +54,7 @@ async fn trimmed(log: Log, pair: &Pair) {
 
 /// The end of its chain is cut off: the other service knows. Whoever knows why accepts it, on the host.
 async fn cut_and_accepted(log: Log, pair: &mut Pair, cluster: &Cluster) {
-    let (remembers, other) = log.other();
+    let (remembers, other) = (log.other().name(), log.other().known_as());
     let sdk = log.sdk(pair);
     let newest = eventually("a head that the other one remembers", async || {
         let newest = sdk.verify(&[]).await.ok()?.heads.into_iter().next()?;
@@ -148,10 +82,10 @@ async fn cut_and_accepted(log: Log, pair: &mut Pair, cluster: &Cluster) {
         .map(|head| json!({ "writer": head.writer, "number": head.number, "link": hex(&head.link) }));
     let file = pair.world.path("lost.json");
     std::fs::write(&file, json!({ (log.name()): ends.collect::<Vec<_>>() }).to_string()).expect("written");
-    let (code, said) = log.accept(pair);
+    let (code, said) = accept(log, pair);
     assert!(code == Some(1) && !said.contains("accepted as lost"), "while a service has the store: {said}");
     log.stop(pair).await;
-    let (code, said) = log.accept(pair);
+    let (code, said) = accept(log, pair);
     assert!(code == Some(0) && said.contains("accepted as lost: batch ") && said.contains(writer), "{said}");
     log.start(pair).await;
     let report = eventually("what is accepted", async || {

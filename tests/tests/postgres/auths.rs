@@ -34,11 +34,10 @@ struct Stage {
 impl Stage {
     async fn set() -> Self {
         let cluster = Cluster::start_with(&["max_connections=60"]);
-        let setup = auth_shares(&cluster)
+        let setup = Setup::default()
+            .auth_in(&cluster.database("auth"))
             .auth("lease", "1s")
-            .gateway("store", &cluster.database("gateway"))
-            .gateway("store_sharing", "shared")
-            .gateway("chain_key_file", "gateway.chain-key");
+            .gateway_in(&cluster.database("gateway"));
         let pair = Pair::start_with(setup).await;
         let proxy = Proxy::before(cluster.socket());
         let mut other = Service::another("auth", "auth-2", &pair.world.path(""));
@@ -321,19 +320,11 @@ async fn one_refresh_token_at_two_auths_at_once_has_one_successor() {
     assert!(is_refused(&refused), "I9: the family has ended for both: {refused:?}");
 }
 
-/// Auth's store is a database that auths share.
-fn auth_shares(cluster: &Cluster) -> Setup {
-    Setup::default()
-        .auth("store", &cluster.database("auth"))
-        .auth("store_sharing", "shared")
-        .auth("chain_key_file", "auth.chain-key")
-}
-
 // Issue 6 line 1: "several replicas, and a crash between commit and answer". I6, I9
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refresh_whose_answer_died_with_its_auth_is_answered_by_the_other() {
     let cluster = Cluster::start_with(&["max_connections=60"]);
-    let mut pair = Pair::stopped(auth_shares(&cluster));
+    let mut pair = Pair::stopped(Setup::default().auth_in(&cluster.database("auth")));
     pair.start_auth().await;
     let mut other = Service::another("auth", "auth-2", &pair.world.path(""));
     pair.start_another_auth(&mut other, "auth-2", None).await;
@@ -424,7 +415,7 @@ async fn with_two_auths_the_death_of_one_ends_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_first_starts_at_once_one_makes_the_role_tokens() {
     let cluster = Cluster::start_with(&["max_connections=60"]);
-    let mut pair = Pair::stopped(auth_shares(&cluster));
+    let mut pair = Pair::stopped(Setup::default().auth_in(&cluster.database("auth")));
     let key: Vec<u8> = (0..32).collect();
     interlock_kit::secret_file::write(&pair.world.path("auth.chain-key"), &key).expect("a key for both");
     let mut other = Service::another("auth", "auth-2", &pair.world.path(""));

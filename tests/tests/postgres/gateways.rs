@@ -35,9 +35,7 @@ impl Stage {
         let cluster = Cluster::start_with(&["max_connections=40"]);
         let setup = Setup::default()
             .auth("lease", "1s")
-            .gateway("store", &cluster.database("gateway"))
-            .gateway("store_sharing", "shared")
-            .gateway("chain_key_file", "gateway.chain-key")
+            .gateway_in(&cluster.database("gateway"))
             .gateway("lease_ttl", lease);
         let pair = Pair::start_with(setup).await;
         let mut second = Service::another("gateway", "gateway-2", &pair.world.path(""));

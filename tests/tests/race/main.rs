@@ -72,10 +72,7 @@ impl Course {
     /// Two gateways on one database.
     async fn between() -> Self {
         let cluster = Cluster::start_with(&["max_connections=40"]);
-        let setup = setup()
-            .gateway("store", &cluster.database("gateway"))
-            .gateway("store_sharing", "shared")
-            .gateway("chain_key_file", "gateway.chain-key");
+        let setup = setup().gateway_in(&cluster.database("gateway"));
         let pair = Pair::start_with(setup).await;
         let mut second = Service::another("gateway", "gateway-2", &pair.world.path(""));
         pair.start_another_gateway(&mut second, "gateway-2").await;
