@@ -76,8 +76,10 @@ impl Stage {
         let url = |name: &str| format!("postgres://interlock@{},{}/{name}", primary.host(), standby.host());
         let setup = patient()
             .auth("lease", "1s")
-            .auth_in(&url("auth"))
-            .gateway_in(&url("gateway"))
+            .auth("store", &url("auth"))
+            .auth("store_sharing", "shared")
+            .gateway("store", &url("gateway"))
+            .gateway("store_sharing", "shared")
             .gateway("jobs_in_flight_per_owner", "100000");
         let pair = Pair::start_with(setup).await;
         let alice = pair.login("alice").await;
