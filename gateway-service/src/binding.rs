@@ -287,9 +287,12 @@ fn refusal(tx: &mut Tx<'_>, busy: Busy) -> Stop {
         BusyKind::Project => "PROJECT",
         BusyKind::Agent => "AGENT",
     };
-    tx.explain(&serde_json::json!({
-        "kind": kind, "agent": busy.agent.as_str(), "queued": busy.queued, "running": busy.running,
-    }));
+    tx.explain([
+        ("kind", kind.into()),
+        ("agent", busy.agent.as_str().into()),
+        ("queued", busy.queued.into()),
+        ("running", busy.running.into()),
+    ]);
     let message = match busy.kind {
         BusyKind::Rebind => "the session's agent has jobs in flight: wait for them, then attach again",
         BusyKind::Project => "the agent has jobs in flight in another project: wait for them, then try again",

@@ -301,7 +301,10 @@ pub(crate) fn end(tx: &mut Tx<'_>, permit: &Permit, session: &Session, phase: Ph
 /// of ours, where the action does not tell.
 pub(crate) fn facts(session: &SessionId, what: &str) -> String {
     match what {
-        "" => format!(r#"{{"session":"{session}"}}"#),
-        what => format!(r#"{{"session":"{session}","what":"{what}"}}"#),
+        "" => format!(r#"{{"{FACT}":"{session}"}}"#),
+        what => format!(r#"{{"{FACT}":"{session}","what":"{what}"}}"#),
     }
 }
+
+/// What audit rows call it there.
+pub(crate) const FACT: &str = "session";

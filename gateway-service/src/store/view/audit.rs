@@ -6,6 +6,7 @@ use interlock_kit::{
     error::Reason,
     store::audit::{Entry, Outcome},
 };
+use serde_json::{Map, Value};
 
 use super::View;
 use crate::{
@@ -20,9 +21,8 @@ use crate::{
 pub(super) struct Concerns {
     pub(super) subject: String,
     pub(super) scope: String,
-    pub(super) detail: String,
-    /// The session of a job that is the subject.
-    pub(super) session: Option<SessionId>,
+    /// What else its row says.
+    pub(super) facts: Map<String, Value>,
 }
 
 impl View<'_> {
@@ -33,11 +33,8 @@ impl View<'_> {
         if let Some(Stop::Refused(error)) = stop {
             // What a refused verb did is undone; a refusal that it recorded on the way is not.
             audit.retain(|entry| entry.outcome != Outcome::Done);
-            let Concerns { subject, scope, detail, session } = self.concerns;
-            let detail = match session {
-                Some(session) if detail.is_empty() => session::facts(&session, ""),
-                _ => detail,
-            };
+            let Concerns { subject, scope, facts } = self.concerns;
+            let detail = if facts.is_empty() { String::new() } else { Value::Object(facts).to_string() };
             // Refusals of nobody are counted by the gate, not written one by one.
             let nobody =
                 self.caller.principal == Principal::Client && error.reason() == Reason::ProviderAuthFailed;
@@ -52,18 +49,19 @@ impl View<'_> {
     /// What the call is about, for its audit row.
     pub(in crate::store) fn concern(&mut self, subject: &str) {
         subject.clone_into(&mut self.concerns.subject);
-        self.concerns.session = None;
     }
 
     /// [`View::concern`] for a job: whoever looks for its session finds this row, too.
     pub(in crate::store) fn concern_job(&mut self, id: &JobId, session: Option<&SessionId>) {
         self.concern(id.as_str());
-        self.concerns.session = session.cloned();
+        if let Some(session) = session {
+            self.explain([(session::FACT, session.as_str().into())]);
+        }
     }
 
     /// Facts for the audit row of a refusal.
-    pub(crate) fn explain(&mut self, detail: &serde_json::Value) {
-        self.concerns.detail = detail.to_string();
+    pub(crate) fn explain<const N: usize>(&mut self, facts: [(&'static str, Value); N]) {
+        self.concerns.facts.extend(facts.map(|(name, fact)| (name.to_owned(), fact)));
     }
 
     pub(in crate::store) fn record(&mut self, entry: Entry) {

@@ -180,10 +180,12 @@ impl View<'_> {
         };
         let named = self.caller.named.as_ref().map(ProjectId::as_str);
         self.concerns.scope = resource.to_string();
-        self.concerns.detail = serde_json::json!({
-            "lock": lock.text(), "token": token, "named": named, "resource": resource.as_str(),
-        })
-        .to_string();
+        self.explain([
+            ("lock", lock.text().into()),
+            ("token", token.into()),
+            ("named", named.into()),
+            ("resource", resource.as_str().into()),
+        ]);
         Error::new(Reason::ProjectMismatch, "token scope, named project and the resource's project disagree")
             .into()
     }
