@@ -18,7 +18,7 @@ use crate::{
     ids::OwnerId,
     limits,
     offline::{self, Failed},
-    owner::{Edit, ListOwners, Owner, OwnerStored, RemoveOwner},
+    owner::{Edit, ListOwners, Owner, OwnerStored, ReadForEdit, RemoveOwner},
     owner_edit::{self, Ask},
     parts::host_call,
     policy,
@@ -114,14 +114,19 @@ impl Password {
         if let Some(given) = self.given(profile)? {
             return Ok(given);
         }
-        if !io::stdin().is_terminal() {
-            return Err(Failed::NoPassword);
-        }
-        let owner = escaped(owner);
-        let first = Zeroizing::new(rpassword::prompt_password(format!("New password of {owner}: "))?);
-        let again = Zeroizing::new(rpassword::prompt_password("Again: ")?);
-        if first == again { Ok(first) } else { Err(Failed::PasswordsDiffer) }
+        typed(owner)?.ok_or(Failed::NoPassword)
     }
+}
+
+/// From the terminal, twice; `None` where there is none.
+fn typed(owner: &str) -> Result<Option<Zeroizing<String>>, Failed> {
+    if !io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    let owner = escaped(owner);
+    let first = Zeroizing::new(rpassword::prompt_password(format!("New password of {owner}: "))?);
+    let again = Zeroizing::new(rpassword::prompt_password("Again: ")?);
+    if first == again { Ok(Some(first)) } else { Err(Failed::PasswordsDiffer) }
 }
 
 fn line_of(text: &str) -> Zeroizing<String> {
@@ -208,8 +213,12 @@ fn changed(config: &Config, asks: Vec<Ask>, action: &'static str) -> Result<Zero
     offline::with_store(config, async |shell| {
         let hasher = Hasher::start(config.hashing.params, config.hashing.threads, config.hashing.queue)?;
         let mut lines = Zeroizing::new(String::new());
-        for ask in asks {
+        for mut ask in asks {
             let owner = ask.owner.clone();
+            if ask.password.is_none() && ask.edit.password.is_none() && is_new(&shell, &owner, action).await?
+            {
+                ask.password = typed(owner.as_str())?;
+            }
             let stored = owner_edit::set(&shell, &hasher, &host_call(action), ask).await;
             let OwnerStored { owner, created, .. } =
                 stored.map_err(|why| Failed::Owner(owner, Box::new(why)))?;
@@ -220,6 +229,12 @@ fn changed(config: &Config, asks: Vec<Ask>, action: &'static str) -> Result<Zero
         }
         Ok(lines)
     })
+}
+
+/// Then there must be a password: one is asked for, where there is a terminal.
+async fn is_new(shell: &Shell, owner: &OwnerId, action: &'static str) -> Result<bool, Error> {
+    let known = shell.ask(&host_call(action), ReadForEdit { owner: owner.clone() }).await?;
+    Ok(known.is_none())
 }
 
 async fn list(shell: Shell) -> Result<Zeroizing<String>, Failed> {

@@ -1,6 +1,10 @@
-//! The commands of `interlock-auth auth` and `interlock-auth owner`: they refuse what the service refuses, and they work where it works.
+//! The commands of `interlock-auth auth` and `interlock-auth owner`: they refuse what the service refuses, and they work
+//! where it works.
 
-use interlock_tests::start::{Attempt, Told};
+use interlock_tests::{
+    start::{Attempt, Told},
+    terminal::Terminal,
+};
 
 use super::{AUTH, MET, Row, TOLD, all, site::Site};
 
@@ -257,6 +261,23 @@ async fn owners_are_kept_on_the_host_while_the_service_rests() {
         assert_eq!(told.code, Some(1), "{arguments:?}");
         assert!(told.stderr.contains(why) && told.stdout.is_empty(), "{}", told.stderr);
     }
+    // At a terminal a password is asked for twice, and two that differ change nothing.
+    let typed = |again: &str| {
+        let mut attempt = Attempt::new(&site.path(""), "auth");
+        says(&mut attempt, &["owner", "set", "erin"]);
+        let mut terminal = Terminal::run(&attempt.command());
+        terminal.answer("New password of erin: ", "longer than twelve");
+        terminal.answer("Again: ", again);
+        let (status, shown) = terminal.end();
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        assert!(!shown.contains("longer"), "{shown}");
+        (status.code(), shown)
+    };
+    let (code, shown) = typed("longer than eleven");
+    assert!(code == Some(1) && shown.contains("the two passwords differ; nothing was changed"), "{shown}");
+    assert!(!run(&["owner", "list"]).contains("erin"));
+    let (code, shown) = typed("longer than twelve");
+    assert!(code == Some(0) && shown.contains("erin added"), "{shown}");
     assert_eq!(run(&["owner", "remove", "dora"]), "dora removed\n");
     assert_eq!(run(&["owner", "passwd", "alice", "--password-file", &file]), "alice set\n");
     // UA-24, UA-39
