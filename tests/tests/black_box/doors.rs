@@ -5,7 +5,7 @@ use std::{convert::Infallible, net::SocketAddr};
 
 use interlock_client::{SetAgent, TokenGrant};
 use interlock_proto::metadata::INTERNAL_TOKEN;
-use interlock_tests::{Pair, Setup, home::Home};
+use interlock_tests::{Pair, Setup, eventually_sync, home::Home};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::sync::mpsc;
 use tonic::{
@@ -232,7 +232,7 @@ async fn the_doctor_finds_what_is_wrong_and_what_to_do() {
     let alice = pair.login("alice").await;
     home.keep(&alice);
     assert!(ran(&home, "doctor", 0).contains("  ok  token: alice (user), by owner session, until "));
-    // The project file of the folder: good, of a project that cannot be entered, of another place, and none at all.
+    // The project file of the folder: good, of a project that is not there, of another place, and broken.
     let (project, bound) = (pair.project(&alice, "bound").await, home.path("bound"));
     std::fs::create_dir(&bound).expect("a folder");
     let there = |arguments: &str| {
@@ -290,6 +290,18 @@ async fn the_doctor_finds_what_is_wrong_and_what_to_do() {
     );
     std::fs::write(pair.world.path("internal.token"), "short\n").expect("written");
     is(&json(&home, &with, 1), "internal token", "gateway", "failure");
+    // Without auth the gateway answers still, and says that it serves nobody.
+    pair.auth.kill();
+    let failed = |found: &[(String, String, String)]| {
+        found.iter().any(|(check, of, outcome)| {
+            (check.as_str(), of.as_str(), outcome.as_str()) == ("health", "gateway", "failure")
+        })
+    };
+    eventually_sync("a gateway that serves nobody", || failed(&json(&home, "doctor", 1)));
+    let said = ran(&home, "doctor", 1);
+    for line in ["FAIL  health gateway: NOT_SERVING", "next: its log says why: "] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
     pair.gateway.kill();
     is(&json(&home, "doctor", 1), "tls", "gateway", "failure");
 }
