@@ -1,6 +1,7 @@
-//! Submits, attaches, claims and finishes at once, against the real gateway on its embedded store, and against two of
-//! them on one PostgreSQL, over two sessions that share two agents and two projects. What held is read back from the logs of both sessions, and from the
-//! evidence that each refusal carries, and from the store itself meanwhile, each of one instant.
+//! Submits, attaches, claims and finishes at once, against the real gateway on its embedded store, and against two
+//! gateways on one PostgreSQL, over two sessions that share two agents and two projects. What held is read back from
+//! the logs of both sessions, from the evidence that each refusal carries, and from the store itself meanwhile, each of
+//! one instant.
 //!
 //! SW-26 to SW-29: I1, I2, I3, I5 hold in a race of submits against attaches. A run counts only where at
 //! least a fifth of the attaches changed a binding and a fifth were refused as busy: an unbalanced load
