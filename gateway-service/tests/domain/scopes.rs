@@ -229,10 +229,14 @@ impl<'w> Stage<'w> {
         };
         let target = places.last().expect("one at least").as_ref();
         let by_name = caller.named.as_ref().zip(target).is_some_and(|(named, target)| named != target);
-        // Administrators enter every project, and clients the one of their session.
-        let by_owner = matches!(caller.principal, Principal::Owner(_)) && {
-            let owner = usize::from(SESSIONS[index].0 == "bob");
-            bound().any(|place| !self.may_enter[owner][usize::from(place.as_str() == "q")])
+        let owner = usize::from(SESSIONS[index].0 == "bob");
+        let entered = |place: &ProjectId| self.may_enter[owner][usize::from(place.as_str() == "q")];
+        let by_owner = match caller.principal {
+            Principal::Owner(_) => bound().any(|place| !entered(place)),
+            // Clients enter the project of their session, and another one with its owner.
+            Principal::Client => bound().any(|place| places[0].as_ref() != Some(place) && !entered(place)),
+            // Administrators enter every project.
+            _ => false,
         };
         by_token || by_name || by_owner
     }
