@@ -23,6 +23,8 @@ use crate::error::{Error, Reason};
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
 /// Hashing threads: a few.
 const THREADS_MAX: usize = 16;
+/// By how much hashing is less urgent than the rest: a tenth of a core where calls want all of it.
+const NICE: i32 = 10;
 /// When to try again after the queue was full.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -208,6 +210,10 @@ impl Drop for Threads {
 }
 
 fn work(queue: &Queue, params: Params) {
+    // A hash takes a whole core for 20 ms: calls that take microseconds go first, whoever signs in meanwhile.
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::debug!(%error, "hashing is as urgent as everything else");
+    }
     let mut memory = stored::memory(params);
     while let Some(task) = queue.pop() {
         task.run(params, &mut memory);
