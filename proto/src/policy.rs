@@ -4,7 +4,7 @@
 //! them back from the descriptor set. Health and reflection are not ours to annotate: their policies
 //! stand in a table of their own here. A method that is in neither place has no policy, and no server serves it.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{collections::HashMap, sync::LazyLock};
 
 use prost::Message as _;
 use prost_reflect::DescriptorPool;
@@ -18,6 +18,8 @@ use crate::{
 /// The policy of one method.
 #[derive(Clone, Debug)]
 pub struct MethodPolicy {
+    /// Its place in [`Policies::iter`]: for tables of what there is one of for each method.
+    pub number: usize,
     /// `/package.Service/Method`.
     pub path: String,
     /// Where it is served.
@@ -110,7 +112,9 @@ const FOREIGN: &[(&str, Caller, &str, bool)] = &[
 /// The policies of all methods, by path.
 #[derive(Debug)]
 pub struct Policies {
-    by_path: BTreeMap<String, MethodPolicy>,
+    /// Ordered by path.
+    all: Vec<MethodPolicy>,
+    by_path: HashMap<String, usize>,
 }
 
 static ALL: LazyLock<Policies> = LazyLock::new(Policies::load);
@@ -133,12 +137,12 @@ impl Policies {
     /// The policy of the method at `path` (`/package.Service/Method`); `None`: refuse.
     #[must_use]
     pub fn of(&self, path: &str) -> Option<&MethodPolicy> {
-        self.by_path.get(path)
+        self.by_path.get(path).map(|number| &self.all[*number])
     }
 
     /// Every policy, ordered by path.
     pub fn iter(&self) -> impl Iterator<Item = &MethodPolicy> {
-        self.by_path.values()
+        self.all.iter()
     }
 
     fn load() -> Self {
@@ -153,6 +157,7 @@ impl Policies {
                 Policy::decode(message.encode_to_vec().as_slice()).expect("written by the same schema");
             let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
             MethodPolicy {
+                number: 0,
                 path,
                 listeners: policy.listeners().collect(),
                 who: policy.who().collect(),
@@ -167,8 +172,13 @@ impl Policies {
                 server_streaming: method.is_server_streaming(),
             }
         });
-        let by_path = ours.chain(foreign()).map(|p| (p.path.clone(), p)).collect();
-        Self { by_path }
+        let mut all: Vec<MethodPolicy> = ours.chain(foreign()).collect();
+        all.sort_by(|one, other| one.path.cmp(&other.path));
+        for (number, policy) in all.iter_mut().enumerate() {
+            policy.number = number;
+        }
+        let by_path = all.iter().map(|policy| (policy.path.clone(), policy.number)).collect();
+        Self { all, by_path }
     }
 }
 
@@ -180,6 +190,7 @@ fn foreign() -> impl Iterator<Item = MethodPolicy> {
             listeners.push(Listener::Health);
         }
         MethodPolicy {
+            number: 0,
             path: path.to_owned(),
             listeners,
             who: if public { vec![who] } else { vec![who, Caller::OwnerSession] },

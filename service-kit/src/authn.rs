@@ -22,7 +22,7 @@ pub use self::{
 };
 pub use crate::serve::{Call, Source};
 use crate::{
-    clock::Clock,
+    clock,
     error::{Error, Reason},
     serve::{self, Answer, Peer, PeerCertificate, Routes},
 };
@@ -184,12 +184,13 @@ impl<A: Admit> Answer for Gate<A> {
         let (trust, certificate) = (self.trust.as_ref(), peer.certificate.as_ref());
         match judge(&*self.admit, trust, &mut call, request.headers(), certificate).await {
             Ok(caller) => {
+                let policy = call.policy;
                 request.extensions_mut().insert(Passed { call: Arc::new(call), caller });
-                self.routes.serve(request).await
+                self.routes.serve(policy, request).await
             }
             Err(refused) => {
                 tracing::debug!(reason = %refused.error.reason(), "refused at gate 1");
-                self.admit.refused(&call, refused.caller.as_ref(), &refused.error).await;
+                Box::pin(self.admit.refused(&call, refused.caller.as_ref(), &refused.error)).await;
                 serve::refusal(&refused.error, &call.request_id)
             }
         }
@@ -209,7 +210,7 @@ async fn judge<A: Admit>(
     }
     if call.listener == Listener::Internal {
         let trust = trust.ok_or_else(not_allowed)?;
-        prove_service(trust, call, headers, certificate, Clock::system().now())?;
+        prove_service(trust, call, headers, certificate, clock::wall())?;
     }
     call.named_project = presented::named_project(headers)?;
     let presented = presented::read(headers, call.listener)?;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use parking_lot::Mutex;
+const NANOS_A_MICRO: i64 = 1_000;
 
 /// An instant in microseconds since the Unix epoch, UTC. As stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -53,6 +53,11 @@ impl Timestamp {
         now >= self
     }
 
+    /// Stops in the year 2262.
+    const fn as_nanos(self) -> i64 {
+        self.0.saturating_mul(NANOS_A_MICRO)
+    }
+
     /// As the wire has it.
     #[must_use]
     pub fn to_wire(self) -> prost_types::Timestamp {
@@ -77,21 +82,34 @@ pub struct Clock(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
-    System(Arc<Mutex<Anchor>>),
+    System(Arc<Steady>),
     Manual(Arc<AtomicI64>),
 }
 
-/// An instant, and when it was by the monotonic clock.
-#[derive(Clone, Copy, Debug)]
-struct Anchor {
-    at: Timestamp,
-    seen: Instant,
+/// The monotonic clock, and how far time is ahead of it. No lock: every call reads it.
+#[derive(Debug)]
+struct Steady {
+    /// What the monotonic clock is counted from.
+    since: Instant,
+    /// Nanoseconds from the Unix epoch to `since`, as far as is known. Only grows: so time never goes back, and nothing
+    /// is lost to rounding, however often it is asked.
+    ahead: AtomicI64,
 }
 
-impl Anchor {
-    /// The instant that the monotonic clock has come to since.
-    fn come_to(self, seen: Instant) -> Timestamp {
-        self.at.after(seen.duration_since(self.seen))
+impl Steady {
+    fn begin(at: Timestamp, since: Instant) -> Self {
+        Self { since, ahead: AtomicI64::new(at.as_nanos()) }
+    }
+
+    /// The later of `at` and the instant that the monotonic clock has come to at `seen`; goes on from there.
+    fn forward(&self, at: Timestamp, seen: Instant) -> Timestamp {
+        let steady = i64::try_from(seen.duration_since(self.since).as_nanos()).unwrap_or(i64::MAX);
+        let asked = at.as_nanos().saturating_sub(steady);
+        let mut ahead = self.ahead.load(Ordering::Relaxed);
+        if asked > ahead {
+            ahead = self.ahead.fetch_max(asked, Ordering::Relaxed).max(asked);
+        }
+        Timestamp(ahead.saturating_add(steady).div_euclid(NANOS_A_MICRO))
     }
 }
 
@@ -101,7 +119,7 @@ impl Clock {
     /// what a day ends, and one that is set back prolongs nothing: time goes on from where it was.
     #[must_use]
     pub fn system() -> Self {
-        Self(Source::System(Arc::new(Mutex::new(Anchor { at: wall(), seen: Self::instant() }))))
+        Self(Source::System(Arc::new(Steady::begin(wall(), Self::instant()))))
     }
 
     /// A clock that only moves when told to: for tests and simulations.
@@ -114,10 +132,7 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System(anchor) => {
-                let mut anchor = anchor.lock();
-                forward(&mut anchor, wall(), Self::instant())
-            }
+            Source::System(steady) => steady.forward(wall(), Self::instant()),
             Source::Manual(at) => Timestamp(at.load(Ordering::SeqCst)),
         }
     }
@@ -139,8 +154,8 @@ impl Clock {
     /// From here on no instant is before `at`: the last one that was stored. What is stored ends by the clock that
     /// stored it, though that was ahead; a manual clock does not listen.
     pub fn not_before(&self, at: Timestamp) {
-        if let Source::System(anchor) = &self.0 {
-            forward(&mut anchor.lock(), at, Self::instant());
+        if let Source::System(steady) = &self.0 {
+            steady.forward(at, Self::instant());
         }
     }
 
@@ -158,17 +173,8 @@ impl Clock {
     }
 }
 
-/// The later of `at` and what the anchor has come to. Only a step ahead moves the anchor: so nothing is lost to
-/// rounding, however often it is asked.
-fn forward(anchor: &mut Anchor, at: Timestamp, seen: Instant) -> Timestamp {
-    let come_to = anchor.come_to(seen);
-    if at > come_to {
-        *anchor = Anchor { at, seen };
-    }
-    at.max(come_to)
-}
-
-fn wall() -> Timestamp {
+/// What the machine's clock shows: for what others have dated, like certificates.
+pub(crate) fn wall() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
@@ -188,12 +194,12 @@ mod tests {
         fn the_larger_step_counts(steps in prop::collection::vec((0_u64..5_000_000, -DAY..DAY), 1..60)) {
             let begin = Instant::now();
             let start = Timestamp(1_000 * DAY);
-            let mut anchor = Anchor { at: start, seen: begin };
+            let clock = Steady::begin(start, begin);
             let (mut steady, mut at_wall, mut before, mut most) = (0, start.0, start, start.0);
             for (elapsed, jump) in steps {
                 steady += elapsed;
                 at_wall += i64::try_from(elapsed).expect("small") + jump;
-                let now = forward(&mut anchor, Timestamp(at_wall), begin + Duration::from_micros(steady));
+                let now = clock.forward(Timestamp(at_wall), begin + Duration::from_micros(steady));
                 prop_assert!(now >= before.after(Duration::from_micros(elapsed)), "{before:?} {now:?}");
                 prop_assert!(now.0 >= at_wall);
                 most = (most + i64::try_from(elapsed).expect("small")).max(at_wall);

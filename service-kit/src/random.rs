@@ -16,5 +16,7 @@ pub fn bytes<const N: usize>() -> [u8; N] {
 /// A new id: the prefix, `_`, and a UUID version 7 (RFC 9562) without hyphens: later ids sort later.
 #[must_use]
 pub fn id(prefix: &str) -> String {
-    format!("{prefix}_{}", uuid::Uuid::now_v7().simple())
+    let mut digits = uuid::Uuid::encode_buffer();
+    let digits = uuid::Uuid::now_v7().simple().encode_lower(&mut digits);
+    [prefix, "_", digits].concat()
 }

@@ -3,7 +3,7 @@
 //! Parsed strictly by the SPIFFE-ID standard: scheme `spiffe`, a lower-case trust domain, a path of non-empty
 //! segments; no port, user, query, fragment or escape; at most 2048 bytes.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use thiserror::Error;
 use x509_parser::{extensions::GeneralName, prelude::FromDer as _};
@@ -65,12 +65,17 @@ impl fmt::Display for TrustDomain {
     }
 }
 
-/// The id of a service: `spiffe://<trust domain>/<path>`.
+/// The id of a service: `spiffe://<trust domain>/<path>`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SpiffeId {
+pub struct SpiffeId(Arc<Parts>);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Parts {
     trust_domain: TrustDomain,
     /// Without the leading slash.
     path: String,
+    /// The whole of it.
+    text: String,
 }
 
 impl SpiffeId {
@@ -85,13 +90,19 @@ impl SpiffeId {
     /// The trust domain.
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
-        &self.trust_domain
+        &self.0.trust_domain
     }
 
     /// The path, without its leading slash.
     #[must_use]
     pub fn path(&self) -> &str {
-        &self.path
+        &self.0.path
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0.text
     }
 }
 
@@ -109,13 +120,14 @@ impl FromStr for SpiffeId {
         if !path.split('/').all(segment) {
             return Err(SpiffeError::Malformed);
         }
-        Ok(Self { trust_domain: domain.parse()?, path: path.to_owned() })
+        let (trust_domain, path) = (domain.parse()?, path.to_owned());
+        Ok(Self(Arc::new(Parts { trust_domain, path, text: text.to_owned() })))
     }
 }
 
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{SCHEME}{}/{}", self.trust_domain, self.path)
+        f.write_str(self.as_str())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads what a call presents from its metadata. Pure, and bounded: nothing here knows a credential.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header};
 use interlock_proto::{
     credential::{Credential, cookie_session},
     metadata,
@@ -17,7 +17,10 @@ use crate::{
 
 /// Cookies of ours that one call may carry: it acts in one session, but a jar may send all it has.
 const COOKIES_MAX: usize = 16;
-const TRACEPARENT: &str = "traceparent";
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static ON_BEHALF_OF: HeaderName = HeaderName::from_static(metadata::ON_BEHALF_OF);
+static PROJECT: HeaderName = HeaderName::from_static(metadata::PROJECT);
+static INTERNAL_TOKEN: HeaderName = HeaderName::from_static(metadata::INTERNAL_TOKEN);
 
 /// Who a call says it is from.
 ///
@@ -25,7 +28,7 @@ const TRACEPARENT: &str = "traceparent";
 /// `PROVIDER_AUTH_FAILED` for two `authorization` values and for a cookie name sent twice;
 /// `FORBIDDEN` for a call on behalf of someone that does not come from a service.
 pub(super) fn read(headers: &HeaderMap, listener: Listener) -> Result<Presented, Error> {
-    let on_behalf_of = single(headers, metadata::ON_BEHALF_OF)?;
+    let on_behalf_of = single(headers, &ON_BEHALF_OF)?;
     if on_behalf_of.is_some() && listener != Listener::Internal {
         return Err(Error::new(Reason::Forbidden, "only services act on behalf of others"));
     }
@@ -37,34 +40,34 @@ pub(super) fn read(headers: &HeaderMap, listener: Listener) -> Result<Presented,
 /// # Errors
 /// `INVALID_FIELD` for two of them, and for what cannot be the name or id of a project.
 pub(super) fn named_project(headers: &HeaderMap) -> Result<Option<String>, Error> {
-    single(headers, metadata::PROJECT)
+    single(headers, &PROJECT)
 }
 
 /// The internal token, where exactly one is shown.
 pub(super) fn internal_token(headers: &HeaderMap) -> Option<Zeroizing<String>> {
-    let mut values = headers.get_all(metadata::INTERNAL_TOKEN).iter();
+    let mut values = headers.get_all(&INTERNAL_TOKEN).iter();
     let one = values.next()?.to_str().ok()?;
     values.next().is_none().then(|| Zeroizing::new(one.to_owned()))
 }
 
 /// Where the call stands in a trace.
 pub(super) fn traceparent(headers: &HeaderMap) -> Option<TraceParent> {
-    TraceParent::parse(headers.get(TRACEPARENT)?.to_str().ok()?)
+    TraceParent::parse(headers.get(&TRACEPARENT)?.to_str().ok()?)
 }
 
-fn single(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, Error> {
+fn single(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Error> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let mark = value.to_str().ok().filter(|mark| text::is_mark(mark));
     match (mark, values.next()) {
         (Some(mark), None) => Ok(Some(mark.to_owned())),
-        _ => Err(Error::invalid_field(name, "at most once; 1 to 64 letters, digits, `.`, `_`, `-`")),
+        _ => Err(Error::invalid_field(name.as_str(), "at most once; 1 to 64 letters, digits, `.`, `_`, `-`")),
     }
 }
 
 /// RFC 6750 section 2.1; the scheme in any case, RFC 9110 section 11.1.
 fn bearer(headers: &HeaderMap) -> Result<Bearer, Error> {
-    let mut values = headers.get_all(metadata::AUTHORIZATION).iter();
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(Bearer::Missing) };
     if values.next().is_some() {
         return Err(login_required());
@@ -80,7 +83,7 @@ fn bearer(headers: &HeaderMap) -> Result<Bearer, Error> {
 /// RFC 6265 section 4.2.1; HTTP/2 may split the header, RFC 9113 section 8.2.3.
 fn cookies(headers: &HeaderMap) -> Result<Vec<Cookie>, Error> {
     let mut found: Vec<Cookie> = Vec::new();
-    for value in headers.get_all(metadata::COOKIE) {
+    for value in headers.get_all(header::COOKIE) {
         let text = value.to_str().map_err(|_| login_required())?;
         for (name, value) in text.split(';').filter_map(|pair| pair.split_once('=')) {
             let Some(session_id) = cookie_session(name.trim()) else { continue };

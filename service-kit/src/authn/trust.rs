@@ -43,6 +43,7 @@ pub struct Allowed {
 }
 
 /// What a calling service stood on when its call began.
+#[derive(Clone)]
 pub(crate) struct PeerTrust {
     trust: LiveTrust,
     service: SpiffeId,
@@ -140,7 +141,7 @@ pub(super) fn prove_service(
 ) -> Result<(), Error> {
     let certificate = certificate.ok_or_else(not_allowed)?;
     let service = certificate.identity.clone().ok_or_else(not_allowed)?;
-    let current = trust.current();
+    let current = trust.0.load();
     if certificate.not_after.is_over(now) || !current.allows(&service, &call.policy.path) {
         return Err(not_allowed());
     }
@@ -150,7 +151,7 @@ pub(super) fn prove_service(
         return Err(token_required());
     }
     let (trust, not_after) = (trust.clone(), certificate.not_after);
-    call.trust = Some(Arc::new(PeerTrust { trust, service, not_after, token }));
+    call.trust = Some(PeerTrust { trust, service, not_after, token });
     Ok(())
 }
 
@@ -164,11 +165,9 @@ fn token_required() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use interlock_proto::{metadata, options::v1::Listener, policy::Policies};
-    use tokio::sync::Semaphore;
-
     use super::*;
     use crate::{config::Profile, secret_file, serve::Peer};
+    use interlock_proto::{metadata, options::v1::Listener, policy::Policies};
 
     const TOKEN: &str = "internal-0123456789-0123456789-0123456789";
 
@@ -186,8 +185,7 @@ mod tests {
         let certificate =
             PeerCertificate { fingerprint: [0; 32], not_after: end, identity: Some(service.clone()) };
         let address = ([127, 0, 0, 1], 1).into();
-        let calls = Arc::new(Semaphore::new(1));
-        let peer = Peer::new(address, Listener::Internal, Some(certificate.clone()), calls);
+        let peer = Peer { address, listener: Listener::Internal, certificate: Some(certificate.clone()) };
         let policy = Policies::all().of("/interlock.auth.v1.TrustService/Validate").expect("ours");
         let mut headers = HeaderMap::new();
         headers.insert(metadata::INTERNAL_TOKEN, TOKEN.parse().expect("visible"));

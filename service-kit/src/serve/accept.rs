@@ -12,7 +12,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use interlock_proto::options::v1::Listener;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
@@ -178,7 +177,7 @@ async fn connection<A: Answer>(
     };
     drop(shaking);
     match opened {
-        Ok((wire, peer)) => serve(&shared, wire, Arc::new(peer)).await,
+        Ok((wire, peer)) => serve(&shared, wire, peer).await,
         Err(Unopened::Unusable(why)) => {
             tracing::debug!(peer = %address, why, "connection closed before its first call");
             unopened(shared.listener, why);
@@ -228,8 +227,7 @@ async fn open<A>(
         .await
         .map_err(|_| Unopened::Unusable("preface timeout"))?
         .map_err(|_| Unopened::Unusable("preface"))?;
-    let calls = Arc::new(Semaphore::new(limits.calls_per_connection));
-    let peer = Peer { address, listener: shared.listener, certificate, calls };
+    let peer = Peer { address, listener: shared.listener, certificate };
     Ok((Wire::new(stream, opening, limits.frame_timeout), peer))
 }
 
@@ -255,14 +253,14 @@ fn refused_handshake(error: &io::Error) -> Unopened {
 
 /// Serves calls until the peer leaves, the connection is old, or the server shuts down; then lets
 /// open calls finish for a bounded time, and cuts.
-async fn serve<A: Answer>(shared: &Shared<A>, wire: Wire, peer: Arc<Peer>) {
+async fn serve<A: Answer>(shared: &Shared<A>, wire: Wire, peer: Peer) {
     let limits = &shared.limits;
     let listener = shared.listener.as_str_name();
     metrics::counter!("connections_served_total", "listener" => listener).increment(1);
     metrics::gauge!("connections_open", "listener" => listener).increment(1.0);
-    let service = shared.service.clone();
+    let connection = shared.service.connection(peer);
     let calls = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let answer = service.call(Arc::clone(&peer), request.map(Body::new));
+        let answer = connection.call(request.map(Body::new));
         async { Ok::<_, Infallible>(answer.await) }
     });
     let mut served = pin!(builder(limits).serve_connection(TokioIo::new(wire), calls));

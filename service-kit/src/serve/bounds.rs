@@ -3,7 +3,13 @@
 //! In this order: request id and span; strict gRPC; the method's policy (none: no such method);
 //! deadline; room. What comes back leaves through [`super::answer`].
 
-use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
 use http::{HeaderName, HeaderValue, Request, Response};
@@ -12,16 +18,16 @@ use interlock_proto::{
     options::v1::Listener,
     policy::{MethodPolicy, Policies},
 };
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 use tonic::body::Body;
 use tracing::Instrument as _;
 
 use super::{
-    ServerLimits, answer,
+    ServerLimits, Source, answer,
     call::Call,
-    caps::{Caps, Permit},
+    caps::{Caps, Count, Permit, Seat},
     meters::Meters,
-    peer::{Peer, Source},
+    peer::Peer,
     strict,
     timely::Timely,
 };
@@ -75,49 +81,97 @@ impl Room {
     }
 }
 
+/// What answers the calls of one connection. All that they share is here, so that a call touches one counter of
+/// references, on the core that its connection lives on.
+pub(super) struct Connection<A> {
+    bounded: Bounded<A>,
+    peer: Peer,
+    /// Ordinary calls that are open on it.
+    open: Count,
+    calls: Arc<Seat>,
+    parked: Arc<Seat>,
+    watches: Arc<Seat>,
+}
+
 /// What a call holds while it runs: an ordinary one a place of its connection and one of the listener,
 /// a parked one a place of its own kind until its stream has ended.
-struct Held {
-    _ordinary: Option<(OwnedSemaphorePermit, Permit)>,
-    parked: Option<Permit>,
+enum Held<'a> {
+    Ordinary { _place: Place<'a>, _permit: Permit },
+    Parked(Permit),
 }
+
+/// One ordinary call of a connection, until it is dropped.
+struct Place<'a>(&'a Count);
 
 impl<A: Answer> Bounded<A> {
     pub(super) fn new(room: Arc<Room>, inner: A) -> Self {
         Self { room, inner }
     }
 
-    /// The answer to a request that came in on a peer's connection.
+    /// What answers the calls that come in on a peer's connection.
+    pub(super) fn connection(&self, peer: Peer) -> Arc<Connection<A>> {
+        let (bounded, source) = (self.clone(), Source::of(peer.address.ip()));
+        let Room { limits, calls, parked, watches, .. } = &*self.room;
+        let open = Count::up_to(limits.calls_per_connection);
+        let (calls, parked, watches) = (calls.seat(source), parked.seat(source), watches.seat(source));
+        Arc::new(Connection { bounded, peer, open, calls, parked, watches })
+    }
+}
+
+impl<A: Answer> Connection<A> {
+    /// The answer to a request that came in on this connection.
     pub(super) fn call(
-        &self,
-        peer: Arc<Peer>,
+        self: &Arc<Self>,
         mut request: Request<Body>,
     ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         let arrived = Instant::now();
-        let (room, inner) = (Arc::clone(&self.room), self.inner.clone());
+        let connection = Arc::clone(self);
         strict::mark_sensitive(request.headers_mut());
         let request_id = strict::request_id(request.headers()).into_text();
         let policy = Policies::all().of(request.uri().path());
-        let span = span(&request_id, policy, &peer);
+        let span = span(&request_id, policy, &self.peer);
         let answered = async move {
-            let mut answer = match answer(&room, &inner, &peer, request, policy, &request_id, arrived).await {
+            let mut answer = match answer(&connection, request, policy, &request_id, arrived).await {
                 Ok(answer) => answer,
                 Err(error) => answer::refusal(&error, &request_id),
             };
-            room.meters.measure(policy, &answer, arrived.elapsed());
-            if let Ok(value) = HeaderValue::try_from(request_id) {
+            connection.bounded.room.meters.measure(policy, &answer, arrived.elapsed());
+            if let Ok(mut value) = HeaderValue::try_from(request_id) {
+                // No secret, but another one each time: it would push all that repeats out of HPACK's table.
+                value.set_sensitive(true);
                 answer.headers_mut().insert(REQUEST_ID, value);
             }
             answer
         };
         Box::pin(answered.instrument(span))
     }
+
+    fn enter(&self, policy: &MethodPolicy) -> Result<Held<'_>, Error> {
+        let full = || Error::new(Reason::LimitReached, "too many calls at once").retry_after(RETRY_AFTER);
+        if policy.parks {
+            let kind = if policy.public() && policy.server_streaming { &self.watches } else { &self.parked };
+            return kind.admit().map(Held::Parked).ok_or_else(full);
+        }
+        let place = Place::of(&self.open).ok_or_else(full)?;
+        let permit = self.calls.admit().ok_or_else(full)?;
+        Ok(Held::Ordinary { _place: place, _permit: permit })
+    }
+}
+
+impl<'a> Place<'a> {
+    fn of(count: &'a Count) -> Option<Self> {
+        count.take().then_some(Self(count))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.give_back();
+    }
 }
 
 async fn answer<A: Answer>(
-    room: &Room,
-    inner: &A,
-    peer: &Peer,
+    connection: &Connection<A>,
     mut request: Request<Body>,
     policy: Option<&'static MethodPolicy>,
     request_id: &str,
@@ -127,8 +181,9 @@ async fn answer<A: Answer>(
         return Ok(answer);
     }
     let policy = policy.ok_or_else(|| Error::new(Reason::Unimplemented, "no such method"))?;
+    let Connection { bounded: Bounded { room, inner }, peer, .. } = connection;
     let limit = time_limit(&room.limits, policy, strict::timeout(request.headers())?);
-    let held = enter(room, peer, policy)?;
+    let held = connection.enter(policy)?;
     let call = Call::new(request_id.to_owned(), policy, peer);
     if policy.parks && !policy.client_streaming {
         // The answer may take long; the question may not.
@@ -136,7 +191,7 @@ async fn answer<A: Answer>(
     }
 
     // A panic of a handler is a fault of its own call only, and answered as one.
-    let answering = AssertUnwindSafe(inner.answer(call, peer, request)).catch_unwind();
+    let answering = pin!(AssertUnwindSafe(inner.answer(call, peer, request)).catch_unwind());
     let answered = match limit {
         None => answering.await,
         Some(limit) if limit.is_zero() => return Err(too_late()),
@@ -146,10 +201,10 @@ async fn answer<A: Answer>(
         tracing::error!(request_id, method = policy.path, "a handler panicked");
         return Err(Error::internal("a handler panicked"));
     };
-    Ok(if policy.server_streaming || held.parked.is_some() {
-        answer::finished_later(answer, request_id, held.parked)
-    } else {
-        answer::finished(answer, request_id)
+    Ok(match held {
+        Held::Parked(permit) => answer::finished_later(answer, request_id, Some(permit)),
+        Held::Ordinary { .. } if policy.server_streaming => answer::finished_later(answer, request_id, None),
+        Held::Ordinary { .. } => answer::finished(answer, request_id),
     })
 }
 
@@ -164,19 +219,6 @@ fn time_limit(limits: &ServerLimits, policy: &MethodPolicy, asked: Option<Durati
 
 fn too_late() -> Error {
     Error::new(Reason::DeadlineExceeded, answer::DEADLINE)
-}
-
-fn enter(room: &Room, peer: &Peer, policy: &MethodPolicy) -> Result<Held, Error> {
-    let full = || Error::new(Reason::LimitReached, "too many calls at once").retry_after(RETRY_AFTER);
-    let source = Source::of(peer.address.ip());
-    let place = |of: &Arc<Caps>| of.admit(source).ok_or_else(full);
-    Ok(if policy.parks {
-        let kind = if policy.public() && policy.server_streaming { &room.watches } else { &room.parked };
-        Held { _ordinary: None, parked: Some(place(kind)?) }
-    } else {
-        let of_connection = Arc::clone(&peer.calls).try_acquire_owned().map_err(|_| full())?;
-        Held { _ordinary: Some((of_connection, place(&room.calls)?)), parked: None }
-    })
 }
 
 /// Of level debug: at info a call costs no span, and what is logged of it then names it by itself.

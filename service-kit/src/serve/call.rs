@@ -1,6 +1,6 @@
 //! One call, as everything behind the listener sees it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use interlock_proto::{options::v1::Listener, policy::MethodPolicy};
 
@@ -29,7 +29,7 @@ pub struct Call {
     /// Where the call stands in a trace, if it says so.
     pub traceparent: Option<TraceParent>,
     /// What the calling service stands on, to be asked again by long calls.
-    pub(crate) trust: Option<Arc<PeerTrust>>,
+    pub(crate) trust: Option<PeerTrust>,
 }
 
 impl Call {

@@ -1,60 +1,120 @@
 //! A count with two bounds: in all, and from one source.
+//!
+//! Every call is counted, on all cores at once: so a connection looks its source up once, and its calls only add.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 
 use super::peer::Source;
 
-/// Counts what is open, in all and by source. The map holds only sources that have something open,
-/// so it is bounded by the total.
+/// Counts what is open, in all and by source. The map holds only sources that have a seat, so it is bounded by the
+/// connections.
 #[derive(Debug)]
 pub(super) struct Caps {
-    total: usize,
+    all: Count,
     per_source: usize,
-    open: Mutex<Open>,
+    sources: Mutex<HashMap<Source, Weak<Here>>>,
 }
 
-#[derive(Debug, Default)]
-struct Open {
-    total: usize,
-    by_source: HashMap<Source, usize>,
-}
-
-/// One of what is counted, until it is dropped.
+/// A number that stays within its bound.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(super) struct Count {
+    open: AtomicUsize,
+    max: usize,
+}
+
+/// What one source has open.
+#[derive(Debug)]
+struct Here {
+    open: Count,
     caps: Arc<Caps>,
     source: Source,
 }
 
+/// Where a connection takes its permits.
+#[derive(Debug)]
+pub(super) struct Seat(Arc<Here>);
+
+/// One of what is counted, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Permit(Arc<Seat>);
+
+impl Count {
+    pub(super) const fn up_to(max: usize) -> Self {
+        Self { open: AtomicUsize::new(0), max }
+    }
+
+    /// One more; `false` at the bound.
+    pub(super) fn take(&self) -> bool {
+        let more = |open| (open < self.max).then_some(open + 1);
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    pub(super) fn give_back(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Caps {
     pub(super) fn new(total: usize, per_source: usize) -> Arc<Self> {
-        Arc::new(Self { total, per_source, open: Mutex::default() })
+        Arc::new(Self { all: Count::up_to(total), per_source, sources: Mutex::default() })
+    }
+
+    /// A seat of `source`. Takes nothing yet.
+    pub(super) fn seat(self: &Arc<Self>, source: Source) -> Arc<Seat> {
+        let mut sources = self.sources.lock();
+        let known = sources.get(&source).and_then(Weak::upgrade);
+        let here = known.unwrap_or_else(|| {
+            let open = Count::up_to(self.per_source);
+            let here = Arc::new(Here { open, caps: Arc::clone(self), source });
+            sources.insert(source, Arc::downgrade(&here));
+            here
+        });
+        Arc::new(Seat(here))
     }
 
     /// One more from `source`; `None` where a bound is reached.
     pub(super) fn admit(self: &Arc<Self>, source: Source) -> Option<Permit> {
-        let mut open = self.open.lock();
-        let here = open.by_source.get(&source).copied().unwrap_or(0);
-        if open.total >= self.total || here >= self.per_source {
+        self.seat(source).admit()
+    }
+}
+
+impl Seat {
+    /// One more; `None` where a bound is reached.
+    pub(super) fn admit(self: &Arc<Self>) -> Option<Permit> {
+        let Here { open, caps, .. } = &*self.0;
+        if !open.take() {
             return None;
         }
-        open.total += 1;
-        open.by_source.insert(source, here + 1);
-        Some(Permit { caps: Arc::clone(self), source })
+        if !caps.all.take() {
+            open.give_back();
+            return None;
+        }
+        Some(Permit(Arc::clone(self)))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut open = self.caps.open.lock();
-        open.total -= 1;
-        if let Some(here) = open.by_source.get_mut(&self.source) {
-            *here -= 1;
-            if *here == 0 {
-                open.by_source.remove(&self.source);
-            }
+        let Here { open, caps, .. } = &*self.0.0;
+        caps.all.give_back();
+        open.give_back();
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        let mut sources = self.caps.sources.lock();
+        // Another one may have come in the meantime.
+        if sources.get(&self.source).is_some_and(|here| here.strong_count() == 0) {
+            sources.remove(&self.source);
         }
     }
 }
@@ -82,9 +142,29 @@ mod tests {
     }
 
     #[test]
+    fn connections_of_one_source_share_its_bound_and_who_is_refused_takes_nothing() {
+        let caps = Caps::new(3, 2);
+        let (one, another) = (caps.seat(source(1)), caps.seat(source(1)));
+        let held = [one.admit().expect("room"), another.admit().expect("room")];
+        assert!(one.admit().is_none() && another.admit().is_none());
+        let other = caps.seat(source(2));
+        let last = other.admit().expect("room in all");
+        assert!(other.admit().is_none(), "in all");
+        drop((one, another, held));
+        let again = [caps.admit(source(1)).expect("given back"), caps.admit(source(1)).expect("given back")];
+        assert!(other.admit().is_none(), "in all");
+        drop((again, last));
+        assert!(other.admit().is_some());
+    }
+
+    #[test]
     fn nothing_is_remembered_of_who_left() {
         let caps = Caps::new(3, 2);
-        drop(caps.admit(source(1)));
-        assert!(caps.open.lock().by_source.is_empty());
+        let seat = caps.seat(source(1));
+        let permit = seat.admit().expect("room");
+        drop(seat);
+        assert_eq!(caps.sources.lock().len(), 1, "its permit counts");
+        drop(permit);
+        assert!(caps.sources.lock().is_empty());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each handle is looked up once: to build a metric's key and to find it costs a call more than to count it.
 
-use std::{array, collections::HashMap, fmt, sync::OnceLock, time::Duration};
+use std::{array, fmt, sync::OnceLock, time::Duration};
 
 use http::Response;
 use interlock_proto::policy::{MethodPolicy, Policies};
@@ -34,7 +34,8 @@ const CODES: [&str; 17] = [
 
 /// The metrics of all methods.
 pub(super) struct Meters {
-    by_path: HashMap<&'static str, Meter>,
+    /// By the number of a method's policy.
+    by_method: Vec<Meter>,
     unknown: Meter,
 }
 
@@ -48,13 +49,13 @@ struct Meter {
 
 impl Meters {
     pub(super) fn new() -> Self {
-        let by_path = Policies::all().iter().map(|policy| (policy.path.as_str(), Meter::of(&policy.path)));
-        Self { by_path: by_path.collect(), unknown: Meter::of("unknown") }
+        let by_method = Policies::all().iter().map(|policy| Meter::of(&policy.path)).collect();
+        Self { by_method, unknown: Meter::of("unknown") }
     }
 
     /// Counts an answered call.
     pub(super) fn measure(&self, policy: Option<&MethodPolicy>, answer: &Response<Body>, elapsed: Duration) {
-        let meter = policy.and_then(|policy| self.by_path.get(policy.path.as_str()));
+        let meter = policy.and_then(|policy| self.by_method.get(policy.number));
         let code = match answer::code(answer) {
             None if !answer.status().is_success() => None,
             code => Some(code.unwrap_or(Code::Ok)),
@@ -95,7 +96,7 @@ impl Meter {
 
 impl fmt::Debug for Meters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Meters").field("methods", &self.by_path.len()).finish_non_exhaustive()
+        f.debug_struct("Meters").field("methods", &self.by_method.len()).finish_non_exhaustive()
     }
 }
 

@@ -3,12 +3,10 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::Arc,
 };
 
 use interlock_proto::options::v1::Listener;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 
 use crate::{
     clock::Timestamp,
@@ -72,20 +70,6 @@ pub struct Peer {
     pub listener: Listener,
     /// What it showed.
     pub certificate: Option<PeerCertificate>,
-    /// Room for ordinary calls.
-    pub(super) calls: Arc<Semaphore>,
-}
-
-#[cfg(test)]
-impl Peer {
-    pub(crate) fn new(
-        address: SocketAddr,
-        listener: Listener,
-        certificate: Option<PeerCertificate>,
-        calls: Arc<Semaphore>,
-    ) -> Self {
-        Self { address, listener, certificate, calls }
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! What a server serves, and the start-up check that all of it has a policy.
 //!
-//! A call goes to the service that its path names, and that one knows its methods. A general router between the two
+//! A call goes to the service that its policy is of, and that one knows its methods. A general router between the two
 //! costs a call a fifth of all its allocations: it matches patterns, and wraps both bodies once more.
 
 use std::{collections::HashMap, convert::Infallible, fmt, sync::Arc};
 
 use http::{Request, Response};
-use interlock_proto::policy::{self, Policies};
+use interlock_proto::policy::{self, MethodPolicy, Policies};
 use prost::Message as _;
 use tonic::{Status, body::Body, codegen::BoxFuture, server::NamedService};
 use tower::Service;
@@ -17,15 +17,15 @@ use super::{bounds::Answer, call::Call, peer::Peer};
 /// which listeners may reach it.
 #[derive(Clone, Default)]
 pub struct Services {
-    routes: Routes,
+    served: Vec<Arc<Serve>>,
     names: Vec<&'static str>,
 }
 
 type Serve = dyn Fn(Request<Body>) -> BoxFuture<Response<Body>, Infallible> + Send + Sync;
 
-/// Who answers the calls of which service.
-#[derive(Clone, Default)]
-pub(crate) struct Routes(Arc<HashMap<&'static str, Arc<Serve>>>);
+/// Who answers the calls of which method, by the number of its policy.
+#[derive(Clone)]
+pub(crate) struct Routes(Arc<[Option<Arc<Serve>>]>);
 
 /// Methods that would be served without a policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +57,7 @@ impl Services {
         self.names.push(S::NAME);
         // Generated services are always ready.
         let serve: Arc<Serve> = Arc::new(move |request| service.clone().call(request));
-        Arc::make_mut(&mut self.routes.0).insert(S::NAME, serve);
+        self.served.push(serve);
         self
     }
 
@@ -68,7 +68,12 @@ impl Services {
     }
 
     pub(super) fn into_routes(self) -> Routes {
-        self.routes
+        let by_name: HashMap<_, _> = self.names.into_iter().zip(self.served).collect();
+        let of = |policy: &MethodPolicy| {
+            let (service, _) = policy.path.strip_prefix('/')?.split_once('/')?;
+            by_name.get(service).cloned()
+        };
+        Routes(Policies::all().iter().map(of).collect())
     }
 }
 
@@ -79,9 +84,9 @@ impl fmt::Debug for Services {
 }
 
 impl Routes {
-    /// The answer to a request; to one of a service that is not here, that there is none.
-    pub(crate) async fn serve(&self, request: Request<Body>) -> Response<Body> {
-        let Some(serve) = self.service(request.uri().path()) else {
+    /// The answer to a request for a method; for one of a service that is not here, that there is none.
+    pub(crate) async fn serve(&self, method: &MethodPolicy, request: Request<Body>) -> Response<Body> {
+        let Some(serve) = self.0.get(method.number).and_then(Option::as_ref) else {
             return Status::unimplemented("").into_http();
         };
         match serve(request).await {
@@ -89,17 +94,12 @@ impl Routes {
             Err(never) => match never {},
         }
     }
-
-    fn service(&self, path: &str) -> Option<&Serve> {
-        let (service, _) = path.strip_prefix('/')?.split_once('/')?;
-        self.0.get(service).map(|serve| &**serve)
-    }
 }
 
 /// Without a gate before them: what anyone may call.
 impl Answer for Routes {
-    async fn answer(&self, _: Call, _: &Peer, request: Request<Body>) -> Response<Body> {
-        self.serve(request).await
+    async fn answer(&self, call: Call, _: &Peer, request: Request<Body>) -> Response<Body> {
+        self.serve(call.policy, request).await
     }
 }
 

@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use interlock_proto::metadata;
 use tonic::body::Body;
 
 use crate::{error::Error, telemetry::RequestId};
 
-const TIMEOUT: &str = "grpc-timeout";
+static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+static REQUEST_ID: HeaderName = HeaderName::from_static(metadata::REQUEST_ID);
 /// Names whose values no log and no `Debug` may show.
 const SENSITIVE: [&str; 4] =
     [metadata::AUTHORIZATION, metadata::COOKIE, metadata::INTERNAL_TOKEN, metadata::SET_COOKIE];
@@ -47,11 +48,11 @@ fn is_grpc(content_type: &[u8]) -> bool {
 /// # Errors
 /// `INVALID_FIELD` for a text that is no timeout, or two of them.
 pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Error> {
-    let mut values = headers.get_all(TIMEOUT).iter();
+    let mut values = headers.get_all(&TIMEOUT).iter();
     let Some(value) = values.next() else { return Ok(None) };
     match (parse_timeout(value.as_bytes()), values.next()) {
         (Some(timeout), None) => Ok(Some(timeout)),
-        _ => Err(Error::invalid_field(TIMEOUT, "one to eight digits and one of H, M, S, m, u, n")),
+        _ => Err(Error::invalid_field(TIMEOUT.as_str(), "one to eight digits and one of H, M, S, m, u, n")),
     }
 }
 
@@ -74,7 +75,7 @@ fn parse_timeout(text: &[u8]) -> Option<Duration> {
 
 /// The id of a call: the caller's where well-formed, else a new one.
 pub(super) fn request_id(headers: &HeaderMap) -> RequestId {
-    let mut values = headers.get_all(metadata::REQUEST_ID).iter();
+    let mut values = headers.get_all(&REQUEST_ID).iter();
     let given = match (values.next(), values.next()) {
         (Some(one), None) => one.to_str().ok(),
         _ => None,
