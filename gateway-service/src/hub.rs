@@ -26,7 +26,10 @@ use std::{
     },
 };
 
-use interlock_kit::store::{Fault, Observer};
+use interlock_kit::{
+    home,
+    store::{Fault, Observer},
+};
 use parking_lot::Mutex;
 
 pub use self::bell::Bell;
@@ -121,7 +124,7 @@ impl Hub {
 
     fn ring(&self, topic: &Topic, note: Option<&Note>) {
         if let Some(line) = self.0.lines.lock().get(topic) {
-            line.bells.values().for_each(|bell| bell.strike(note));
+            line.ring(note);
         }
     }
 
@@ -199,6 +202,15 @@ impl Hub {
     }
 }
 
+impl Line {
+    fn ring(&self, note: Option<&Note>) {
+        if let Some(note) = note {
+            self.bells.values().for_each(|bell| bell.leave(note));
+        }
+        home::together(self.bells.values().cloned(), |bell| &bell.home, |bell| bell.strike());
+    }
+}
+
 impl Observer<Gateway> for Hub {
     fn committed(&self, signals: Vec<Signal>) {
         self.mark_working();
@@ -211,8 +223,7 @@ impl Observer<Gateway> for Hub {
 
     fn missed(&self) {
         for (topic, line) in self.0.lines.lock().iter() {
-            let note = matches!(topic, Topic::Agent(_)).then_some(&Note::Queued);
-            line.bells.values().for_each(|bell| bell.strike(note));
+            line.ring(matches!(topic, Topic::Agent(_)).then_some(&Note::Queued));
         }
     }
 
@@ -264,6 +275,20 @@ mod tests {
         assert!(!rings(&bell).await);
         assert_eq!(bell.notes(), [Note::Taken(Held { job: b, fencing: 1 })]);
         assert!(bell.notes().is_empty());
+    }
+
+    #[tokio::test]
+    async fn all_who_listen_to_one_topic_are_woken_once() {
+        let (hub, job) = (Hub::new(), JobId::new());
+        let bells: Vec<_> = (0..3).map(|_| hub.bell([Topic::Job(job.clone())])).collect();
+        hub.committed(vec![Signal::LeaseTaken { job: job.clone(), fencing: 1 }]);
+        for bell in &bells {
+            bell.rung().await;
+            assert_eq!(bell.notes(), [Note::Taken(Held { job: job.clone(), fencing: 1 })]);
+        }
+        for bell in &bells {
+            assert!(!rings(bell).await);
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub mod field;
 pub mod hasher;
 pub mod health;
 pub mod health_state;
+pub mod home;
 pub mod internal_token;
 pub mod own_certificate;
 pub mod pki;

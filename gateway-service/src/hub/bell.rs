@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use interlock_kit::home::Home;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -26,6 +27,7 @@ pub struct Bell {
 
 #[derive(Default)]
 pub(super) struct Clapper {
+    pub(super) home: Home,
     notify: Notify,
     notes: Mutex<Vec<Note>>,
     pub(super) gone: OnceLock<Arc<[SharedEvent]>>,
@@ -34,7 +36,8 @@ pub(super) struct Clapper {
 impl Bell {
     /// One of no topic yet.
     pub(super) fn new(hub: &Hub, id: u64) -> Self {
-        Self { hub: hub.clone(), id, clapper: Arc::default(), topics: Vec::new(), ring: None }
+        let clapper = Arc::new(Clapper { home: Home::here(), ..Clapper::default() });
+        Self { hub: hub.clone(), id, clapper, topics: Vec::new(), ring: None }
     }
 
     /// Rings for one more topic.
@@ -99,14 +102,15 @@ impl Drop for Bell {
 }
 
 impl Clapper {
-    /// Rings, and leaves a note.
-    pub(super) fn strike(&self, note: Option<&Note>) {
-        if let Some(note) = note {
-            let mut notes = self.notes.lock();
-            if notes.len() < NOTES_MAX && !notes.contains(note) {
-                notes.push(note.clone());
-            }
+    /// Leaves a note for whoever is woken.
+    pub(super) fn leave(&self, note: &Note) {
+        let mut notes = self.notes.lock();
+        if notes.len() < NOTES_MAX && !notes.contains(note) {
+            notes.push(note.clone());
         }
+    }
+
+    pub(super) fn strike(&self) {
         self.notify.notify_one();
     }
 }

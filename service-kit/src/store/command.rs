@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 use crate::{
     clock::Timestamp,
     error::Error,
+    home::Home,
     store::{Domain, Fault, Halt, Ran, Stop, audit::Entry},
 };
 
@@ -14,6 +15,8 @@ pub trait Command<D: Domain>: Send {
     fn run(&mut self, rows: &mut D::Rows<'_>, now: Timestamp) -> Step<D>;
     /// Whether it may use the space that is kept for a full disk.
     fn goes_on_full_disk(&self) -> bool;
+    /// Where its caller waits.
+    fn home(&self) -> &Home;
     /// Gives the answer of the last run, or the failure of its commit.
     fn answer(self: Box<Self>, committed: Result<(), Fault>);
 }
@@ -36,12 +39,13 @@ pub(super) struct Pending<D: Domain, T, F> {
     run: F,
     on_full_disk: bool,
     last: Option<Answer<D, T>>,
+    home: Home,
     reply: oneshot::Sender<Answer<D, T>>,
 }
 
 impl<D: Domain, T, F> Pending<D, T, F> {
     pub(super) fn new(run: F, on_full_disk: bool, reply: oneshot::Sender<Answer<D, T>>) -> Self {
-        Self { run, on_full_disk, last: None, reply }
+        Self { run, on_full_disk, last: None, home: Home::here(), reply }
     }
 }
 
@@ -73,6 +77,10 @@ where
 
     fn goes_on_full_disk(&self) -> bool {
         self.on_full_disk
+    }
+
+    fn home(&self) -> &Home {
+        &self.home
     }
 
     fn answer(self: Box<Self>, committed: Result<(), Fault>) {

@@ -19,6 +19,7 @@ pub use crate::store::command::{Command, Step};
 use crate::{
     clock::Clock,
     error::{Error, Reason},
+    home,
     store::{Domain, Fault, Observer},
 };
 
@@ -218,9 +219,8 @@ impl<D: Domain> Drain<D> {
 }
 
 fn answer_all<D: Domain>(batch: Vec<Box<dyn Command<D>>>, committed: &Result<(), Fault>) {
-    for command in batch {
-        command.answer(committed.clone());
-    }
+    let committed = committed.clone();
+    home::together(batch, |command| command.home(), move |command| command.answer(committed.clone()));
 }
 
 fn said(panic: &(dyn std::any::Any + Send)) -> String {

@@ -104,6 +104,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::Clock,
+        home::Home,
         store::{
             audit::{ChainKey, Entry, Origin, Outcome},
             sqlite::{Options, engine},
@@ -143,7 +144,7 @@ mod tests {
         }
     }
 
-    struct Tell(&'static str);
+    struct Tell(&'static str, Home);
 
     impl Command<Told> for Tell {
         fn run(&mut self, (): &mut (), _: Timestamp) -> Step<Told> {
@@ -153,6 +154,10 @@ mod tests {
 
         fn goes_on_full_disk(&self) -> bool {
             false
+        }
+
+        fn home(&self) -> &Home {
+            &self.1
         }
 
         fn answer(self: Box<Self>, _: Result<(), Fault>) {}
@@ -173,7 +178,10 @@ mod tests {
             };
             let mut engine = engine::<Told>(&options).expect("a store");
             let (before, head) = (engine.moment.load(Ordering::SeqCst), engine.head.clone());
-            assert_eq!(engine.batch(&mut [Box::new(Tell("committed"))]).expect("committed"), ["committed"]);
+            assert_eq!(
+                engine.batch(&mut [Box::new(Tell("committed", Home::default()))]).expect("committed"),
+                ["committed"]
+            );
             // As if the answer to a commit had been lost: to this one, or to one that never was.
             let mut doubtful = engine.head.clone();
             let at = Timestamp::from_micros(engine.moment.load(Ordering::SeqCst));
@@ -185,7 +193,7 @@ mod tests {
             }
             let before = Timestamp::from_micros(before);
             engine.doubt = Some(Doubt { head: doubtful, at, before, signals: vec!["doubtful"] });
-            let told = engine.batch(&mut [Box::new(Tell("next"))]).expect("committed");
+            let told = engine.batch(&mut [Box::new(Tell("next", Home::default()))]).expect("committed");
             assert_eq!(told, if happened { vec!["doubtful", "next"] } else { vec!["next"] });
         }
     }
