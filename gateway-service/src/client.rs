@@ -169,6 +169,10 @@ impl Query for CursorOf {
     type Out = u64;
     const ACTION: &'static str = "session.stream";
 
+    fn is_keyed(&self) -> bool {
+        true
+    }
+
     fn run(&self, view: &mut View<'_>) -> Result<u64, Stop> {
         let found = view.session(Act::Ack, &self.session)?;
         Ok(calling(&found)?.cursor)

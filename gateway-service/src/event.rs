@@ -236,6 +236,11 @@ impl Query for ReadOn {
     type Out = Part;
     const ACTION: &'static str = ReadEvents::ACTION;
 
+    /// Where it has the events it only decides on them.
+    fn is_keyed(&self) -> bool {
+        !self.known.is_empty()
+    }
+
     fn run(&self, view: &mut View<'_>) -> Result<Part, Stop> {
         self.read.part(view, &self.known)
     }

@@ -448,6 +448,10 @@ impl Query for GetJob {
     type Out = JobWhole;
     const ACTION: &'static str = "job.get";
 
+    fn is_keyed(&self) -> bool {
+        true
+    }
+
     fn run(&self, view: &mut View<'_>) -> Result<JobWhole, Stop> {
         let (job, found) = view.job(Act::ReadJobs, &self.job)?;
         let (payload, result) = view.contents(&found, &job)?;
@@ -458,6 +462,10 @@ impl Query for GetJob {
 impl Query for JobState {
     type Out = Job;
     const ACTION: &'static str = "job.wait";
+
+    fn is_keyed(&self) -> bool {
+        true
+    }
 
     fn run(&self, view: &mut View<'_>) -> Result<Job, Stop> {
         Ok(view.job(Act::ReadJobs, &self.job)?.0)

@@ -233,6 +233,10 @@ impl Query for GetSession {
     type Out = SessionSeen;
     const ACTION: &'static str = "session.get";
 
+    fn is_keyed(&self) -> bool {
+        true
+    }
+
     fn run(&self, view: &mut View<'_>) -> Result<SessionSeen, Stop> {
         let found = view.session(Act::Get, &self.session)?;
         view.seen(found.session, 0)

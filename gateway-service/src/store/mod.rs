@@ -156,6 +156,11 @@ pub trait Query: Send + Sync + 'static {
     /// The audit action of its refusals.
     const ACTION: &'static str;
 
+    /// Whether it reads a few rows by their keys, and no more however many there are ([`Store::look`]).
+    fn is_keyed(&self) -> bool {
+        false
+    }
+
     /// Runs it.
     ///
     /// # Errors
@@ -267,7 +272,10 @@ impl Shell {
             match ran {
                 Ok(told) => return Ok(told),
                 Err(Halt::Refused(error)) => return Err(error),
-                Err(Halt::Unresolved(question)) => resolve(&mut reach, question, resolver).await?,
+                Err(Halt::Unresolved(question)) => {
+                    // In a box: what most calls do not need makes theirs no larger.
+                    Box::pin(resolve(&mut reach, question, resolver)).await?;
+                }
             }
         }
     }
@@ -286,17 +294,19 @@ impl Shell {
         let mut reach = anticipated(caller, resolver);
         loop {
             let (query, limits) = (Arc::clone(&query), Arc::clone(&self.limits));
+            let is_keyed = query.is_keyed();
             let (caller, known) = (Arc::clone(caller), reach.clone());
-            let ran = self
-                .store
-                .read(move |rows: &mut (dyn Rows + '_), now: Timestamp| {
-                    run_query(&*query, rows, now, (&caller, &known), &limits)
-                })
-                .await;
+            let read = move |rows: &mut (dyn Rows + '_), now: Timestamp| {
+                run_query(&*query, rows, now, (&caller, &known), &limits)
+            };
+            let ran = if is_keyed { self.store.look(read).await } else { self.store.read(read).await };
             match ran {
                 Ok(told) => return Ok(told),
                 Err(Halt::Refused(error)) => return Err(error),
-                Err(Halt::Unresolved(question)) => resolve(&mut reach, question, resolver).await?,
+                Err(Halt::Unresolved(question)) => {
+                    // In a box: what most calls do not need makes theirs no larger.
+                    Box::pin(resolve(&mut reach, question, resolver)).await?;
+                }
             }
         }
     }

@@ -200,11 +200,12 @@ pub trait Observer<D: Domain>: Send + Sync + 'static {
 pub struct Store<D: Domain> {
     writer: Arc<Writer<D>>,
     reader: Option<Arc<Writer<D>>>,
+    here: Arc<[Writer<D>]>,
 }
 
 impl<D: Domain> Clone for Store<D> {
     fn clone(&self) -> Self {
-        Self { writer: Arc::clone(&self.writer), reader: self.reader.clone() }
+        Self { writer: Arc::clone(&self.writer), reader: self.reader.clone(), here: Arc::clone(&self.here) }
     }
 }
 
@@ -218,7 +219,13 @@ impl<D: Domain> Store<D> {
     /// Reads go to `reader` where the engine has one apart, else through the writer.
     #[must_use]
     pub fn new(writer: Writer<D>, reader: Option<Writer<D>>) -> Self {
-        Self { writer: Arc::new(writer), reader: reader.map(Arc::new) }
+        Self { writer: Arc::new(writer), reader: reader.map(Arc::new), here: Arc::new([]) }
+    }
+
+    /// With readers that [`Store::look`] may use on its caller's thread.
+    #[must_use]
+    pub fn with_readers_here(self, readers: impl IntoIterator<Item = Writer<D>>) -> Self {
+        Self { here: readers.into_iter().collect(), ..self }
     }
 
     /// Runs a verb in a transaction and answers when that is durable.
@@ -231,7 +238,7 @@ impl<D: Domain> Store<D> {
         T: Send + 'static,
         F: FnMut(&mut D::Rows<'_>, Timestamp) -> Ran<D, T> + Send + 'static,
     {
-        through(&self.writer, run, false).await
+        through(&[], &self.writer, run, false).await
     }
 
     /// As [`Store::write`], for what must be done though the disk is full: it may use the space that is kept for
@@ -244,14 +251,36 @@ impl<D: Domain> Store<D> {
         T: Send + 'static,
         F: FnMut(&mut D::Rows<'_>, Timestamp) -> Ran<D, T> + Send + 'static,
     {
-        through(&self.writer, run, true).await
+        through(&[], &self.writer, run, true).await
     }
 
     /// Runs a reading verb on a snapshot. Its refusals are recorded before they are answered.
     ///
     /// # Errors
     /// As [`Store::write`].
-    pub async fn read<T, F>(&self, mut run: F) -> Result<T, Halt<D>>
+    pub async fn read<T, F>(&self, run: F) -> Result<T, Halt<D>>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut D::Rows<'_>, Timestamp) -> Ran<D, T> + Send + 'static,
+    {
+        self.read_on(&[], run).await
+    }
+
+    /// As [`Store::read`], for a verb that reads a few rows by their keys, and no more however many there are: on the
+    /// caller's own thread where the engine has a reader at hand, since the way to another thread and back costs more
+    /// than such a read.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub async fn look<T, F>(&self, run: F) -> Result<T, Halt<D>>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut D::Rows<'_>, Timestamp) -> Ran<D, T> + Send + 'static,
+    {
+        self.read_on(&self.here, run).await
+    }
+
+    async fn read_on<T, F>(&self, here: &[Writer<D>], mut run: F) -> Result<T, Halt<D>>
     where
         T: Send + 'static,
         F: FnMut(&mut D::Rows<'_>, Timestamp) -> Ran<D, T> + Send + 'static,
@@ -269,9 +298,9 @@ impl<D: Domain> Store<D> {
             };
             Ran { result, changes: Vec::new(), audit: Vec::new() }
         };
-        let (result, audit) = through(lane, read, false).await?;
+        let (result, audit) = through(here, lane, read, false).await?;
         if !audit.is_empty() {
-            self.record(audit).await.map_err(Halt::Refused)?;
+            Box::pin(self.record(audit)).await.map_err(Halt::Refused)?;
         }
         result.map_err(Halt::Refused)
     }
@@ -292,13 +321,18 @@ impl<D: Domain> Store<D> {
     /// Lets no more in, finishes what is queued, and ends the threads.
     pub async fn close(&self) {
         self.writer.close().await;
-        if let Some(reader) = &self.reader {
+        for reader in self.reader.iter().map(|reader| &**reader).chain(&*self.here) {
             reader.close().await;
         }
     }
 }
 
-async fn through<D, T, F>(lane: &Writer<D>, run: F, on_full_disk: bool) -> Result<T, Halt<D>>
+async fn through<D, T, F>(
+    here: &[Writer<D>],
+    lane: &Writer<D>,
+    run: F,
+    on_full_disk: bool,
+) -> Result<T, Halt<D>>
 where
     D: Domain,
     T: Send + 'static,
@@ -306,7 +340,11 @@ where
 {
     let (reply, answer) = oneshot::channel();
     let command: Box<dyn Command<D>> = Box::new(Pending::new(run, on_full_disk, reply));
-    lane.submit(command).map_err(Halt::Refused)?;
+    // What fails here has another thread wait for the store.
+    let left = here.iter().try_fold(command, |command, reader| reader.try_here(command));
+    if let Some(command) = left {
+        lane.submit(command).map_err(Halt::Refused)?;
+    }
     answer.await.unwrap_or_else(|_| {
         Err(Halt::Refused(Error::new(
             Reason::StoreUnavailable,

@@ -2,7 +2,8 @@
 //!
 //! A batch is one transaction: its verbs run one after another on the rows as they are, the changes of
 //! each are applied before the next one looks, then audit rows, chain link and the instant go in, then
-//! one commit. Reads run in groups on a connection of their own, each group on one snapshot.
+//! one commit. Reads run in groups on a connection of their own, each group on one snapshot; small ones
+//! ([`Store::look`]) on connections for their callers' own threads.
 //!
 //! **A sync that failed** leaves a commit in the log of which nobody knows whether it lasts: the system may have
 //! dropped the pages and call them clean. So a failed commit is settled before anything else happens: on a new
@@ -47,13 +48,16 @@ pub(in crate::store) use keeping::{heads, remembered};
 pub(in crate::store) use opening::BUSY_WITHIN;
 use opening::{beside, migrate};
 pub(in crate::store) use retention::{first, oldest};
-use snapshot::Snapshot;
+use snapshot::{Readers, Snapshot};
 pub use {
     super::audit::{Damage, Filter},
     audit::{rows, verify},
     keeping::keep,
     opening::{OpenError, connect},
 };
+
+/// Readers on their callers' threads: one a core, up to so many.
+const READERS_HERE_MAX: usize = 8;
 
 /// What a service brings to this engine.
 pub trait SqliteDomain: Domain {
@@ -130,23 +134,18 @@ pub fn open<D: SqliteDomain>(
     if options.inline {
         return Ok(Store::new(Writer::inline(Box::new(engine), observer), None));
     }
-    let reader = match &options.place {
-        Place::Memory => None,
-        Place::File(_) => {
-            let open = |source| OpenError::Open { place: options.place.to_string(), source };
-            let snapshot = Snapshot::<D> {
-                connection: connect(&options.place).map_err(open)?,
-                clock: options.clock.clone(),
-                moment: Arc::clone(&engine.moment),
-                inject_misses: options.inject_misses,
-                turn: engine.log.reads(),
-                _domain: std::marker::PhantomData,
-            };
-            Some(Writer::thread("store-reader", Box::new(snapshot), Arc::clone(&observer), options.limits)?)
+    let snapshot = |waits| Snapshot::<D>::open(options, &engine, waits);
+    let (mut reader, mut here) = (None, Vec::new());
+    if let Place::File(_) = &options.place {
+        let waits = Box::new(snapshot(true)?);
+        reader = Some(Writer::thread("store-reader", waits, Arc::clone(&observer), options.limits)?);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        for _ in 0..cores.min(READERS_HERE_MAX) {
+            here.push(Writer::inline(Box::new(snapshot(false)?), Arc::clone(&observer)));
         }
-    };
+    }
     let writer = Writer::thread("store-writer", Box::new(engine), observer, options.limits)?;
-    Ok(Store::new(writer, reader))
+    Ok(Store::new(writer, reader).with_readers_here(here))
 }
 
 /// Brings a store to this version and seals its chains, for a program that only reads it then.
@@ -168,6 +167,7 @@ fn engine<D: SqliteDomain>(options: &Options) -> Result<Sqlite<D>, OpenError> {
         .query_row("SELECT at FROM moment", [], |row| row.get(0))
         .map_err(|source| OpenError::Open { place: place.clone(), source })?;
     options.clock.not_before(Timestamp::from_micros(last));
+    let readers = Arc::<Readers>::default();
     let mut engine = Sqlite::<D> {
         connection,
         clock: options.clock.clone(),
@@ -179,7 +179,8 @@ fn engine<D: SqliteDomain>(options: &Options) -> Result<Sqlite<D>, OpenError> {
         doubt: None,
         untold: Vec::new(),
         reserve: options.place.beside("-reserve").map(Reserve::new),
-        log: log::Bound::new(options.place.beside("-wal")),
+        log: log::Bound::new(options.place.beside("-wal"), Arc::clone(&readers)),
+        readers,
         _domain: std::marker::PhantomData,
     };
     engine.keep_space();
@@ -241,6 +242,7 @@ struct Sqlite<D: Domain> {
     /// None in memory.
     reserve: Option<Reserve>,
     log: log::Bound,
+    readers: Arc<Readers>,
     _domain: std::marker::PhantomData<fn() -> D>,
 }
 
@@ -278,6 +280,7 @@ impl<D: SqliteDomain> Sqlite<D> {
         if self.doubt.is_some() {
             self.settle(on_full_disk)?;
         }
+        self.readers.let_go();
         let mut loaded = BTreeSet::new();
         loop {
             let now = instant(&self.clock, &self.moment);
@@ -297,7 +300,9 @@ impl<D: SqliteDomain> Sqlite<D> {
                     transaction.prepare_cached("UPDATE moment SET at = ?1")?.execute([now.as_micros()])?;
                 Fault::unless_one(moved, "moment")?;
             }
-            if let Err(error) = transaction.commit() {
+            let committed = transaction.commit();
+            self.readers.outdate();
+            if let Err(error) = committed {
                 self.undone(error, head, now, planned.signals, on_full_disk)?;
             } else {
                 self.head = head;

@@ -104,6 +104,16 @@ impl<D: Domain> Writer<D> {
         Self(Mode::Inline(Mutex::new(Some(Drain { engine, observer }))))
     }
 
+    /// Runs it on the caller's thread, if that is at hand at once; else gives it back.
+    pub(super) fn try_here(&self, command: Box<dyn Command<D>>) -> Option<Box<dyn Command<D>>> {
+        let Mode::Inline(drain) = &self.0 else { return Some(command) };
+        let mut drain = drain.try_lock();
+        match drain.as_mut().and_then(|drain| drain.as_mut()) {
+            Some(drain) => drain.alone(command),
+            None => Some(command),
+        }
+    }
+
     pub(super) fn submit(&self, command: Box<dyn Command<D>>) -> Result<(), Error> {
         match &self.0 {
             Mode::Thread { queue, .. } => {
@@ -169,6 +179,20 @@ impl<D: Domain> Drain<D> {
                 self.fail(batch, &fault);
             }
             Err(_) => self.one_by_one(batch),
+        }
+    }
+
+    /// Runs it; gives it back where that failed.
+    fn alone(&mut self, command: Box<dyn Command<D>>) -> Option<Box<dyn Command<D>>> {
+        let mut batch = [command];
+        let ran = self.attempt(&mut batch);
+        let [command] = batch;
+        match ran {
+            Ok(()) => {
+                command.answer(Ok(()));
+                None
+            }
+            Err(_) => Some(command),
         }
     }
 

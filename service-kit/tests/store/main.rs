@@ -97,8 +97,10 @@ async fn every_engine_counts_refuses_and_reads_alike() {
         assert_eq!(refused(store.write(add("a", 3)).await), Reason::LimitReached, "{name}");
         assert_eq!(store.read(read("a")).await.expect("a value"), 3, "{name}: a refused verb wrote");
         assert_eq!(store.read(read("b")).await.expect("a value"), 0, "{name}");
+        assert_eq!(store.look(read("a")).await.expect("a value"), 3, "{name}");
         store.close().await;
         assert_eq!(refused(store.write(add("a", 9)).await), Reason::StoreUnavailable, "{name}");
+        assert_eq!(refused(store.look(read("a")).await), Reason::StoreUnavailable, "{name}");
     }
     assert_eq!(ear.signals.lock().len(), 6 * 3, "one signal for each committed change");
     assert_eq!(ear.failures.load(Ordering::SeqCst), 0);
@@ -112,6 +114,28 @@ async fn concurrent_verbs_lose_no_update() {
         let done = futures_util::future::join_all(all).await;
         let values: BTreeSet<i64> = done.into_iter().map(|d| d.expect("room")).collect();
         assert_eq!(values, (1..=200).collect(), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_look_shows_all_that_was_answered_before_it() {
+    let (folder, cluster) = (tempfile::tempdir().expect("a folder"), Cluster::start());
+    for (name, store) in engines(folder.path(), &cluster, &Arc::new(Ear::default())) {
+        let callers = ["a", "b", "c", "d"].map(|counter| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for expected in 1..=100 {
+                    assert_eq!(store.write(add(counter, i64::MAX)).await.expect("room"), expected);
+                    // The second one finds the snapshot of the first, where nothing was committed in between.
+                    for _ in 0..2 {
+                        assert_eq!(store.look(read(counter)).await.expect("a value"), expected, "{name}");
+                    }
+                }
+            })
+        });
+        for caller in callers {
+            caller.await.expect("no update was missed");
+        }
     }
 }
 
@@ -134,23 +158,37 @@ async fn only_the_guilty_verb_of_a_batch_fails() {
         assert_eq!((first.expect("fine"), last.expect("fine")), (1, 2), "{name}");
         assert_eq!((refused(stale), refused(panics)), (Reason::Internal, Reason::Internal), "{name}");
         assert_eq!(store.read(read("z")).await.expect("a value"), 0, "{name}: half a verb was written");
-        assert_eq!(ear.failures.load(Ordering::SeqCst), before + 2, "{name}");
+        let panics = store
+            .look(|_: &mut (dyn Rows + '_), _| -> Ran<Counters, i64> { panic!("an invariant is broken") });
+        assert_eq!(refused(panics.await), Reason::Internal, "{name}");
+        assert_eq!(store.look(read("a")).await.expect("a value"), 2, "{name}: nobody else is harmed");
+        assert_eq!(ear.failures.load(Ordering::SeqCst), before + 3, "{name}");
     }
 }
 
 #[tokio::test]
 async fn a_refused_read_is_recorded_before_it_is_answered() {
     let (store, plain) = model::open::<Counters>(Clock::system(), Arc::new(Ear::default()));
-    let refusal = store.read(|_: &mut (dyn Rows + '_), _| -> Ran<Counters, ()> {
+    let refuse = |_: &mut (dyn Rows + '_), _| -> Ran<Counters, ()> {
         Ran {
             result: Err(Stop::Refused(Error::new(Reason::OwnerMismatch, "not yours"))),
             changes: vec![],
             audit: vec![entry(Outcome::Refused(Reason::OwnerMismatch), "x")],
         }
-    });
-    assert_eq!(refused(refusal.await), Reason::OwnerMismatch);
+    };
+    assert_eq!(refused(store.read(refuse).await), Reason::OwnerMismatch);
     let reasons: Vec<String> = plain.lock().audit.iter().map(|row| row.reason.clone()).collect();
     assert_eq!(reasons, ["OWNER_MISMATCH"]);
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let store =
+        sqlite::open::<Counters>(&options(at(folder.path())), Arc::new(Ear::default())).expect("opens");
+    assert_eq!(refused(store.look(refuse).await), Reason::OwnerMismatch);
+    let other = sqlite::connect(&at(folder.path())).expect("opens");
+    let rows: i64 = other
+        .query_row("SELECT count(*) FROM audit WHERE reason = 'OWNER_MISMATCH'", [], |row| row.get(0))
+        .expect("reads");
+    assert_eq!(rows, 1);
 }
 
 // I11: no row, no change, no answer.
@@ -299,7 +337,7 @@ async fn readers_that_never_pause_do_not_let_the_log_grow() {
     let store =
         sqlite::open::<Counters>(&options(at(folder.path())), Arc::new(Ear::default())).expect("opens");
     let readers: Vec<_> = (0..3)
-        .map(|_| {
+        .map(|number| {
             let store = store.clone();
             tokio::spawn(async move {
                 loop {
@@ -311,7 +349,9 @@ async fn readers_that_never_pause_do_not_let_the_log_grow() {
                         }
                         Ran { result, changes: vec![], audit: vec![] }
                     };
-                    store.read(slow).await.expect("read");
+                    let read = if number == 0 { store.look(slow).await } else { store.read(slow).await };
+                    read.expect("read");
+                    tokio::task::yield_now().await;
                 }
             })
         })

@@ -100,7 +100,8 @@ async fn every_engine_answers_random_batches_as_the_model_does_one_by_one() {
             let expected = plain.read(read(counter)).await.expect("a value");
             for (name, store) in &stores {
                 let found = store.read(read(counter)).await.expect("a value");
-                assert_eq!(found, expected, "{name}: {counter}, round {round} of seed {seed}");
+                let looked = store.look(read(counter)).await.expect("a value");
+                assert_eq!([found, looked], [expected; 2], "{name}: {counter}, round {round} of seed {seed}");
             }
         }
     }

@@ -86,6 +86,7 @@ impl<D: SqliteDomain> Sqlite<D> {
         let moved = transaction.execute("UPDATE moment SET at = ?1", [now])?;
         Fault::unless_one(moved, "moment")?;
         transaction.commit()?;
+        self.readers.outdate();
         self.moment.store(now, Ordering::SeqCst);
         if let Some(doubt) = self.doubt.take().filter(|_| happened) {
             self.head = doubt.head;

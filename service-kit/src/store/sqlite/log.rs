@@ -12,10 +12,9 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use super::BUSY_WITHIN;
+use super::{BUSY_WITHIN, snapshot::Readers};
 
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: usize = 32;
@@ -76,29 +75,19 @@ pub(super) fn write_back(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Held by each group of reads and by whoever cuts the log. SQLite waits for readers by asking again and again
-/// whether their place in the log is free; one whose next read takes the same place as its last is never seen
-/// without it. This lock is handed over to whoever has waited for half a millisecond.
-pub(super) type Turn = Arc<Mutex<()>>;
-
 /// Keeps the log short. What was committed is durable whether it can be cut now or not.
 pub(super) struct Bound {
     /// None in memory.
     file: Option<PathBuf>,
-    reads: Turn,
+    readers: Arc<Readers>,
     /// Commits until the next look.
     look_in: u32,
     look_every: u32,
 }
 
 impl Bound {
-    pub(super) fn new(file: Option<PathBuf>) -> Self {
-        Self { file, reads: Turn::default(), look_in: LOOK_EVERY.0, look_every: LOOK_EVERY.0 }
-    }
-
-    /// For those that read beside the writer.
-    pub(super) fn reads(&self) -> Turn {
-        Arc::clone(&self.reads)
+    pub(super) fn new(file: Option<PathBuf>, readers: Arc<Readers>) -> Self {
+        Self { file, readers, look_in: LOOK_EVERY.0, look_every: LOOK_EVERY.0 }
     }
 
     /// After a commit.
@@ -124,7 +113,7 @@ impl Bound {
     fn cut(&self, connection: &Connection) -> rusqlite::Result<bool> {
         // Most of it while reads go on.
         connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-        let Some(_turn) = self.reads.try_lock_for(CUT_WITHIN) else { return Ok(false) };
+        let Some(_stopped) = self.readers.stop(CUT_WITHIN) else { return Ok(false) };
         connection.busy_timeout(CUT_WITHIN)?;
         let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
         connection.busy_timeout(BUSY_WITHIN)?;
