@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use interlock_kit::{
     authn::{self, Admit, Bearer, Presented, Refused},
-    clock::Clock,
+    clock::{Clock, Timestamp},
     denials::{Counted, Denials, GarbageLimit, Noted},
     error::{Error, Reason},
     serve::{self, Source},
@@ -128,15 +128,15 @@ impl Gate {
         call: &serve::Call,
         caller: &Caller,
         hash: Hash,
+        now: Timestamp,
     ) -> Result<Validation, Error> {
-        let now = self.clock.now();
         // Whoever may not ask is refused by the verb, which leaves the row.
         if policy::decide(caller, Act::Verify, now).is_ok()
             && let Some(verdict) = self.verdicts.find(&hash, now)
         {
             return Ok(Validation::Valid(verdict));
         }
-        self.look_up(&call_of(call, caller.clone()), hash, Validate { hash }).await
+        Box::pin(self.look_up(&call_of(call, caller.clone()), hash, Validate { hash })).await
     }
 
     async fn look_up(
@@ -166,6 +166,11 @@ impl Gate {
         if let Some(verdict) = self.verdicts.find(&hash, self.clock.now()) {
             return Ok(verdict.principal);
         }
+        // In a box: what most calls do not need makes theirs no larger.
+        Box::pin(self.found(call, hash)).await
+    }
+
+    async fn found(&self, call: &serve::Call, hash: Hash) -> Result<Arc<Principal>, Refused<Caller>> {
         self.lookups.check(call.source())?;
         for _ in 0..LOOKS_MAX {
             match self.look_up(&call_of(call, Caller::Nobody), hash, Authenticate { hash }).await? {
@@ -212,7 +217,7 @@ impl Admit for Gate {
         }
         let services_only = call.policy.who == [CallerKind::Service];
         if let (true, Some(service)) = (services_only, &call.service) {
-            let caller = Caller::Service(service.to_string());
+            let caller = Caller::Service(service.clone());
             return if matches!(presented.bearer, Bearer::Missing) && presented.on_behalf_of.is_none() {
                 Ok(caller)
             } else {
@@ -296,7 +301,7 @@ pub fn call_of(call: &serve::Call, caller: Caller) -> Call {
         Caller::Principal(p) => {
             (p.owner_id.to_string(), p.role.text().to_owned(), p.credential_id.to_string())
         }
-        Caller::Service(id) => (id.clone(), "service".to_owned(), String::new()),
+        Caller::Service(id) => (id.to_string(), "service".to_owned(), String::new()),
         Caller::Host => ("host".to_owned(), "host".to_owned(), String::new()),
     };
     let origin = Origin {

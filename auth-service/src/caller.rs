@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use interlock_kit::{clock::Timestamp, store::audit::Origin, unscoped::Unscoped};
+use interlock_kit::{clock::Timestamp, spiffe::SpiffeId, store::audit::Origin, unscoped::Unscoped};
 
 use crate::{
     ids::{CredentialId, OwnerId, OwnerSessionId, ProjectId},
@@ -31,8 +31,8 @@ pub enum Caller {
     Nobody,
     /// A verified principal.
     Principal(Arc<Principal>),
-    /// A service on the internal listener, by its SPIFFE id.
-    Service(String),
+    /// A service on the internal listener.
+    Service(SpiffeId),
     /// This program itself at its start, or an offline command on the host that holds the store's lock.
     Host,
 }

@@ -488,7 +488,7 @@ mod tests {
             Proof::ProjectToken { project: ProjectId::made("prj_1"), scopes: Vec::new(), agents: Vec::new() };
         let callers = [
             Caller::Nobody,
-            Caller::Service("spiffe://x/y".to_owned()),
+            Caller::Service("spiffe://x/y".parse().expect("a SPIFFE id")),
             Caller::Host,
             principal(token(), Role::Admin, true, false),
             principal(token(), Role::User, false, false),

@@ -4,8 +4,9 @@
 //! compares that sequence with the revocations it has applied, so that a slow answer never brings back
 //! what was revoked (DESIGN 6).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use interlock_kit::clock::Timestamp;
 use interlock_proto::credential::{Credential, Hash, Kind};
 
@@ -54,13 +55,36 @@ pub enum Validation {
 }
 
 /// A good credential.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Verdict {
     /// Whom it proves.
     pub principal: Arc<Principal>,
     /// The revocation sequence that this was read at.
     pub sequence: u64,
+    /// What verifiers are told of the principal, once one was.
+    pub(crate) wire: Arc<OnceLock<Bytes>>,
 }
+
+impl Verdict {
+    /// Read at this revocation sequence.
+    #[must_use]
+    pub fn new(principal: Arc<Principal>, sequence: u64) -> Self {
+        Self { principal, sequence, wire: Arc::default() }
+    }
+
+    /// What verifiers are told of the principal, encoded once for all clones.
+    pub(crate) fn wire(&self, encode: impl FnOnce() -> Bytes) -> &Bytes {
+        self.wire.get_or_init(encode)
+    }
+}
+
+impl PartialEq for Verdict {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.principal, self.sequence) == (&other.principal, other.sequence)
+    }
+}
+
+impl Eq for Verdict {}
 
 /// Gate 1 of this service: who presents this credential? Holding it is the right to ask.
 #[derive(Clone, Debug)]
@@ -220,7 +244,7 @@ fn timed(principal: Principal, sequence: u64, now: Timestamp) -> Validation {
     if principal.expires_at.is_some_and(|end| end.is_over(now)) {
         Validation::Expired(principal)
     } else {
-        Validation::Valid(Verdict { principal, sequence })
+        Validation::Valid(Verdict::new(principal, sequence))
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -46,8 +46,6 @@ pub struct Verdicts {
     /// The newest row of the log that was heard of.
     heard: AtomicU64,
     subjects: RwLock<Subjects>,
-    /// The latest instant that a call was judged at: a clock that is set back revives nothing.
-    latest: AtomicI64,
     /// Unset before the first call, and then always.
     vouch: OnceLock<Vouch>,
 }
@@ -55,7 +53,7 @@ pub struct Verdicts {
 /// One verdict.
 #[derive(Debug)]
 struct Kept {
-    principal: Arc<Principal>,
+    verdict: Verdict,
     /// Held against the log up to here.
     checked: AtomicU64,
 }
@@ -74,7 +72,6 @@ impl Default for Verdicts {
             kept: Cache::new(KEPT_MAX),
             heard: AtomicU64::new(0),
             subjects: RwLock::default(),
-            latest: AtomicI64::new(i64::MIN),
             vouch: OnceLock::new(),
         }
     }
@@ -83,8 +80,7 @@ impl Default for Verdicts {
 impl Verdicts {
     /// Keeps what the store has said.
     pub fn keep(&self, hash: Hash, verdict: &Verdict) {
-        let kept =
-            Kept { principal: Arc::clone(&verdict.principal), checked: AtomicU64::new(verdict.sequence) };
+        let kept = Kept { verdict: verdict.clone(), checked: AtomicU64::new(verdict.sequence) };
         self.kept.insert(hash, Arc::new(kept));
     }
 
@@ -95,20 +91,21 @@ impl Verdicts {
             return None;
         }
         let kept = self.kept.get(hash)?;
-        let now = self.not_before_the_latest(now);
-        if kept.principal.expires_at.is_some_and(|end| end.is_over(now)) {
+        if kept.verdict.principal.expires_at.is_some_and(|end| end.is_over(now)) {
+            // A clock that is set back revives nothing.
+            self.kept.remove(hash);
             return None;
         }
         let heard = self.heard.load(Ordering::Acquire);
         let checked = kept.checked.load(Ordering::Acquire);
         if checked < heard {
-            if self.subjects.read().concern(&kept.principal, checked) {
+            if self.subjects.read().concern(&kept.verdict.principal, checked) {
                 self.kept.remove(hash);
                 return None;
             }
             kept.checked.fetch_max(heard, Ordering::AcqRel);
         }
-        Some(Verdict { principal: Arc::clone(&kept.principal), sequence: heard.max(checked) })
+        Some(Verdict { sequence: heard.max(checked), ..kept.verdict.clone() })
     }
 
     /// From now on what is kept counts as long as this program may vouch, and what was read up to row `newest` does not.
@@ -149,16 +146,6 @@ impl Verdicts {
         }
         subjects.newest.insert(revocation.subject.clone(), revocation.sequence);
         self.heard.fetch_max(revocation.sequence, Ordering::AcqRel);
-    }
-
-    fn not_before_the_latest(&self, now: Timestamp) -> Timestamp {
-        let latest = self.latest.load(Ordering::Relaxed);
-        if now.as_micros() > latest {
-            self.latest.fetch_max(now.as_micros(), Ordering::Relaxed);
-            now
-        } else {
-            Timestamp::from_micros(latest)
-        }
     }
 }
 
@@ -225,7 +212,7 @@ mod tests {
 
     fn kept(principal: Principal, sequence: u64) -> Verdicts {
         let verdicts = Verdicts::default();
-        verdicts.keep(HASH, &Verdict { principal: Arc::new(principal), sequence });
+        verdicts.keep(HASH, &Verdict::new(Arc::new(principal), sequence));
         verdicts
     }
 
@@ -282,9 +269,9 @@ mod tests {
     fn what_was_read_before_a_revocation_is_not_brought_back_by_keeping_it_late() {
         let verdicts = Verdicts::default();
         verdicts.revoked(&row(4, Subject::Owner(OwnerId::made("alice"))));
-        verdicts.keep(HASH, &Verdict { principal: Arc::new(session()), sequence: 3 });
+        verdicts.keep(HASH, &Verdict::new(Arc::new(session()), 3));
         assert_eq!(verdicts.find(&HASH, at(1)), None);
-        verdicts.keep(HASH, &Verdict { principal: Arc::new(session()), sequence: 4 });
+        verdicts.keep(HASH, &Verdict::new(Arc::new(session()), 4));
         assert!(verdicts.find(&HASH, at(1)).is_some(), "read after it");
     }
 

@@ -75,16 +75,15 @@ impl Vouch {
     /// Whether it may vouch, now.
     #[must_use]
     pub fn holds(&self) -> bool {
+        let Some(leased) = &self.0 else { return true };
         let now = Clock::instant();
-        self.end_as_of(now).is_none_or(|end| now < end)
+        now < leased.end_as_of(now)
     }
 
     /// Its end on the monotonic clock as both clocks have it `now`; none where it has no end.
     #[must_use]
     pub fn end_as_of(&self, now: Instant) -> Option<Instant> {
-        let leased = self.0.as_ref()?;
-        let Some(until) = *leased.until.lock() else { return Some(now) };
-        Some(until.at.min(now + until.wall.since(leased.clock.wall())))
+        self.0.as_ref().map(|leased| leased.end_as_of(now))
     }
 
     /// It may vouch for `span` from then on, if that is not over yet.
@@ -117,6 +116,13 @@ impl Vouch {
             }
         });
         waited.await.is_ok()
+    }
+}
+
+impl Leased {
+    fn end_as_of(&self, now: Instant) -> Instant {
+        let Some(until) = *self.until.lock() else { return now };
+        until.at.min(now + until.wall.since(self.clock.wall()))
     }
 }
 

@@ -12,7 +12,6 @@ use interlock_proto::{
         elevation_service_server::ElevationServiceServer, identity_service_server::IdentityServiceServer,
         owner_service_server::OwnerServiceServer, owner_session_service_server::OwnerSessionServiceServer,
         project_service_server::ProjectServiceServer, role_token_service_server::RoleTokenServiceServer,
-        trust_service_server::TrustServiceServer,
     },
     credential::Credential,
     metadata,
@@ -33,6 +32,7 @@ mod owner_session;
 mod project;
 mod role_token;
 mod trust;
+mod validate;
 mod wire;
 
 /// Every service of auth; each method's policy says on which listener it is reached.
@@ -44,7 +44,7 @@ pub fn services(parts: &Arc<Parts>, message_bytes: usize) -> Services {
     let tokens = role_token::RoleTokens(Arc::clone(parts));
     let projects = project::Projects(Arc::clone(parts));
     let identity = identity::Identity(Arc::clone(parts));
-    let trust = trust::Trust(Arc::clone(parts));
+    let trust = validate::Trusts::new(trust::Trust(Arc::clone(parts)), message_bytes);
     Services::new()
         .with(OwnerSessionServiceServer::new(sessions).max_decoding_message_size(message_bytes))
         .with(ElevationServiceServer::new(elevations).max_decoding_message_size(message_bytes))
@@ -52,7 +52,7 @@ pub fn services(parts: &Arc<Parts>, message_bytes: usize) -> Services {
         .with(RoleTokenServiceServer::new(tokens).max_decoding_message_size(message_bytes))
         .with(ProjectServiceServer::new(projects).max_decoding_message_size(message_bytes))
         .with(IdentityServiceServer::new(identity).max_decoding_message_size(message_bytes))
-        .with(TrustServiceServer::new(trust).max_decoding_message_size(message_bytes))
+        .with(trust)
 }
 
 /// One request behind gate 1.

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Asked, answer, refuse, wire};
+use super::{Asked, answer, refuse, validate::Validated, wire};
 use crate::{
     barrier::{self, Missed, Outgoing, Seat, Seated},
     caller::Call,
@@ -64,19 +64,7 @@ impl TrustService for Trust {
         &self,
         request: Request<ValidateRequest>,
     ) -> Result<Response<ValidateResponse>, Status> {
-        answer(request, async |asked| {
-            let hash = asked.message.credential_sha256[..].try_into();
-            let hash = hash.map_err(|_| Error::invalid_field("credential_sha256", "32 bytes"))?;
-            let verdict = match self.0.gate.validate(&asked.served, &asked.caller, hash).await? {
-                Validation::Valid(verdict) => verdict,
-                Validation::Expired(_) => {
-                    return Err(Error::new(Reason::TokenExpired, "the credential has expired"));
-                }
-                Validation::Refused => return Err(policy::login_required()),
-            };
-            Ok(wire::verdict(verdict, &self.0.epoch, self.0.clock.now()))
-        })
-        .await
+        Ok(self.validated(request).await?.map(Validated::into_message))
     }
 
     async fn check_membership(
@@ -101,6 +89,26 @@ impl TrustService for Trust {
             let owner = OwnerId::parse("owner_id", &asked.message.owner_id)?;
             let found = self.0.shell.ask(&asked.call(), DescribeOwner { owner }).await?;
             Ok(wire::described(found, &self.0.epoch))
+        })
+        .await
+    }
+}
+
+impl Trust {
+    /// Validate, as [`super::validate`] serves it.
+    pub(super) async fn validated(
+        &self,
+        request: Request<ValidateRequest>,
+    ) -> Result<Response<Validated>, Status> {
+        answer(request, async |asked| {
+            let hash = asked.message.credential_sha256[..].try_into();
+            let hash = hash.map_err(|_| Error::invalid_field("credential_sha256", "32 bytes"))?;
+            let now = self.0.clock.now();
+            match self.0.gate.validate(&asked.served, &asked.caller, hash, now).await? {
+                Validation::Valid(verdict) => Ok(Validated::of(&verdict, &self.0.epoch, now)),
+                Validation::Expired(_) => Err(Error::new(Reason::TokenExpired, "the credential has expired")),
+                Validation::Refused => Err(policy::login_required()),
+            }
         })
         .await
     }

@@ -22,7 +22,7 @@ use crate::{
     project_token::ProjectToken,
     revocation::{Effect, Revocation, Subject},
     role_token::{Generation, TokenUse},
-    trust::{Described, Verdict},
+    trust::Described,
 };
 
 /// A value of a request, within its bound.
@@ -56,8 +56,8 @@ pub(super) fn principal(p: &Principal) -> wire::Principal {
     };
     let mut message = wire::Principal {
         kind: kind.into(),
-        credential_id: p.credential_id.to_string(),
-        owner_id: p.owner_id.to_string(),
+        credential_id: p.credential_id.as_str().to_owned(),
+        owner_id: p.owner_id.as_str().to_owned(),
         role: p.role.text().to_owned(),
         roles: p.roles.clone(),
         session_root: p.session_root,
@@ -69,9 +69,9 @@ pub(super) fn principal(p: &Principal) -> wire::Principal {
     };
     match &p.proof {
         Proof::RoleToken { generation } => message.generation = *generation,
-        Proof::OwnerSession { session } => message.owner_session_id = session.to_string(),
+        Proof::OwnerSession { session } => message.owner_session_id = session.as_str().to_owned(),
         Proof::ProjectToken { project, scopes, agents } => {
-            message.project_id = project.to_string();
+            message.project_id = project.as_str().to_owned();
             message.scopes.clone_from(scopes);
             message.agent_ids.clone_from(agents);
         }
@@ -232,16 +232,6 @@ pub(super) fn elevation(status: StatusOfElevation) -> wire::ElevationServiceGetS
 
 pub(super) fn unlocked(until: Timestamp, reached_by: Reached) -> wire::UnlockResponse {
     wire::UnlockResponse { expires_at: at(until), reached: Some(reached(reached_by)) }
-}
-
-pub(super) fn verdict(verdict: Verdict, epoch: &str, now: Timestamp) -> wire::ValidateResponse {
-    let Verdict { principal: proven, sequence } = verdict;
-    wire::ValidateResponse {
-        principal: Some(principal(&proven)),
-        sequence,
-        epoch: epoch.to_owned(),
-        now: Some(now.to_wire()),
-    }
 }
 
 pub(super) fn described(found: Described, epoch: &str) -> wire::DescribeOwnerResponse {

@@ -432,7 +432,13 @@ pub fn nobody(action: &'static str) -> Call {
 }
 
 pub fn service() -> Call {
-    call(Caller::Service("spiffe://test/gateway".to_owned()), "spiffe://test/gateway", "", "", "trust")
+    call(
+        Caller::Service("spiffe://test/gateway".parse().expect("a SPIFFE id")),
+        "spiffe://test/gateway",
+        "",
+        "",
+        "trust",
+    )
 }
 
 pub fn as_principal(verdict: Verdict, action: &'static str) -> Call {
