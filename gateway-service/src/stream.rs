@@ -109,10 +109,11 @@ impl Reader {
         self.send(Message::Opened(StreamOpened { stream_id, expires_at })).await?;
         let mut said = false;
         loop {
-            if let Some(after) = self.deliver(&part).await? {
-                part = match self.read(after).await {
+            // What a stream does with an event is in boxes, so that one on which nothing happens is small.
+            if let Some(after) = Box::pin(self.deliver(&part)).await? {
+                part = match Box::pin(self.read(after)).await {
                     Some(part) => part,
-                    None if self.is_gone() => return self.deliver_last(&part, after).await,
+                    None if self.is_gone() => return Box::pin(self.deliver_last(&part, after)).await,
                     None => return Ok(()),
                 };
                 continue;
@@ -127,12 +128,12 @@ impl Reader {
                     return Ok(());
                 }
                 if self.is_gone() {
-                    return self.deliver_last(&part, part.next).await;
+                    return Box::pin(self.deliver_last(&part, part.next)).await;
                 }
             }
-            part = match self.read(part.next).await {
+            part = match Box::pin(self.read(part.next)).await {
                 Some(part) => part,
-                None if self.is_gone() => return self.deliver_last(&part, part.next).await,
+                None if self.is_gone() => return Box::pin(self.deliver_last(&part, part.next)).await,
                 None => return Ok(()),
             };
         }
@@ -184,7 +185,7 @@ impl Reader {
                 Ok(told) => return Some(told.out),
                 Err(error) if passes(error.reason()) => tokio::time::sleep(PAUSE).await,
                 Err(error) => {
-                    self.refused(error).await;
+                    Box::pin(self.refused(error)).await;
                     return None;
                 }
             }

@@ -188,7 +188,7 @@ impl Front {
     async fn expect_cookie(&self, call: &Call, caller: &Caller) -> Result<(), Error> {
         let Some(cookie) = alone(caller) else { return Ok(()) };
         if let Err(error) = self.gate.spend(call, &cookie.hash) {
-            self.gate.record_unknown_cookie(call, &error).await;
+            Box::pin(self.gate.record_unknown_cookie(call, &error)).await;
             return Err(error);
         }
         Ok(())
@@ -198,7 +198,7 @@ impl Front {
     async fn note_presence(&self, caller: &Arc<Caller>) {
         let Some(cookie) = &caller.cookie else { return };
         if self.presence.is_due(&cookie.hash, Clock::instant())
-            && let Err(error) = self.shell.run(caller, Seen, self).await
+            && let Err(error) = Box::pin(self.shell.run(caller, Seen, self)).await
         {
             tracing::debug!(reason = %error.reason(), "a client that was seen could not be noted");
         }
@@ -213,7 +213,7 @@ impl Front {
         match error {
             Some(error) if error.reason() == Reason::ProviderAuthFailed => {
                 self.gate.forget(&cookie.hash);
-                self.gate.record_unknown_cookie(call, error).await;
+                Box::pin(self.gate.record_unknown_cookie(call, error)).await;
             }
             // Another refusal need not have looked at it.
             Some(_) => {}
