@@ -24,6 +24,23 @@ pub(crate) const OWNER: &str = "o127";
 pub(crate) const WRITER: &str = "wrt_0190a3b0f5d27c5e8a1b2c3d4e5f6071";
 pub(crate) const CREDENTIAL: &str = "crd_0190a3b0f5d27c5e8a1b2c3d4e5f6071";
 
+/// Whose a session is, and what it is bound to: each has an owner, an agent and a project of its own, as the sessions
+/// of the load have. So rows lie as far apart in the indexes as ours do.
+pub(crate) struct Belongs {
+    pub(crate) owner: String,
+    pub(crate) agent: String,
+    pub(crate) project: String,
+}
+
+impl Belongs {
+    pub(crate) fn of(session: &str) -> Self {
+        let (_, id) = session.split_once('_').expect("a session's id");
+        // Its end is random.
+        let owner = format!("o{}", &id[id.len() - 3..]);
+        Self { agent: format!("a-{owner}"), owner, project: format!("prj_{id}") }
+    }
+}
+
 /// The queue before the one thread that writes.
 pub(crate) struct Grouped {
     queue: mpsc::Sender<Box<dyn Waiting>>,

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
 use super::{
-    grouped::{AGENT, Batch, Grouped, OWNER, PROJECT},
+    grouped::{AGENT, Batch, Belongs, Grouped, PROJECT},
     there::{Rows, There},
 };
 
@@ -39,11 +39,12 @@ impl Write {
 /// The rows of a submit.
 pub(crate) fn submit(batch: &Batch<'_>, request: &SubmitJobRequest) -> rusqlite::Result<Job> {
     let (id, session, at) = (random::id("job"), &request.session_id, batch.at());
+    let Belongs { owner, agent, project } = Belongs::of(session);
     batch.one(
         "INSERT INTO job (id, session, owner, client, agent, project, epoch, state, attempt, lost, fencing,
                           progress, submitted_at, cause, ended_by)
          VALUES (?1, ?2, ?3, NULL, ?4, ?5, 1, 0, 0, 0, 0, 0, ?6, '', 0)",
-        params![id, session, OWNER, AGENT, PROJECT, at],
+        params![id, session, owner, agent, project, at],
     )?;
     batch.one("INSERT INTO payload (job, data) VALUES (?1, ?2)", params![id, &request.payload[..]])?;
     let hash: [u8; 32] = Sha256::digest(&request.payload).into();
@@ -61,11 +62,12 @@ pub(crate) fn submit(batch: &Batch<'_>, request: &SubmitJobRequest) -> rusqlite:
 fn submit_there(there: &There, request: SubmitJobRequest) -> (Job, Rows) {
     let mut rows = there.rows();
     let (id, session, at) = (random::id("job"), request.session_id, rows.at());
+    let Belongs { owner, agent, project } = Belongs::of(&session);
     rows.one(
         "INSERT INTO job (id, session, owner, client, agent, project, epoch, state, attempt, lost, fencing,
                           progress, submitted_at, cause, ended_by)
          VALUES ($1, $2, $3, NULL, $4, $5, 1, 0, 0, 0, 0, 0, $6, '', 0)",
-        [bind(id.clone()), bind(session.clone()), bind(OWNER), bind(AGENT), bind(PROJECT), bind(at)],
+        [bind(id.clone()), bind(session.clone()), bind(owner), bind(agent), bind(project), bind(at)],
     );
     let hash = Sha256::digest(&request.payload).to_vec();
     rows.one(
