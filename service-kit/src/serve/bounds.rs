@@ -160,7 +160,7 @@ impl<A: Answer> Connection<A> {
 
 impl<'a> Place<'a> {
     fn of(count: &'a Count) -> Option<Self> {
-        count.take().then_some(Self(count))
+        count.take().then(|| Self(count))
     }
 }
 

@@ -227,6 +227,38 @@ async fn the_excess_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_full_stays_so_however_often_it_is_tried_and_has_room_again() {
+    let limits = ServerLimits { calls: 8, calls_per_connection: 1, ..ServerLimits::auth() };
+    let fixture = Fixture::with(limits).await;
+    let channel = fixture.channel(fixture.public, None).await;
+    let held = channel.clone();
+    let hanging = tokio::spawn(async move {
+        let mut client = IdentityServiceClient::new(held);
+        let owner = owner();
+        let metadata = [("authorization", owner.as_str()), ("x-interlock-project", "hang")];
+        client.who_am_i(asks(WhoAmIRequest {}, &metadata)).await
+    });
+    fixture.until("the call runs", |f| f.runs() == 1).await;
+    let (mut full, mut other) = (
+        IdentityServiceClient::new(channel),
+        IdentityServiceClient::new(fixture.channel(fixture.public, None).await),
+    );
+    let request = || asks(WhoAmIRequest {}, &[("authorization", &owner())]);
+    for _ in 0..3 {
+        let status = full.who_am_i(request()).await.expect_err("no room on this one");
+        assert_eq!(reason(&status), "LIMIT_REACHED");
+        other.who_am_i(request()).await.expect("room on the one beside it");
+    }
+    hanging.abort();
+    let again = async {
+        while full.who_am_i(request()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), again).await.expect("its place is given back");
+}
+
+#[tokio::test]
 async fn every_answer_names_its_request() {
     let fixture = Fixture::start().await;
     let channel = fixture.channel(fixture.public, None).await;
