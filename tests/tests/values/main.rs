@@ -51,14 +51,13 @@ struct Found {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_field_refuses_what_it_cannot_keep_and_says_so() {
     let stage = Stage::make().await;
-    // A verifier that hangs up keeps its lease for a while, and revocations wait for it: those come last. Of a role one
-    // rotation is open at a time: those one after another.
+    // A verifier that hangs up keeps its lease for a while, and revocations wait for it: those come last.
     let (last, others): (Vec<_>, Vec<_>) =
         fields::requests().into_iter().partition(|request| request.method.name() == "HoldLease");
-    let (rotations, first): (Vec<_>, Vec<_>) =
-        others.into_iter().partition(|request| stage::rotates(request.method.name()));
+    let (alone, first): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|request| stage::alone(request.method.name()));
     let found = Mutex::new(Found::default());
-    for (requests, lanes) in [(first, LANES), (rotations, 1), (last, 1)] {
+    for (requests, lanes) in [(first, LANES), (alone, 1), (last, 1)] {
         let queue = Mutex::new(VecDeque::from(requests));
         let lane = async || {
             let next = || queue.lock().expect("no lane panicked").pop_front();

@@ -79,6 +79,12 @@ pub(crate) fn rotates(method: &str) -> bool {
     method == "Rotate" || method.ends_with("Rotation")
 }
 
+/// Whether a method is tried when no other one is: of a role one rotation is open at a time, and an agent that was made
+/// under a hostile name must not be removed under the same one before it is read again.
+pub(crate) fn alone(method: &str) -> bool {
+    rotates(method) || method == "RemoveAgent"
+}
+
 impl Stage {
     pub(crate) async fn make() -> Self {
         let levels = "info,interlock_kit=debug,interlock_auth=debug,interlock_gateway=debug";
